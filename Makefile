@@ -1,0 +1,72 @@
+# make run            install what is missing, and start; make run ARGS="--port 9000" passes flags
+# make test           install what the tests need too, then lint, types and all tests
+#
+# Both work on a fresh Debian with Python 3.11 and are quick the second time. Debian packages are
+# installed as root or with sudo, and only when they are missing.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+# An editable install makes pip warn of folders in the working directory; here that is the point.
+PIP := $(BIN)/python -W ignore::UserWarning -m pip
+RECIPE_INPUTS := setup.cfg pyproject.toml
+
+.PHONY: run test lint types pytest docs chromium clean
+
+run: $(VENV)/.installed-run
+	$(BIN)/python run.py $(ARGS)
+
+test: lint types pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+pytest: $(VENV)/.installed-test chromium
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/.installed-run
+	$(BIN)/python docs/settings.py > docs/settings.md
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Installed once, and again when the list of dependencies changes.
+
+$(VENV)/.installed-run: $(BIN)/python $(RECIPE_INPUTS)
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(BIN)/python $(RECIPE_INPUTS)
+	$(PIP) install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.installed-run
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is older than 3.11: name a newer one, as in make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt_install,python3-venv); }
+	$(PYTHON) -m venv $(VENV)
+
+# The browser tests drive the system's Chromium.
+
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+		command -v google-chrome >/dev/null || { $(call apt_install,chromium); }
+
+define apt_install
+	command -v apt-get >/dev/null || { echo "Please install $(1): there is no apt-get here to do it." >&2; exit 1; }; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; \
+	elif command -v sudo >/dev/null; then as_root=sudo; \
+	else echo "Please install $(1) as root: apt-get install $(1)" >&2; exit 1; fi; \
+	echo "Installing $(1) with apt-get"; \
+	$$as_root apt-get update -qq && \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) || \
+	{ echo "Could not install $(1): please install it by hand, then try again." >&2; exit 1; }
+endef

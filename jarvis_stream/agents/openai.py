@@ -1,0 +1,509 @@
+"""An agent that asks a server speaking the OpenAI chat-completions protocol.
+
+OpenAI, Ollama, vLLM, llama.cpp, LM Studio and whoever else answers `POST …/chat/completions`. The
+stream is read by a line reader of our own: a few microseconds per token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import inf
+from types import TracebackType
+from typing import Any, Final, NoReturn, Self
+
+import aiohttp
+import orjson
+from loguru import logger
+from yarl import URL
+
+from jarvis_stream.agents.base import Piece, Turn
+from jarvis_stream.errors import UpstreamError, UpstreamTimeout
+from jarvis_stream.frames import AGENT_REASONS, Done, Status
+
+OPENAI: Final = "https://api.openai.com/v1"
+
+_MAX_EVENT: Final = 1 << 20  # bytes of one event, or of an answer that is not streamed
+_MAX_LISTING: Final = 1 << 18
+_MAX_DETAIL: Final = 2000  # bytes of an upstream's error that the log keeps
+_DETAIL_WAIT: Final = 1.0  # seconds a refusal's body may take; its status has said enough
+_LINGER: Final = 0.1  # seconds an answer's end may lag behind [DONE], so the connection is kept
+_MAX_BACKOFF: Final = 8.0
+_MAX_RETRY_AFTER: Final = 30.0  # an upstream that asks for more is reported as busy at once
+_STREAMED: Final = frozenset({"text/event-stream", "text/plain", "application/octet-stream"})
+_TRANSIENT: Final = frozenset({408, 409, 429})  # and every 5xx
+
+_UNREACHABLE: Final = "The model's server cannot be reached."
+_CREDENTIALS: Final = "The model's server does not accept this server's credentials."
+_REFUSED: Final = "The model's server refused the request."
+_BUSY: Final = "The model's server is failing or busy; try again in a moment."
+_NO_MODEL: Final = "The model's server offers no model."
+_NO_ANSWER: Final = "The model's server sent something that is no chat completion."
+_FAILED: Final = "The model's server failed in the middle of its answer."
+_BROKEN_OFF: Final = "The model's server broke off before the end of its answer."
+_NOT_BEGUN: Final = "The model's server did not begin its answer in time."
+_FELL_SILENT: Final = "The model's server fell silent in the middle of its answer."
+
+
+class UpstreamDetail(Exception):
+    """What the upstream itself said; for the log only, as the cause of an UpstreamError."""
+
+
+class _Transient(UpstreamError):
+    """A failure that another try may mend, as long as no token has come."""
+
+    def __init__(self, sentence: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(sentence, retryable=True)
+        self.retry_after = retry_after
+
+
+class EventReader:
+    """Cuts the bytes of an event stream into the payloads of its `data:` lines.
+
+    The bytes may be split anywhere. Lines end at `\\n` or `\\r\\n` and at nothing else; comments
+    and other fields are skipped. Every `data:` line is one event, as this protocol sends them.
+    """
+
+    __slots__ = ("_max_line", "_tail")
+
+    def __init__(self, max_line: int) -> None:
+        self._max_line = max_line
+        self._tail = bytearray()
+
+    def feed(self, chunk: bytes) -> list[bytearray]:
+        """The payloads whose lines `chunk` completes; ValueError when a line is too long."""
+        self._tail += chunk
+        lines: list[bytearray] = []
+        if b"\n" in chunk:
+            *lines, self._tail = self._tail.split(b"\n")
+        if any(len(line) > self._max_line for line in (*lines, self._tail)):
+            raise ValueError(f"a line of the event stream is longer than {self._max_line} bytes")
+        payloads = (line[5:].strip() for line in lines if line.startswith(b"data:"))
+        return [payload for payload in payloads if payload]
+
+
+async def read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
+    """The body, cut off after `limit` bytes."""
+    body = bytearray()
+    while len(body) < limit and (chunk := await content.readany()):
+        body += chunk
+    return bytes(body[:limit])
+
+
+def first_chat_model(listing: bytes) -> str | None:
+    """The first model that a `GET /models` body lists, embedding models apart.
+
+    None when it lists none, or is no model list.
+    """
+    try:
+        names = [entry["id"] for entry in orjson.loads(listing)["data"]]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return next(filter(_may_chat, names), None)
+
+
+def _may_chat(name: object) -> bool:
+    # The name comes from a stranger, and is shown on a terminal and a page.
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= 200
+        and name.isprintable()
+        and "embed" not in name.lower()
+    )
+
+
+class OpenAIAgent:
+    """Asks one model of one server. An async context manager; it keeps its connections open.
+
+    `base_url`: `http://host` means `http://host/v1`; any other path is taken as it is written, a
+    trailing slash or `/chat/completions` apart. Credentials in it are sent as Basic authorisation
+    when there is no `api_key`. `model`: None asks the server, once, and takes the first it lists.
+    `ca_file`: the certificate authorities (PEM) to trust instead of the system's. Proxy variables
+    are not looked at, redirects are not followed.
+
+    All times are seconds. `first_token_timeout` covers everything up to the first piece, retries
+    and waiting included; `token_timeout` is the longest silence between two events after it, the
+    consumer's own time not counted. A failed attempt is repeated up to `max_retries` times with
+    full-jitter exponential `backoff`, and never after a piece has been yielded.
+
+    Raises ValueError for a wrong `base_url` and OSError for an unreadable `ca_file`.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        model: str | None = None,
+        system_prompt: str | None = None,
+        first_token_timeout: float = 120.0,
+        token_timeout: float = 60.0,
+        connect_timeout: float = 10.0,
+        max_retries: int = 2,
+        backoff: float = 0.5,
+        ca_file: str | None = None,
+    ) -> None:
+        base, basic = _parse_base_url(base_url)
+        self._base = base
+        self._secret = api_key or (basic.password if basic else "")
+        self._headers = {"Accept-Encoding": "identity"}  # compression would hold tokens back
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        elif basic:
+            self._headers["Authorization"] = basic.encode()
+        self._model = model
+        self._found: str | None = None
+        self._finding = asyncio.Lock()
+        self._system = system_prompt
+        self._first_token_timeout = first_token_timeout
+        self._token_timeout = token_timeout
+        self._connect_timeout = connect_timeout
+        self._max_retries = max_retries
+        self._backoff = backoff
+        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's base URL, without credentials."""
+        return str(self._base)
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            # How many answers run at once is the registry's to bound, not the connector's.
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_timeout),
+            response_class=_AbortingResponse,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __call__(self, turn: Turn, /) -> AsyncIterator[Piece]:
+        """Text pieces, `Status("reasoning")` and `Status("tool", name=…)`, and one `Done` last.
+
+        Raises UpstreamError or UpstreamTimeout. Cancelled or closed before its end, the connection
+        is cut at once, which is what makes an upstream stop generating.
+        """
+        completion, pieces = await self._begin(turn)
+        try:
+            completion.watch(self._token_timeout)
+            while pieces:
+                for piece in pieces:
+                    yield piece
+                pieces = await completion.next()
+        finally:
+            completion.close()
+
+    async def _begin(self, turn: Turn) -> tuple[_Completion, list[Piece]]:
+        """An answer that has begun, with its first pieces."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._first_token_timeout
+        retries = 0
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    try:
+                        return await self._attempt(turn)
+                    except _Transient as failure:
+                        ceiling = min(_MAX_BACKOFF, self._backoff * 2**retries)
+                        pause = failure.retry_after + random.uniform(0, ceiling)
+                        if (
+                            retries >= self._max_retries
+                            or failure.retry_after > _MAX_RETRY_AFTER
+                            or loop.time() + pause >= deadline
+                        ):
+                            if isinstance(failure.__cause__, TimeoutError):
+                                raise UpstreamTimeout(_NOT_BEGUN) from failure.__cause__
+                            raise
+                        retries += 1
+                        logger.warning(
+                            "upstream_retry trace={} retry={} pause_ms={:.0f} cause={!r}",
+                            turn.trace_id,
+                            retries,
+                            pause * 1000,
+                            str(failure.__cause__),
+                        )
+                    await asyncio.sleep(pause)
+        except TimeoutError as error:
+            raise UpstreamTimeout(_NOT_BEGUN) from error
+
+    async def _attempt(self, turn: Turn) -> tuple[_Completion, list[Piece]]:
+        messages = [*turn.messages]
+        if self._system:
+            messages.insert(0, {"role": "system", "content": self._system})
+        body = orjson.dumps(
+            {
+                "model": self._model or await self._find_model(),
+                "messages": messages,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+        )
+        headers = {
+            "Content-Type": "application/json",
+            "traceparent": f"00-{turn.trace_id}-{secrets.token_hex(8)}-01",
+        }
+        response = await self._request("POST", "chat/completions", data=body, headers=headers)
+        try:
+            completion = _Completion(response, self._secret)
+            return completion, await completion.next()
+        except BaseException:
+            response.close()
+            raise
+
+    async def _find_model(self) -> str:
+        async with self._finding:
+            if self._found is None:
+                response = await self._request("GET", "models")
+                try:
+                    self._found = first_chat_model(
+                        await read_at_most(response.content, _MAX_LISTING)
+                    )
+                except aiohttp.ClientError as error:
+                    raise _Transient(_UNREACHABLE) from error
+                finally:
+                    response.close()
+                if self._found is None:
+                    raise UpstreamError(_NO_MODEL) from UpstreamDetail(
+                        f"{self._base / 'models'} lists no chat model; load one, or name one"
+                    )
+            return self._found
+
+    async def _request(self, method: str, path: str, **options: Any) -> aiohttp.ClientResponse:
+        """An answer with status 200, whose body the caller reads and closes."""
+        if self._session is None:
+            raise RuntimeError("an OpenAIAgent is used inside `async with`")
+        try:
+            response = await self._session.request(
+                method, self._base / path, allow_redirects=False, **options
+            )
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise UpstreamError(_UNREACHABLE, retryable=False) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Transient(_UNREACHABLE) from error
+        if response.status != 200:
+            await self._refuse(response)
+        return response
+
+    async def _refuse(self, response: aiohttp.ClientResponse) -> NoReturn:
+        body = b""
+        try:
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with asyncio.timeout(_DETAIL_WAIT):
+                    body = await read_at_most(response.content, 2 * _MAX_DETAIL)
+        finally:
+            response.close()
+        status = response.status
+        detail = UpstreamDetail(
+            f"{response.method} {response.url} answered {status}: {_quote(body, self._secret)}"
+        )
+        if status in _TRANSIENT or status >= 500:
+            raise _Transient(_BUSY, retry_after=_retry_after(response)) from detail
+        if status == 404:
+            self._found = None  # the model may have been unloaded: ask again next time
+        sentence = _CREDENTIALS if status in (401, 403) else _REFUSED
+        raise UpstreamError(sentence, retryable=False) from detail
+
+
+class _AbortingResponse(aiohttp.ClientResponse):
+    """Closed before its end, it cuts the connection instead of saying goodbye.
+
+    A TLS transport that is merely closed waits for the peer's goodbye, and an upstream that only
+    writes goes on generating meanwhile (30 s with uvloop). aiohttp closes a response of which not
+    even the headers have come in the same way.
+    """
+
+    def close(self) -> None:
+        if self.connection is not None and self.connection.transport is not None:
+            self.connection.transport.abort()
+        super().close()
+
+
+class _Completion:
+    """One answer while it is being read."""
+
+    __slots__ = (
+        "_content",
+        "_ended",
+        "_finish_reason",
+        "_limit",
+        "_loop",
+        "_reader",
+        "_reasoning",
+        "_response",
+        "_secret",
+        "_timer",
+        "_usage",
+        "_waiting_since",
+    )
+
+    def __init__(self, response: aiohttp.ClientResponse, secret: str) -> None:
+        self._response = response
+        self._secret = secret
+        self._content = response.content
+        if response.content_type in _STREAMED:
+            self._reader: EventReader | None = EventReader(_MAX_EVENT)
+        elif response.content_type == "application/json":  # it ignores `stream`
+            self._reader = None
+        else:
+            raise UpstreamError(_NO_ANSWER, retryable=False) from UpstreamDetail(
+                f"{response.url} answered with {response.content_type!r}; is the base URL right?"
+            )
+        self._finish_reason: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._reasoning = False
+        self._ended = False
+        self._loop = asyncio.get_running_loop()
+        self._limit = inf
+        self._waiting_since = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, limit: float) -> None:
+        """From now on `next` raises UpstreamTimeout after `limit` seconds without an event."""
+        self._limit = limit
+        self._timer = self._loop.call_later(limit, self._check)
+
+    def _check(self) -> None:
+        # One timer for the answer, moved only when it fires: an asyncio.timeout() for each read
+        # would cost as much as the read.
+        left = self._waiting_since + self._limit - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(min(left, self._limit), self._check)
+        else:
+            self._content.set_exception(UpstreamTimeout(_FELL_SILENT))
+
+    def close(self) -> None:
+        """Give the connection back, or cut it when the answer has not been read to its end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._response.close()
+
+    async def next(self) -> list[Piece]:
+        """The next pieces, at least one, a `Done` as the very last; after it an empty list."""
+        pieces: list[Piece] = []
+        self._waiting_since = self._loop.time()
+        while not pieces and not self._ended:
+            try:
+                payloads = await self._payloads()
+            except (aiohttp.ClientError, OSError, UpstreamTimeout) as error:
+                if self._finish_reason is None:
+                    if isinstance(error, UpstreamTimeout):
+                        raise
+                    raise _Transient(_BROKEN_OFF) from error
+                payloads = None  # only what follows the answer is missing
+            if payloads is None:
+                if self._finish_reason is None:
+                    raise _Transient(_BROKEN_OFF)
+                self._ended = True
+            elif payloads:
+                self._waiting_since = self._loop.time()
+                for payload in payloads:
+                    if payload == b"[DONE]":
+                        self._ended = True
+                        await self._linger()
+                        break
+                    self._take(payload, pieces)
+            if self._ended:
+                pieces.append(Done(self._finish_reason or "stop", self._usage))
+        self._waiting_since = inf
+        return pieces
+
+    async def _payloads(self) -> list[bytearray] | None:
+        """The events of the next read, perhaps none; None at the end."""
+        if self._reader is None:
+            body = await read_at_most(self._content, _MAX_EVENT)
+            self._reader = EventReader(_MAX_EVENT)
+            return [bytearray(body), bytearray(b"[DONE]")]
+        chunk = await self._content.readany()
+        if not chunk:
+            return None
+        try:
+            return self._reader.feed(chunk)
+        except ValueError as error:
+            raise UpstreamError(_NO_ANSWER) from error
+
+    async def _linger(self) -> None:
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while await self._content.readany():
+                    pass
+
+    def _take(self, payload: bytearray, pieces: list[Piece]) -> None:
+        """Append what one event says to `pieces`."""
+        try:
+            event = orjson.loads(payload)
+            if event.get("error"):
+                raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._secret))
+            if usage := event.get("usage"):
+                self._usage = dict(usage)
+            for choice in event.get("choices") or ():
+                if not choice.get("index"):  # we have asked for one choice
+                    self._take_choice(choice, pieces)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UpstreamError(_NO_ANSWER) from UpstreamDetail(
+                f"{type(error).__name__} in {_quote(payload, self._secret)}"
+            )
+
+    def _take_choice(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
+        delta = choice.get("delta") or choice.get("message") or {}
+        if text := delta.get("content"):
+            if not isinstance(text, str):
+                raise TypeError("content is no string")
+            pieces.append(text)
+        elif not self._reasoning and (delta.get("reasoning_content") or delta.get("reasoning")):
+            self._reasoning = True
+            pieces.append(Status("reasoning"))
+        for call in delta.get("tool_calls") or ():
+            if name := (call.get("function") or {}).get("name"):
+                pieces.append(Status("tool", name=str(name)))
+        if reason := choice.get("finish_reason"):
+            self._finish_reason = reason if reason in AGENT_REASONS else "stop"
+
+
+def _parse_base_url(text: str) -> tuple[URL, aiohttp.BasicAuth | None]:
+    url = URL(text.strip())
+    if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
+        # The text itself may hold a password, so it is not repeated.
+        raise ValueError("the base URL must look like http://host:port/v1 or https://host/v1")
+    basic = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
+    path = url.path.rstrip("/").removesuffix("/chat/completions")
+    return url.with_user(None).with_path(path or "/v1"), basic
+
+
+def _quote(body: bytes | bytearray, secret: str) -> str:
+    """An upstream's own words for the log: bounded, on one line, without the key."""
+    text = body.decode(errors="replace")
+    if secret:
+        text = text.replace(secret, "[redacted]")
+    return repr(text[:_MAX_DETAIL])
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    """Seconds that the upstream asks us to wait: 0 when it does not, or not intelligibly."""
+    value = response.headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

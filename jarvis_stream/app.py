@@ -1,0 +1,139 @@
+"""Where things meet: settings, agent, history and registry become one aiohttp application.
+
+    app = create_app()                          # settings from the environment
+    app = create_app(Settings(port=9000), agent=my_agent)
+
+Serve it with `handler_cancellation=True` (an argument of `web.AppRunner` and `web.run_app`): a
+client that leaves is then noticed at once, however silent the agent is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Final
+
+from aiohttp import web
+
+import jarvis_stream
+from jarvis_stream import metrics
+from jarvis_stream.agents.base import Agent
+from jarvis_stream.agents.choose import Choice, choose_agent
+from jarvis_stream.frames import PROTOCOL
+from jarvis_stream.history.memory import MemoryHistory
+from jarvis_stream.registry import StreamRegistry
+from jarvis_stream.settings import Settings
+from jarvis_stream.shelf import Shelf
+from jarvis_stream.transports import ndjson, pages, sessions, websocket
+from jarvis_stream.transports.answers import guard, json_answer
+from jarvis_stream.transports.context import LIMITS, REGISTRY, Limits
+
+SETTINGS: Final = web.AppKey("settings", Settings)
+CHOICE: Final = web.AppKey("choice", Choice)
+"""Which agent answers, and why; there once the application has started."""
+
+
+def create_app(settings: Settings | None = None, *, agent: Agent | None = None) -> web.Application:
+    """The whole server, not yet started.
+
+    `agent` answers every turn; without one, `settings.agent` decides when the application starts.
+    """
+    settings = settings or Settings()
+    app = web.Application(middlewares=[guard], client_max_size=settings.max_body_bytes)
+    app[SETTINGS] = settings
+    app[LIMITS] = Limits(
+        max_body_bytes=settings.max_body_bytes,
+        max_prompt_chars=settings.max_prompt_chars,
+        max_streams_per_socket=settings.max_streams_per_socket,
+        heartbeat=settings.heartbeat,
+        stall_timeout=settings.stall_timeout,
+        allowed_origins=frozenset(settings.allowed_origins),
+    )
+    app[websocket.SOCKETS] = set()
+    for routes in (ndjson.routes, websocket.routes, sessions.routes):
+        app.add_routes(routes)
+    app.router.add_get("/api/info", _info)
+    app.router.add_get("/livez", _livez)
+    app.router.add_get("/readyz", _readyz)
+    app.router.add_get("/metrics", metrics.metrics)
+    pages.setup(app)
+
+    async def lifetime(app: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            choice = await _choose(settings, agent)
+            if isinstance(choice.agent, AbstractAsyncContextManager):
+                await stack.enter_async_context(choice.agent)
+            app[CHOICE] = choice
+            app[REGISTRY] = registry = _registry(settings, choice.agent)
+            app[metrics.COLLECTORS] = metrics.collectors(registry)
+            yield
+
+    app.cleanup_ctx.append(lifetime)
+    app.on_shutdown.append(_shut_down)
+    return app
+
+
+async def _choose(settings: Settings, agent: Agent | None) -> Choice:
+    if agent is not None:
+        return Choice(
+            agent=agent,
+            name=getattr(agent, "__name__", type(agent).__name__),
+            why="it was given to create_app",
+            change="give create_app another one",
+            is_model=True,
+        )
+    key = settings.openai_api_key
+    return await choose_agent(
+        settings.agent,
+        base_url=settings.openai_base_url,
+        api_key=key.get_secret_value() if key else None,
+        model=settings.openai_model,
+        system_prompt=settings.system_prompt,
+        ca_file=str(settings.openai_ca_file) if settings.openai_ca_file else None,
+        first_token_timeout=settings.first_token_timeout,
+        token_timeout=settings.token_timeout,
+    )
+
+
+def _registry(settings: Settings, agent: Agent) -> StreamRegistry:
+    return StreamRegistry(
+        agent,
+        MemoryHistory(
+            max_sessions=settings.max_sessions,
+            max_messages=settings.history_messages,
+            max_chars=settings.history_chars,
+        ),
+        cancel_timeout=settings.cancel_timeout,
+        max_answer_bytes=settings.max_answer_bytes,
+        unwatched_timeout=settings.unwatched_timeout,
+        shelf=Shelf(seconds=settings.replay_seconds, max_bytes=settings.replay_bytes),
+    )
+
+
+async def _shut_down(app: web.Application) -> None:
+    # Streams first, so that every reader sees its terminal frame; in on_shutdown, before aiohttp
+    # begins to wait for their handlers.
+    await app[REGISTRY].shutdown()
+    await asyncio.sleep(0)  # the terminal frames leave at the end of a loop turn
+    await websocket.close_all(app)
+
+
+async def _info(request: web.Request) -> web.Response:
+    choice = request.app[CHOICE]
+    return json_answer(
+        {
+            "agent": {"name": choice.name, "is_model": choice.is_model},
+            "version": jarvis_stream.__version__,
+            "protocol": PROTOCOL,
+        }
+    )
+
+
+async def _livez(request: web.Request) -> web.Response:
+    return json_answer({"alive": True})
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    ready = not request.app[REGISTRY].draining
+    return json_answer({"ready": ready}, status=200 if ready else 503)

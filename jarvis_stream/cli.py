@@ -1,0 +1,201 @@
+"""The program `jarvis-stream`: settings in, a running server out.
+
+stdout carries what is told to people at the start, stderr the log, or the lines that say why there
+is no start. Exit codes: 0 stopped as asked, 1 could not go on, 2 the settings cannot be used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from jarvis_stream import logs
+from jarvis_stream.errors import JarvisError
+from jarvis_stream.settings import BadSettings, Settings, from_command_line, unknown_variables
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+BACKLOG = 1024
+"""Connections the kernel holds for us until they are accepted."""
+
+KEEPALIVE = 75.0
+"""Seconds an idle or half-sent request may keep its connection; aiohttp's default is an hour."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to stop; returns the exit code.
+
+    SIGINT and SIGTERM end the live streams and stop it; a second one kills it at once.
+    """
+    try:
+        settings = from_command_line(argv)
+    except BadSettings as bad:
+        for problem in bad.problems:
+            _complain(problem)
+        return 2
+    key = settings.openai_api_key
+    logs.configure(
+        settings.log_level,
+        settings.log_format,
+        secrets=[key.get_secret_value()] if key else [],
+    )
+    for sentence in unknown_variables():
+        logger.warning("{}", sentence)
+    try:
+        listeners = listen(settings.host, settings.port)
+    except OSError as error:
+        _complain(_why_not(settings, error))
+        return 1
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(settings, listeners))
+    except KeyboardInterrupt:  # where the loop knows no signal handlers (Windows)
+        return 0
+    except JarvisError as error:
+        logger.opt(exception=True).debug("no start")
+        _complain(f"{error}")
+        return 2
+    except Exception:
+        logger.exception("the server could not go on")
+        return 1
+    finally:
+        for listener in listeners:
+            listener.close()
+    return 0
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets on every address of `host`, all on one port (any free one for 0).
+
+    Raises OSError when one of them cannot be had. A family this machine lacks is left out, unless
+    none is left.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = dict.fromkeys((family, address[0]) for family, _, _, _, address in found)
+    listeners: list[socket.socket] = []
+    lacking: OSError | None = None
+    for family, address in addresses:
+        try:
+            listener = socket.create_server((address, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                lacking = error
+                continue
+            for listener in listeners:
+                listener.close()
+            raise
+        port = port or listener.getsockname()[1]
+        listeners.append(listener)
+    if lacking is not None and not listeners:
+        raise lacking
+    return listeners
+
+
+def _complain(sentence: str) -> None:
+    # One line, even if it quotes an exception of somebody else's.
+    print(f"jarvis-stream: {' '.join(sentence.split())}", file=sys.stderr)
+
+
+def _why_not(settings: Settings, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        why = "no such host; choose another with --host"
+    elif error.errno == errno.EADDRINUSE:
+        why = "the port is taken; choose another with --port (0 takes any free one)"
+    elif error.errno == errno.EACCES:
+        why = "this user may not use that port; choose one above 1023 with --port"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        why = "this machine has no such address; choose another with --host"
+    else:
+        why = error.strerror or str(error)
+    return f"cannot listen on {settings.host}:{settings.port}: {why}"
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.Loop
+
+
+async def _serve(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+    """Serve until a signal cancels this; then end the streams, and return."""
+    from aiohttp import web
+
+    from jarvis_stream.app import create_app
+
+    runner = web.AppRunner(
+        create_app(settings),
+        # Without it a handler outlives its client, and a silent agent goes on for nobody.
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=KEEPALIVE,
+        # The streams have ended before this counts; what is left is to flush their last frames.
+        shutdown_timeout=settings.cancel_timeout,
+    )
+    try:
+        _cancel_on_signals()
+        await runner.setup()
+        for listener in listeners:
+            await web.SockSite(runner, listener, backlog=BACKLOG).start()
+        _greet(runner.app, settings, port=listeners[0].getsockname()[1])
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        logger.info("stopping")
+    finally:
+        await runner.cleanup()
+
+
+def _cancel_on_signals() -> None:
+    """The first SIGINT or SIGTERM cancels the current task, the next one kills the process."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        for number in signals:
+            loop.remove_signal_handler(number)
+            # The kernel's own doing: it works even when the loop hangs.
+            signal.signal(number, signal.SIG_DFL)
+        task.cancel()
+
+    try:
+        for number in signals:
+            loop.add_signal_handler(number, stop)
+    except NotImplementedError:
+        pass  # Windows: asyncio.Runner turns Ctrl-C into a cancellation
+
+
+def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
+    from jarvis_stream.app import CHOICE
+
+    choice = app[CHOICE]
+    print(f"Jarvis Stream is at {_url(settings.host, port)}")
+    print(f"The agent is {choice.name}: {choice.why}")
+    print(choice.change)
+    if not _is_loopback(settings.host):
+        print("Whoever can reach this address can chat: there is no login.")
+    sys.stdout.flush()
+
+
+def _url(host: str, port: int) -> str:
+    if host in ("0.0.0.0", "::"):
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,140 @@
+"""The words a stream speaks: its frame kinds, each encoded once, newline included.
+
+A frame is one JSON object on one line. The part that is the same in every frame of a stream is
+encoded once per stream; a token then costs one format and one `orjson.dumps` of its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypedDict
+
+import orjson
+
+PROTOCOL: Final = 1
+"""The version of the wire contract, told in a stream's first frame."""
+
+AGENT_REASONS: Final = frozenset({"stop", "length", "content_filter", "tool_calls"})
+"""The finish reasons an agent may give; the others are the server's own."""
+
+_RESERVED: Final = frozenset(
+    {"type", "stream_id", "trace_id", "epoch", "seq", "status", "session_id", "role", "protocol"}
+)
+
+
+class Message(TypedDict):
+    """One message of a session: `role` is `user`, `assistant` or `system`."""
+
+    role: str
+    content: str
+
+
+class Status:
+    """Something an agent does besides speaking: `Status("tool", name="search", detail="…")`.
+
+    `fields` must be JSON-serialisable and may not take the protocol's own names
+    (raises ValueError).
+    """
+
+    __slots__ = ("fields", "status")
+
+    def __init__(self, status: str, /, **fields: Any) -> None:
+        if not isinstance(status, str) or not status:
+            raise ValueError(f"a status needs a name, not {status!r}")
+        if taken := _RESERVED & fields.keys():
+            raise ValueError(f"status field {min(taken)!r} belongs to the protocol")
+        self.status = status
+        self.fields: Mapping[str, Any] = fields
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Status)
+            and self.status == other.status
+            and self.fields == other.fields
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.status)
+
+    def __repr__(self) -> str:
+        rest = "".join(f", {name}={value!r}" for name, value in self.fields.items())
+        return f"Status({self.status!r}{rest})"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The ending of a stream that did not fail.
+
+    An agent may yield one as its last piece to tell the upstream's `finish_reason` (one of
+    `AGENT_REASONS`) and `usage`; without it the reason is `stop`.
+    """
+
+    finish_reason: str = "stop"
+    usage: Mapping[str, Any] | None = None
+    superseded_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The ending of a stream that failed: a sentence for people, no internals."""
+
+    code: str
+    error: str
+    retryable: bool
+
+
+Ending = Done | Failed
+
+
+class FrameEncoder:
+    """Encodes the frames of one stream."""
+
+    __slots__ = ("_done", "_error", "_status", "_token")
+
+    def __init__(self, stream_id: str, trace_id: str, epoch: int) -> None:
+        ids = orjson.dumps({"stream_id": stream_id, "trace_id": trace_id, "epoch": epoch})[1:-1]
+        self._token = b'{"type":"token",' + ids + b',"seq":'
+        self._status = b'{"type":"status",' + ids + b',"seq":'
+        self._done = b'{"type":"done",' + ids + b',"seq":'
+        self._error = b'{"type":"error",' + ids + b',"seq":'
+
+    def token(self, seq: int, text: str) -> bytes:
+        """A piece of the answer. `text` holds no lone surrogate (orjson refuses them)."""
+        return b'%b%d,"text":%b}\n' % (self._token, seq, orjson.dumps(text))
+
+    def status(self, seq: int, status: Status) -> bytes:
+        """An agent's status; raises TypeError when a field is not JSON-serialisable."""
+        return self._line(self._status, seq, {"status": status.status, **status.fields})
+
+    def thinking(self, seq: int, session_id: str) -> bytes:
+        """Frame 1 of every stream."""
+        return self._line(
+            self._status,
+            seq,
+            {
+                "status": "thinking",
+                "session_id": session_id,
+                "role": "assistant",
+                "protocol": PROTOCOL,
+            },
+        )
+
+    def ending(self, seq: int, ending: Ending) -> bytes:
+        """The terminal frame."""
+        if isinstance(ending, Failed):
+            return self._line(
+                self._error,
+                seq,
+                {"code": ending.code, "error": ending.error, "retryable": ending.retryable},
+            )
+        fields: dict[str, Any] = {"finish_reason": ending.finish_reason}
+        if ending.usage is not None:
+            fields["usage"] = ending.usage
+        if ending.superseded_by is not None:
+            fields["superseded_by"] = ending.superseded_by
+        return self._line(self._done, seq, fields)
+
+    @staticmethod
+    def _line(head: bytes, seq: int, fields: Mapping[str, Any]) -> bytes:
+        return b"%b%d,%b\n" % (head, seq, orjson.dumps(fields)[1:])

@@ -1,0 +1,45 @@
+"""The names of things: minted here, and recognised here."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+from typing import Final
+
+SESSION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+STREAM_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+# https://www.w3.org/TR/trace-context/#traceparent-header: a version after 00 may append fields.
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
+)
+
+
+def new_stream_id() -> str:
+    """A UUIDv7 (RFC 9562): 48 bits of time in milliseconds, then randomness."""
+    value = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def new_session_id() -> str:
+    """A session id for a client that brought none."""
+    return new_stream_id()
+
+
+def new_trace_id() -> str:
+    """32 lower-case hex digits."""
+    return os.urandom(16).hex()
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace id of a valid W3C `traceparent`, else None."""
+    found = _TRACEPARENT.fullmatch(traceparent.strip()) if traceparent else None
+    if found is None or (found[1] == "00" and found[4]):
+        return None
+    if not int(found[2], 16) or not int(found[3], 16):
+        return None
+    return found[2]

@@ -1,0 +1,91 @@
+"""The numbered log of one stream: every frame it ever sent, compact enough to keep.
+
+A token costs its UTF-8 bytes and four bytes more, whatever its length; the few other frames are
+kept as they were sent. Reading encodes tokens anew, into the same bytes they had when they were
+live.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from jarvis_stream.errors import AnswerTooLong
+from jarvis_stream.frames import FrameEncoder
+
+READ_BYTES = 64 * 1024
+"""About how much one `read` returns."""
+
+
+class FrameLog:
+    """Frames with seq 1, 2, 3 … without gaps.
+
+    `limit` bounds the bytes of text and other frames together; past it `add_token` and
+    `add_frame` raise AnswerTooLong and leave the log as it was.
+    """
+
+    __slots__ = ("_encoder", "_ends", "_limit", "_others", "_others_size", "_text")
+
+    def __init__(self, encoder: FrameEncoder, limit: int) -> None:
+        self._encoder = encoder
+        self._limit = limit
+        self._text = bytearray()
+        # Where the text ends after frame seq, at index seq - 1. A frame that adds no text is in
+        # _others: a token is never empty.
+        self._ends = array("I")
+        self._others: dict[int, bytes] = {}
+        self._others_size = 0
+
+    @property
+    def seq(self) -> int:
+        """The number of the last frame; 0 while there is none."""
+        return len(self._ends)
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._text.decode()
+
+    @property
+    def size(self) -> int:
+        """The bytes this log holds in memory, nearly."""
+        return len(self._text) + len(self._ends) * self._ends.itemsize + self._others_size
+
+    def add_token(self, text: str) -> None:
+        """Append a piece of the answer (not empty, no lone surrogates)."""
+        raw = text.encode()
+        self._check(len(raw))
+        self._text += raw
+        self._ends.append(len(self._text))
+
+    def add_frame(self, frame: bytes, *, always: bool = False) -> None:
+        """Append a frame that is no token; `always` admits it past the limit, as endings are."""
+        if not always:
+            self._check(len(frame))
+        self._ends.append(len(self._text))
+        self._others[self.seq] = frame
+        self._others_size += len(frame)
+
+    def read(self, after: int, limit: int = READ_BYTES) -> tuple[int, bytes]:
+        """Some frames after `after`: the seq of the last one, and their bytes joined.
+
+        At least one frame when there is one, then no more than about `limit` bytes.
+        """
+        frames: list[bytes] = []
+        size = 0
+        seq = after
+        start = self._ends[after - 1] if after else 0
+        while seq < len(self._ends) and size < limit:
+            end = self._ends[seq]
+            seq += 1
+            if end == start:
+                frame = self._others[seq]
+            else:
+                frame = self._encoder.token(seq, self._text[start:end].decode())
+            start = end
+            size += len(frame)
+            frames.append(frame)
+        return seq, b"".join(frames)
+
+    def _check(self, more: int) -> None:
+        if len(self._text) + self._others_size + more > self._limit:
+            raise AnswerTooLong

@@ -1,0 +1,146 @@
+"""Where log records go, configured once and only by the entry point.
+
+Whatever a record contains, it leaves as exactly one line: a JSON object, or on a terminal a line
+for people. The package itself only ever calls `logger.bind(...).info("{}", value)`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+
+import orjson
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+Style = Literal["auto", "pretty", "json"]
+
+SHORTEST_SECRET: Final = 8
+"""Anything shorter (`ollama`, `x`) protects nothing, and hiding it would mangle the log."""
+
+# What ends a line somewhere (str.splitlines knows eleven ways), moves a terminal's cursor, turns
+# text around, or cannot be encoded.
+_UNSAFE: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_COLOURS: Final = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
+_PLAIN: Final = "\x1b[0m"
+
+
+def configure(
+    level: str = "INFO",
+    style: Style = "auto",
+    *,
+    secrets: Iterable[str] = (),
+    stream: TextIO | None = None,
+) -> None:
+    """Send every record of loguru, stdlib logging and warnings to `stream` (stderr).
+
+    Replaces whatever was configured before. `secrets` never appear in it, wherever in a record
+    they stand.
+    """
+    out = sys.stderr if stream is None else stream
+    redact = _redactor(secrets)
+    if style == "json" or (style == "auto" and not out.isatty()):
+        line_of = _json_line
+    else:
+        line_of = _coloured_line if out.isatty() and "NO_COLOR" not in os.environ else _pretty_line
+
+    def sink(message: Message) -> None:
+        out.write(line_of(message.record, redact) + "\n")
+        out.flush()
+
+    logger.remove()
+    logger.add(
+        sink, level=level, format=lambda record: "", backtrace=False, diagnose=False, colorize=False
+    )
+    logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
+    logging.captureWarnings(True)
+
+
+def _redactor(secrets: Iterable[str]) -> Callable[[str], str]:
+    hidden = [re.escape(secret) for secret in secrets if len(secret) >= SHORTEST_SECRET]
+    if not hidden:
+        return lambda text: text
+    pattern = re.compile("|".join(sorted(hidden, key=len, reverse=True)))
+    return lambda text: pattern.sub("***", text)
+
+
+def _escape(text: str) -> str:
+    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _exception_text(record: Record) -> str | None:
+    # Not loguru's own formatting: with `diagnose` it prints the values of variables.
+    exception = record["exception"]
+    if exception is None:
+        return None
+    return "".join(traceback.format_exception(exception.value)).rstrip()
+
+
+def _json_line(record: Record, redact: Callable[[str], str]) -> str:
+    line: dict[str, Any] = {
+        # orjson refuses loguru's subclass of datetime.
+        "time": record["time"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "level": record["level"].name,
+        "logger": record["name"],
+        "message": record["message"],
+    }
+    if (exception := _exception_text(record)) is not None:
+        line["exception"] = exception
+    for key, value in record["extra"].items():
+        line.setdefault(key, value if value is None or isinstance(value, bool) else str(value))
+    safe = {
+        key: redact(value).encode(errors="backslashreplace").decode()
+        if isinstance(value, str)
+        else value
+        for key, value in line.items()
+    }
+    # Inside a JSON string \\uXXXX is the character itself: nothing is lost by escaping it.
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(safe).decode())
+
+
+def _pretty_line(record: Record, redact: Callable[[str], str], colour: str = "") -> str:
+    level = f"{record['level'].name:<8}"
+    text = record["message"]
+    if (exception := _exception_text(record)) is not None:
+        text = f"{text} {exception}"
+    if colour:
+        level = f"{colour}{level}{_PLAIN}"
+    time = record["time"].strftime("%H:%M:%S.%f")[:-3]
+    return f"{time} {level} {_escape(redact(text))}"
+
+
+def _coloured_line(record: Record, redact: Callable[[str], str]) -> str:
+    return _pretty_line(record, redact, _COLOURS.get(record["level"].name, "\x1b[2m"))
+
+
+class _ToLoguru(logging.Handler):
+    """Hands stdlib records (aiohttp, asyncio, warnings) on to loguru, under their logger's name."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # the arguments do not fit the format
+            text = f"{record.msg} {record.args}"
+
+        def under_its_name(ours: Record) -> None:
+            ours["name"] = record.name
+
+        ours = logger.patch(under_its_name).opt(exception=record.exc_info)
+        ours.log(_loguru_level(record), "{}", text)
+
+
+def _loguru_level(record: logging.LogRecord) -> str | int:
+    try:
+        return logger.level(record.levelname).name
+    except ValueError:  # a level that loguru has no name for
+        return record.levelno

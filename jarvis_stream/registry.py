@@ -1,0 +1,419 @@
+"""One live stream per session: claim first, wait outside, activate last.
+
+    claim ──► PENDING ──wait (≤ cancel_timeout)──► activate ──► ACTIVE ──► ENDED ──► retired
+                 │                                                ▲
+                 └── revoke: the fence falls, the task is cancelled
+
+Every critical section below is free of `await`: on one loop it is atomic, needs no lock, and may
+run in a done-callback or in a `finally` that is being cancelled.
+
+What holds at any moment:
+
+1. At most one stream of a session is ACTIVE and not revoked, and it is the session's head.
+2. No frame is admitted to a stream once a newer one has claimed its session.
+3. A stream activates before the bound only when every older producer has ended.
+4. The wait never exceeds the bound, whatever an old task does.
+5. When all tasks have ended, nothing is left in the maps.
+6. A stop is never lost, and never hits another stream.
+7. The newest claim wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from loguru import logger
+
+from jarvis_stream.agents.base import Agent, Turn
+from jarvis_stream.errors import (
+    AgentFailure,
+    Conflict,
+    CursorAhead,
+    NotFound,
+    StreamFailure,
+    Unavailable,
+)
+from jarvis_stream.frames import Done, Ending, Failed
+from jarvis_stream.history.base import History
+from jarvis_stream.ids import new_session_id
+from jarvis_stream.shelf import Shelf
+from jarvis_stream.stream import State, Stream
+
+MAX_ZOMBIES = 4
+"""Undead streams a session may have before it takes no new one."""
+
+MAX_TOMBSTONES = 10_000
+"""Stops remembered for streams that have not come yet; the oldest are forgotten first."""
+
+_STATUS_OF_REASON = {
+    "cancelled": "cancelled",
+    "superseded": "superseded",
+    "shutdown": "interrupted",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A valid request for one answer."""
+
+    prompt: str
+    stream_id: str
+    trace_id: str
+    session_id: str | None = None
+    """None: the server mints one."""
+    after: int = 0
+    on_conflict: str = "interrupt"
+    on_disconnect: str = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What became of a stop."""
+
+    stream_id: str
+    cancelled: bool
+    """Whether the stream ended by being cancelled (False: it had ended in another way before)."""
+    clean: bool
+    """Whether its agent has really stopped; False when the bound ran out first."""
+    cleanup_ms: int
+
+
+@dataclass(slots=True)
+class _Session:
+    """The streams of one session that are not retired, oldest first, and the newest of them."""
+
+    last_epoch: int = 0
+    head: Stream | None = None
+    live: list[Stream] = field(default_factory=list)
+
+
+class StreamRegistry:
+    """Owns every stream and every stream's task."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        history: History,
+        *,
+        cancel_timeout: float = 2.0,
+        max_answer_bytes: int = 4 * 1024 * 1024,
+        unwatched_timeout: float = 600.0,
+        shelf: Shelf | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        """`cancel_timeout`, seconds, bounds every wait for an agent's cleanup.
+
+        `clock` gives the time in milliseconds and must never go back.
+        """
+        self.history = history
+        self._agent = agent
+        self._cancel_timeout = cancel_timeout
+        self._max_answer_bytes = max_answer_bytes
+        self._unwatched_timeout = unwatched_timeout
+        self._shelf = shelf or Shelf()
+        self._clock = clock or _steady_clock()
+        self._sessions: dict[str, _Session] = {}
+        self._streams: dict[str, Stream] = {}
+        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._epoch_floor = 0
+        self._draining = False
+        self.endings: Counter[str] = Counter()
+        """How many streams ended, by finish reason or error code."""
+        self.timeouts = 0
+        """How many predecessors did not stop within the bound."""
+
+    # What is here
+
+    def __repr__(self) -> str:
+        return (
+            f"<StreamRegistry sessions={len(self._sessions)} streams={len(self._streams)}"
+            f" kept={len(self._shelf)}{' draining' if self._draining else ''}>"
+        )
+
+    def __len__(self) -> int:
+        """How many streams are not retired."""
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._streams.values()))
+
+    @property
+    def draining(self) -> bool:
+        """Whether new streams are refused because the server is shutting down."""
+        return self._draining
+
+    @property
+    def shelf(self) -> Shelf:
+        """The ended streams that can still be replayed."""
+        return self._shelf
+
+    def find(self, stream_id: str) -> Stream | None:
+        """A stream that lives or can still be replayed."""
+        return self._streams.get(stream_id) or self._shelf.get(stream_id)
+
+    def head(self, session_id: str) -> Stream | None:
+        """The newest stream of a session, while it has not ended."""
+        session = self._sessions.get(session_id)
+        head = session.head if session else None
+        return head if head is not None and head.state is not State.ENDED else None
+
+    # The two verbs: open, cancel
+
+    def open(self, opening: Opening) -> Stream:
+        """Start an answer, or find the one that this very request started before.
+
+        One step, no await. Raises Conflict, CursorAhead, Unavailable; then nothing has happened.
+        """
+        known = self.find(opening.stream_id)
+        if known is not None:
+            if opening.session_id not in (None, known.session_id):
+                raise Conflict(f"stream_id {opening.stream_id} belongs to another session")
+            return known
+        if opening.after:
+            raise CursorAhead(
+                f"after={opening.after} is past the end of stream {opening.stream_id},"
+                " which has not begun"
+            )
+        stream = self._claim(opening)
+        if stream.state is State.PENDING:
+            # The callback, not the task's own `finally`: a task cancelled before its first step
+            # never gets there.
+            task = asyncio.get_running_loop().create_task(self._run(stream, opening.prompt))
+            stream.bind(task)
+            task.add_done_callback(partial(self._retire, stream))
+        return stream
+
+    def cancel(self, stream_id: str) -> Coroutine[Any, Any, Cancellation]:
+        """Stop a stream now; the result, awaited, tells whether its agent has stopped in time.
+
+        Idempotent, and never touches another stream. A stream that has not come yet is
+        remembered and will end as cancelled when it comes, but is unknown now: raises NotFound.
+        """
+        stream = self.find(stream_id)
+        if stream is None:
+            self._bury(stream_id)
+            raise NotFound(
+                f"no stream {stream_id} is known here; should it still come, it ends as cancelled"
+            )
+        stream.revoke(Done("cancelled"), "client_stop")
+        return self._stopped(stream)
+
+    async def shutdown(self) -> None:
+        """Take no new stream, end every live one as `shutdown`, and wait for the agents' cleanup.
+
+        Returns when all have stopped or the bound has run out.
+        """
+        self._draining = True
+        streams = list(self)
+        for stream in streams:
+            stream.revoke(Done("shutdown"), "shutdown")
+        await self._outlive(streams)
+        self._shelf.clear()
+
+    # The protocol: claim, wait, activate, retire
+
+    def _claim(self, opening: Opening) -> Stream:
+        session_id = opening.session_id or new_session_id()
+        session = self._sessions.get(session_id) or _Session(last_epoch=self._epoch_floor)
+        self._refuse(session_id, session, opening)
+        self._sessions[session_id] = session
+        session.last_epoch = max(session.last_epoch + 1, self._clock())
+        stream = Stream(
+            session_id=session_id,
+            stream_id=opening.stream_id,
+            trace_id=opening.trace_id,
+            epoch=session.last_epoch,
+            on_disconnect=opening.on_disconnect,
+            max_bytes=self._max_answer_bytes,
+            unwatched_timeout=self._unwatched_timeout,
+            on_end=self._keep,
+        )
+        self.history.begin(session_id, stream.stream_id, opening.prompt)
+        if self._is_buried(stream.stream_id):
+            stream.revoke(Done("cancelled"), "client_stop")
+            self._retire(stream)
+            return stream
+        previous, session.head = session.head, stream
+        session.live.append(stream)
+        self._streams[stream.stream_id] = stream
+        if previous is not None:
+            previous.revoke(
+                Done("superseded", superseded_by=stream.stream_id), "registry_new_stream"
+            )
+        return stream
+
+    def _refuse(self, session_id: str, session: _Session, opening: Opening) -> None:
+        if self._draining:
+            raise Unavailable("the server is shutting down", retry_after=1)
+        if sum(stream.undead for stream in session.live) >= MAX_ZOMBIES:
+            raise Unavailable(
+                f"session {session_id} has {MAX_ZOMBIES} streams that do not stop",
+                retry_after=self._cancel_timeout,
+            )
+        head = session.head
+        if opening.on_conflict == "reject" and head is not None and head.state is not State.ENDED:
+            raise Conflict(f"session {session_id} is busy with stream {head.stream_id}")
+
+    async def _wait(self, stream: Stream) -> None:
+        """Outlast all older streams of the session: until they have stopped, at most the bound."""
+        older = self._older(stream)
+        if not older:
+            return
+        for undead in await self._outlive(older):
+            self.timeouts += 1
+            stream.logger.warning(
+                "prev_stream_timeout_on_cancel session={} trace={} timeout_ms={}",
+                stream.session_id,
+                undead.trace_id,
+                round(self._cancel_timeout * 1000),
+            )
+        for previous in older:
+            if previous.stopped.done():
+                stream.logger.info(
+                    "prev_stream_finished_cleanly session={} trace={}",
+                    stream.session_id,
+                    previous.trace_id,
+                )
+
+    def _older(self, stream: Stream) -> list[Stream]:
+        """All of them, not only the head's predecessor: that one may itself still be waiting."""
+        session = self._sessions[stream.session_id]
+        return [other for other in session.live if other.epoch < stream.epoch]
+
+    async def _outlive(self, streams: list[Stream]) -> list[Stream]:
+        """Wait until all have stopped, at most the bound; return those that have not: the undead.
+
+        `asyncio.wait` on their futures neither raises what they raised, nor cancels them, nor
+        overruns; and cancelling this wait touches none of them.
+        """
+        waiting = [stream.stopped for stream in streams if not stream.stopped.done()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._cancel_timeout)
+        late = [stream for stream in streams if not stream.stopped.done()]
+        for stream in late:
+            stream.give_up()
+        return late
+
+    def _retire(self, stream: Stream, task: asyncio.Task[None] | None = None) -> None:
+        """Forget a stream whose task has ended. Synchronous and idempotent."""
+        if stream.stopped.done():
+            return
+        if stream.end(Done("shutdown")):
+            # The loop is going down around us: whoever cancelled the task was not the registry.
+            stream.revoked_for = "shutdown"
+        if task is not None and not task.cancelled() and (error := task.exception()) is not None:
+            stream.logger.opt(exception=error).error("stream_task_failed trace={}", stream.trace_id)
+        stream.undead = False
+        stream.stopped.set_result(None)
+        self._forget(stream)
+        self._shelf.put(stream)
+        ending = stream.ending
+        assert ending is not None
+        self.endings[ending.code if isinstance(ending, Failed) else ending.finish_reason] += 1
+        stream.logger.info(
+            "stream_end trace={} duration_ms={}",
+            stream.trace_id,
+            round((time.monotonic() - stream.started_at) * 1000),
+        )
+
+    def _forget(self, stream: Stream) -> None:
+        """Remove each map entry, but only if it is still this stream's."""
+        if self._streams.get(stream.stream_id) is stream:
+            del self._streams[stream.stream_id]
+        session = self._sessions.get(stream.session_id)
+        if session is None:
+            return
+        if stream in session.live:
+            session.live.remove(stream)
+        if session.head is stream:
+            session.head = None
+        if not session.live:
+            # Claims faster than the clock leave an epoch in the future: none may go back below it.
+            if session.last_epoch >= self._clock():
+                self._epoch_floor = max(self._epoch_floor, session.last_epoch)
+            del self._sessions[stream.session_id]
+
+    # One stream's task
+
+    async def _run(self, stream: Stream, prompt: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        # What the agent logs carries the ids too.
+        with logger.contextualize(
+            trace=stream.trace_id, session=stream.session_id, stream=stream.stream_id
+        ):
+            try:
+                await self._wait(stream)
+                stream.activate()
+                turn = Turn(
+                    prompt=prompt,
+                    messages=self.history.messages(stream.session_id),
+                    session_id=stream.session_id,
+                    stream_id=stream.stream_id,
+                    trace_id=stream.trace_id,
+                )
+                stream.end(await stream.produce(self._agent(turn)))
+            except asyncio.CancelledError as error:
+                if stream.state is not State.ENDED and not task.cancelling():
+                    # Nobody cancelled this task: the agent let a cancellation of its own escape.
+                    self._fail(stream, AgentFailure(), error)
+                    return
+                logger.info("stream_generator_cancelled trace={}", stream.trace_id)
+                raise
+            except StreamFailure as error:
+                self._fail(stream, error, error)
+            except Exception as error:
+                self._fail(stream, AgentFailure(), error)
+            finally:
+                logger.info("stream_cleanup trace={}", stream.trace_id)
+
+    def _fail(self, stream: Stream, failure: StreamFailure, cause: BaseException) -> None:
+        stream.logger.opt(exception=cause).error(
+            "stream_generator_exception trace={} code={}", stream.trace_id, failure.code
+        )
+        stream.end(Failed(failure.code, failure.sentence, failure.retryable))
+
+    def _keep(self, stream: Stream, ending: Ending) -> None:
+        status = (
+            "error"
+            if isinstance(ending, Failed)
+            else _STATUS_OF_REASON.get(ending.finish_reason, "complete")
+        )
+        self.history.finish(stream.session_id, stream.stream_id, stream.text, status)
+
+    async def _stopped(self, stream: Stream) -> Cancellation:
+        asked_at = time.monotonic()
+        late = await self._outlive([stream])
+        return Cancellation(
+            stream_id=stream.stream_id,
+            cancelled=isinstance(stream.ending, Done)
+            and stream.ending.finish_reason == "cancelled",
+            clean=not late,
+            cleanup_ms=round((time.monotonic() - asked_at) * 1000),
+        )
+
+    # Stops that came before their stream
+
+    def _bury(self, stream_id: str) -> None:
+        self._tombstones[stream_id] = None
+        self._tombstones.move_to_end(stream_id)
+        if len(self._tombstones) > MAX_TOMBSTONES:
+            self._tombstones.popitem(last=False)
+
+    def _is_buried(self, stream_id: str) -> bool:
+        if stream_id not in self._tombstones:
+            return False
+        del self._tombstones[stream_id]
+        return True
+
+
+def _steady_clock() -> Callable[[], int]:
+    """Wall-clock milliseconds, carried on by the monotonic clock: no NTP step turns them back."""
+    offset = time.time_ns() - time.monotonic_ns()
+    return lambda: (time.monotonic_ns() + offset) // 1_000_000

@@ -1,0 +1,367 @@
+"""Every setting, in one model: a field is a flag, a `JARVIS_…` variable and a line of `--help`.
+
+    --max-body-bytes 2048          a flag wins over
+    JARVIS_MAX_BODY_BYTES=2048     its variable, which wins over
+    PORT, LOG_LEVEL, OPENAI_…      the usual name, where there is one, which wins over
+    the default                    (an empty variable counts as not set)
+
+The flags are read with argparse, built from the model: pydantic-settings' own command line shows
+`SecretStr` and `None` to people and does not tell which of a setting's names carried a bad value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from jarvis_stream import __version__
+
+PREFIX: Final = "JARVIS_"
+
+
+class BadSettings(Exception):
+    """Flags or variables that cannot be used; `problems` holds one sentence for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def _upper(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _comma_separated(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _web_address(value: str) -> str:
+    parts = urlsplit(value)  # its ValueError (a broken IPv6 address) is one of ours
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("no web address")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("more than an address")
+    return value.rstrip("/")
+
+
+def _header_safe(value: SecretStr) -> SecretStr:
+    secret = value.get_secret_value().strip()
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise ValueError("cannot stand in a header")
+    return SecretStr(secret)
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Level = Annotated[
+    Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(_upper),
+]
+Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s,]+$")]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Frozen; `Settings()` reads the environment, keywords win over it.
+
+    Raises pydantic's ValidationError, whose text holds no values (one may be a secret).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        hide_input_in_errors=True,
+        str_strip_whitespace=True,
+        use_attribute_docstrings=True,
+    )
+
+    host: Annotated[
+        str, Field(min_length=1, json_schema_extra={"allowed": "a host name or an IP address"})
+    ] = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 is every IPv4 address of this machine."""
+
+    port: Annotated[int, Field(ge=0, le=65_535, json_schema_extra={"also": "PORT"})] = 8765
+    """The port to listen on; 0 takes any free one."""
+
+    allowed_origins: Annotated[
+        tuple[Origin, ...],
+        NoDecode,
+        BeforeValidator(_comma_separated),
+        Field(
+            json_schema_extra={
+                "allowed": "origins like https://chat.example.org, separated by commas"
+            }
+        ),
+    ] = ()
+    """Further origins whose pages may talk to this server; its own always may."""
+
+    log_level: Annotated[Level, Field(json_schema_extra={"also": "LOG_LEVEL"})] = "INFO"
+    """The least severe records that are logged."""
+
+    log_format: Literal["auto", "pretty", "json"] = "auto"
+    """How they are written to stderr: auto is pretty on a terminal and json elsewhere."""
+
+    agent: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|demo|openai|\w+(\.\w+)*:\w+(\.\w+)*)$",
+            json_schema_extra={"allowed": "auto, demo, openai or module:callable"},
+        ),
+    ] = "auto"
+    """Who answers: an OpenAI-compatible server, the demo, your own callable, or what is found."""
+
+    openai_base_url: Annotated[
+        str | None,
+        AfterValidator(lambda url: url and _web_address(url)),
+        Field(
+            json_schema_extra={
+                "also": "OPENAI_BASE_URL",
+                "allowed": "http(s)://host[:port][/path], without user name or query",
+            }
+        ),
+    ] = None
+    """The OpenAI-compatible server to ask, up to and with its /v1."""
+
+    openai_api_key: Annotated[
+        Annotated[SecretStr, AfterValidator(_header_safe)] | None,
+        Field(
+            json_schema_extra={
+                "also": "OPENAI_API_KEY",
+                "allowed": "printable ASCII characters without spaces",
+            }
+        ),
+    ] = None
+    """The key that server wants. Prefer the variable: other users can see a flag."""
+
+    openai_model: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            json_schema_extra={"also": "OPENAI_MODEL", "allowed": "a model's name"},
+        ),
+    ] = None
+    """The model to ask for; without it, the first one the server lists."""
+
+    openai_ca_file: Annotated[
+        FilePath | None,
+        Field(json_schema_extra={"allowed": "a file of PEM certificates that exists"}),
+    ] = None
+    """The certificate authorities to trust for that server, instead of the system's."""
+
+    system_prompt: Annotated[str | None, Field(json_schema_extra={"allowed": "any text"})] = None
+    """What the model is told before every conversation."""
+
+    first_token_timeout: Seconds = 120.0
+    """How long the model's server may take to its first token."""
+
+    token_timeout: Seconds = 60.0
+    """How long it may then be silent between two tokens."""
+
+    cancel_timeout: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 2.0
+    """How long a cancelled answer may tidy up before the next one starts without waiting."""
+
+    unwatched_timeout: Seconds = 600.0
+    """How long an answer that is to continue may run on without any reader."""
+
+    heartbeat: Seconds = 15.0
+    """How often a silent connection is given a sign of life."""
+
+    stall_timeout: Seconds = 30.0
+    """How long a reader may take nothing before its connection is closed."""
+
+    unwatched_timeout: Seconds = 600.0
+    """How long an answer with on_disconnect "continue" goes on while nobody reads it."""
+
+    max_body_bytes: Count = 2**20
+    """The largest request body or WebSocket message."""
+
+    max_prompt_chars: Count = 100_000
+    """The longest prompt."""
+
+    max_answer_bytes: Annotated[int, Field(ge=1, le=2**30)] = 4 * 2**20
+    """The longest answer, in UTF-8; a longer one ends with the error too_long."""
+
+    replay_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
+    """How long a finished stream can still be replayed."""
+
+    replay_bytes: Count = 64 * 2**20
+    """How much memory finished streams may take for that, all together."""
+
+    history_messages: Count = 100
+    """The most messages of a session that the agent is given."""
+
+    history_chars: Count = 200_000
+    """The most characters of them; the oldest messages are left out first."""
+
+    max_sessions: Count = 10_000
+    """The most sessions kept in memory; the one unused for longest goes first."""
+
+    max_streams_per_socket: Count = 64
+    """The most streams that one WebSocket may follow at a time."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _UsualNames(settings_cls)
+
+
+class _UsualNames(PydanticBaseSettingsSource):
+    """The variables other programs read too: PORT, LOG_LEVEL, OPENAI_…"""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        extra = field.json_schema_extra
+        also = extra.get("also") if isinstance(extra, dict) else None
+        return os.environ.get(str(also)) or None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        fields = self.settings_cls.model_fields
+        values = {name: self.get_field_value(field, name)[0] for name, field in fields.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting as people see it."""
+
+    flag: str
+    metavar: str
+    variables: tuple[str, ...]
+    """In the order in which they count."""
+    default: str
+    allowed: str
+    meaning: str
+    is_secret: bool
+
+
+@functools.cache
+def options() -> Mapping[str, Option]:
+    """Every setting by its field's name, in the model's order."""
+    return {
+        name: _option(name, schema)
+        for name, schema in Settings.model_json_schema()["properties"].items()
+    }
+
+
+def _option(name: str, schema: Mapping[str, Any]) -> Option:
+    variable = PREFIX + name.upper()
+    metavars = {"integer": "N", "number": "SECONDS"}
+    return Option(
+        flag="--" + name.replace("_", "-"),
+        metavar=metavars.get(schema.get("type", ""), name.rpartition("_")[2].upper()),
+        variables=(variable, schema["also"]) if "also" in schema else (variable,),
+        default=_default(schema["default"]),
+        allowed=schema.get("allowed") or _allowed(schema),
+        meaning=schema["description"],
+        is_secret=any(kind.get("format") == "password" for kind in schema.get("anyOf", ())),
+    )
+
+
+def _default(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value in (None, []) else str(value)
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    noun = "a whole number" if schema["type"] == "integer" else "seconds"
+    if "exclusiveMinimum" in schema:
+        return f"{noun} above {schema['exclusiveMinimum']}, at most {schema['maximum']}"
+    if "maximum" in schema:
+        return f"{noun} from {schema['minimum']} to {schema['maximum']}"
+    return f"{noun} of at least {schema['minimum']}"
+
+
+def from_command_line(argv: Sequence[str] | None = None) -> Settings:
+    """The settings of this process; `argv` is `sys.argv[1:]` unless given.
+
+    Raises BadSettings with a sentence for every value that is not allowed. As argparse does,
+    raises SystemExit after `--help` and `--version`, and (2) for flags that do not exist.
+    """
+    flags = vars(_parser().parse_args(argv))
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        names = dict.fromkeys(str(detail["loc"][0]) for detail in error.errors())
+    raise BadSettings([_problem(options()[name], flags.get(name)) for name in names])
+
+
+def unknown_variables() -> list[str]:
+    """A sentence for each `JARVIS_…` variable that is set and is no setting."""
+    known = [name.upper() for name in options()]
+    sentences = []
+    for variable in sorted(os.environ):
+        prefix, _, name = variable.upper().partition("_")
+        if prefix + "_" == PREFIX and name not in known:
+            near = [PREFIX + match for match in difflib.get_close_matches(name, known, n=2)]
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            sentences.append(f"the variable {variable} is no setting{hint}")
+    return sentences
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jarvis-stream",
+        description="A streaming server for chat and agent UIs.",
+        epilog="A flag wins over its variables, the first variable over the second.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--version", action="version", version=f"jarvis-stream {__version__}")
+    for name, option in options().items():
+        about = (
+            f"{option.meaning} Allowed: {option.allowed}. "
+            f"[{', '.join(option.variables)}; default: {option.default}]"
+        )
+        parser.add_argument(
+            option.flag, dest=name, metavar=option.metavar, help=about.replace("%", "%%")
+        )
+    return parser
+
+
+def _problem(option: Option, flag_value: str | None) -> str:
+    if flag_value is not None:
+        source, value = option.flag, flag_value
+    else:
+        source, value = next(
+            (name, os.environ[name]) for name in option.variables if os.environ.get(name)
+        )
+    shown = "the value" if option.is_secret else _shown(value)
+    return f"{source}: {shown} is not allowed; allowed: {option.allowed}"
+
+
+def _shown(value: str) -> str:
+    text = re.sub(r"//[^/]*@", "//…@", repr(value))  # a URL may hold a password
+    return text if len(text) <= 80 else text[:79] + "…"

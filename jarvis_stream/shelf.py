@@ -1,0 +1,71 @@
+"""Ended streams, kept replayable for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from jarvis_stream.stream import Stream
+
+
+class Shelf:
+    """Keeps each ended stream for `seconds`, all of them together within `max_bytes`.
+
+    Bounded both ways: the oldest go first, and time alone empties it.
+    """
+
+    def __init__(self, *, seconds: float = 60.0, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._seconds = seconds
+        self._max_bytes = max_bytes
+        self._streams: OrderedDict[str, tuple[Stream, float]] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+        self.size = 0
+        """The bytes held."""
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def get(self, stream_id: str) -> Stream | None:
+        """The stream, if it is still here."""
+        kept = self._streams.get(stream_id)
+        return kept[0] if kept else None
+
+    def put(self, stream: Stream) -> None:
+        """Keep an ended stream from now on."""
+        if stream.stream_id in self._streams or self._seconds <= 0:
+            return
+        self._streams[stream.stream_id] = (
+            stream,
+            asyncio.get_running_loop().time() + self._seconds,
+        )
+        self.size += stream.size
+        while self.size > self._max_bytes:
+            self._drop_oldest()
+        self._wind()
+
+    def clear(self) -> None:
+        """Let everything go."""
+        while self._streams:
+            self._drop_oldest()
+        self._wind()
+
+    def _drop_oldest(self) -> None:
+        _, (stream, _) = self._streams.popitem(last=False)
+        self.size -= stream.size
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        while self._streams and next(iter(self._streams.values()))[1] <= now:
+            self._drop_oldest()
+        self._wind()
+
+    def _wind(self) -> None:
+        if not self._streams:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None:
+            # All are kept equally long: the first one in is the first to go.
+            due = next(iter(self._streams.values()))[1]
+            self._timer = asyncio.get_running_loop().call_at(due, self._sweep)

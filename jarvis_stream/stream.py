@@ -1,0 +1,370 @@
+"""One answer: an agent's task fills a numbered log, and any number of followers read it.
+
+    agent --yields--> append --> FrameLog --> Follower --> a connection's Reader
+
+The agent never waits for a reader, a reader never waits for another, and nobody polls: what was
+appended during one turn of the event loop is handed, joined, to every follower at its end.
+
+A stream is PENDING (claimed, waiting for its predecessors), ACTIVE (its agent may append) or ENDED
+(its terminal frame is in the log and nothing follows it). Its task may outlive ENDED: that is the
+agent's cleanup, and `stopped` tells when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from loguru import logger
+
+from jarvis_stream.agents.base import Piece
+from jarvis_stream.errors import CursorAhead, StreamRevoked
+from jarvis_stream.frames import AGENT_REASONS, Done, Ending, FrameEncoder, Status
+from jarvis_stream.log import FrameLog
+
+if TYPE_CHECKING:
+    from loguru import Logger
+
+TURN_BUDGET = 0.005
+"""Seconds an agent that never waits may hold the event loop."""
+
+
+class Reader(Protocol):
+    """Where a follower's frames go. Nothing here may raise."""
+
+    def take(self, frames: bytes) -> bool:
+        """Take whole frames at once; False when there is no room, and nothing was taken."""
+        ...
+
+    def fell_behind(self, follower: Follower) -> None:
+        """The follower is not at the end of its log: call its `catch_up` when there is room."""
+        ...
+
+    def delivered(self, follower: Follower) -> None:
+        """The terminal frame was taken; the follower has closed itself."""
+        ...
+
+
+class State(enum.Enum):
+    """Where a stream stands; it only ever moves forward."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    ENDED = "ended"
+
+
+class Stream:
+    """One answer being generated. Made by the registry, and only by it."""
+
+    __slots__ = (
+        "_closing",
+        "_encoder",
+        "_followers",
+        "_fresh",
+        "_log",
+        "_loop",
+        "_on_end",
+        "_since",
+        "_task",
+        "_turn_noted",
+        "_unwatched",
+        "ending",
+        "epoch",
+        "on_disconnect",
+        "revoked_for",
+        "session_id",
+        "started_at",
+        "state",
+        "stopped",
+        "stream_id",
+        "trace_id",
+        "undead",
+        "unwatched_timeout",
+    )
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        stream_id: str,
+        trace_id: str,
+        epoch: int,
+        on_disconnect: str = "cancel",
+        max_bytes: int = 4 * 1024 * 1024,
+        unwatched_timeout: float = 600.0,
+        on_end: Callable[[Stream, Ending], None] | None = None,
+    ) -> None:
+        """`on_end` is called once, after the last piece of text and before the terminal frame."""
+        self.session_id = session_id
+        self.stream_id = stream_id
+        self.trace_id = trace_id
+        self.epoch = epoch
+        self.on_disconnect = on_disconnect
+        self.unwatched_timeout = unwatched_timeout
+        self.state = State.PENDING
+        self.ending: Ending | None = None
+        self.revoked_for: str | None = None
+        self.undead = False
+        self.started_at = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self.stopped: asyncio.Future[None] = self._loop.create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._encoder = FrameEncoder(stream_id, trace_id, epoch)
+        self._log = FrameLog(self._encoder, max_bytes)
+        self._followers: tuple[Follower, ...] = ()
+        self._fresh: list[bytes] = []
+        self._turn_noted = False
+        self._since = 0.0
+        self._unwatched: asyncio.TimerHandle | None = None
+        self._on_end = on_end
+
+    def __repr__(self) -> str:
+        return (
+            f"<Stream {self.stream_id} epoch={self.epoch} {self.state.value} seq={self.seq}"
+            f" followers={len(self._followers)}{' undead' if self.undead else ''}>"
+        )
+
+    # What it is
+
+    @property
+    def seq(self) -> int:
+        """The number of the last frame."""
+        return self._log.seq
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self._log.text
+
+    @property
+    def size(self) -> int:
+        """The bytes its log holds."""
+        return self._log.size
+
+    @property
+    def logger(self) -> Logger:
+        """A logger that knows whose lines it writes."""
+        return logger.bind(trace=self.trace_id, session=self.session_id, stream=self.stream_id)
+
+    @property
+    def followers(self) -> int:
+        """How many readers it has."""
+        return len(self._followers)
+
+    # Its life: bind, activate, append, end
+
+    def bind(self, task: asyncio.Task[None]) -> None:
+        """Tell which task produces this stream; revoking cancels it."""
+        self._task = task
+
+    def activate(self) -> None:
+        """Let the agent speak: frame 1. Raises StreamRevoked when it has ended meanwhile."""
+        if self.state is not State.PENDING:
+            raise StreamRevoked
+        self.state = State.ACTIVE
+        self._add_frame(self._encoder.thinking(1, self.session_id), always=True)
+
+    def append(self, piece: str | Status) -> None:
+        """Number, encode and log one piece, and wake the followers at the end of this turn.
+
+        This is the fence: the state is looked at in the same step that logs the frame. Raises
+        StreamRevoked when the stream is not ACTIVE, AnswerTooLong past the bound, TypeError for
+        what cannot be encoded. An empty text is no frame.
+        """
+        if self.state is not State.ACTIVE:
+            raise StreamRevoked
+        if isinstance(piece, str):
+            if not piece:
+                return
+            try:
+                self._log.add_token(piece)
+            except UnicodeEncodeError:
+                piece = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                self._log.add_token(piece)
+            if self._followers:
+                self._fresh.append(self._encoder.token(self._log.seq, piece))
+            self._note_turn()
+        elif isinstance(piece, Status):
+            self._add_frame(self._encoder.status(self.seq + 1, piece))
+        else:
+            raise TypeError(f"an agent yields str, Status or Done, not {type(piece).__name__}")
+
+    async def produce(self, pieces: AsyncIterator[Piece]) -> Done:
+        """Append what the agent yields, and return how it ended.
+
+        The agent's iterator is closed and awaited in every case. On cancellation its cleanup runs
+        to its end before CancelledError goes on.
+        """
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Done):
+                    if piece.finish_reason not in AGENT_REASONS:
+                        raise ValueError(f"no agent ends with {piece.finish_reason!r}")
+                    return piece
+                self.append(piece)
+                if self._turn_noted and time.monotonic() - self._since > TURN_BUDGET:
+                    await asyncio.sleep(0)
+        finally:
+            self._closing = True
+            aclose = getattr(pieces, "aclose", None)
+            if aclose is not None:
+                await aclose()
+        return Done()
+
+    def end(self, ending: Ending) -> bool:
+        """Log the terminal frame; nothing is admitted after it. False when it had ended before."""
+        if self.state is State.ENDED:
+            return False
+        self.state = State.ENDED
+        self.ending = ending
+        if self._unwatched is not None:
+            self._unwatched.cancel()
+        if self._on_end is not None:
+            try:
+                self._on_end(self, ending)
+            except Exception:
+                self.logger.exception("stream_not_kept trace={}", self.trace_id)
+        if not self.seq:
+            self._add_frame(self._encoder.thinking(1, self.session_id), always=True)
+        self._add_frame(self._encoder.ending(self.seq + 1, ending), always=True)
+        return True
+
+    def revoke(self, ending: Ending, reason: str) -> bool:
+        """End the stream at somebody's wish and cancel its task; False when it had ended before.
+
+        The fence falls first, then the task is cancelled, once, and never the one that asks.
+        """
+        if not self.end(ending):
+            return False
+        self.revoked_for = reason
+        self.logger.info(
+            "stream_cancelled trace={} reason={} session={}",
+            self.trace_id,
+            reason,
+            self.session_id,
+        )
+        if not self._closing:  # else the agent is tidying up already, and keeps its time for it
+            self._cancel_task()
+        return True
+
+    def give_up(self) -> None:
+        """Its cleanup has outrun the bound: it is undead now, and cancelled once more."""
+        if not self.undead:
+            self.undead = True
+            self._cancel_task()
+
+    def _cancel_task(self) -> None:
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    # Its readers: follow, unfollow
+
+    def follow(self, after: int, reader: Reader) -> Follower:
+        """Attach a reader at `after`; it starts when its `catch_up` is called.
+
+        Raises CursorAhead for a position that is not in the log yet.
+        """
+        if after > self.seq:
+            raise CursorAhead(
+                f"after={after} is past the end of stream {self.stream_id}, which is at {self.seq}"
+            )
+        follower = Follower(self, after, reader)
+        self._followers += (follower,)
+        if self._unwatched is not None:
+            self._unwatched.cancel()
+            self._unwatched = None
+        return follower
+
+    def unfollow(self, follower: Follower) -> None:
+        """Let a reader go; when it was the last one, `on_disconnect` decides. Idempotent."""
+        if follower not in self._followers:
+            return
+        self._followers = tuple(other for other in self._followers if other is not follower)
+        if self._followers:
+            return
+        self._fresh.clear()  # so that what is fresh is always the end of the log, without a hole
+        if self.state is State.ENDED:
+            return
+        if self.on_disconnect == "continue":
+            self._unwatched = self._loop.call_later(self.unwatched_timeout, self._abandon)
+        else:
+            self._abandon()
+
+    def read(self, after: int) -> tuple[int, bytes]:
+        """Some frames after `after`, from the log: the last one's seq, and the bytes."""
+        return self._log.read(after)
+
+    def _abandon(self) -> None:
+        self.logger.info("stream_client_disconnected trace={}", self.trace_id)
+        self.revoke(Done("cancelled"), "client_disconnected")
+
+    # One turn of the loop
+
+    def _add_frame(self, frame: bytes, *, always: bool = False) -> None:
+        self._log.add_frame(frame, always=always)
+        if self._followers:
+            self._fresh.append(frame)
+        self._note_turn()
+
+    def _note_turn(self) -> None:
+        if not self._turn_noted:
+            self._turn_noted = True
+            self._since = time.monotonic()
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._turn_noted = False
+        if not self._fresh:
+            return
+        fresh, self._fresh = self._fresh, []
+        first = self.seq - len(fresh)
+        frames = fresh[0] if len(fresh) == 1 else b"".join(fresh)
+        for follower in self._followers:
+            follower.offer(first, frames)
+
+
+class Follower:
+    """One reader's cursor into one stream's log."""
+
+    __slots__ = ("_reader", "seq", "stream")
+
+    def __init__(self, stream: Stream, after: int, reader: Reader) -> None:
+        self.stream = stream
+        self.seq = after
+        self._reader = reader
+
+    @property
+    def behind(self) -> bool:
+        """Whether the log holds frames that this reader has not been given."""
+        return self.seq < self.stream.seq
+
+    def offer(self, first: int, frames: bytes) -> None:
+        """Give what was appended this turn, everything after `first`."""
+        if self.seq != first:
+            self._reader.fell_behind(self)
+        elif self._reader.take(frames):
+            self.seq = self.stream.seq
+            self._look_for_end()
+
+    def catch_up(self) -> bool:
+        """Give a piece of what the log holds after the cursor; False when there was no room."""
+        if self.behind:
+            seq, frames = self.stream.read(self.seq)
+            if not self._reader.take(frames):
+                return False
+            self.seq = seq
+        self._look_for_end()
+        return True
+
+    def close(self) -> None:
+        """Stop reading. Idempotent."""
+        self.stream.unfollow(self)
+
+    def _look_for_end(self) -> None:
+        if self.stream.state is State.ENDED and not self.behind:
+            self.close()
+            self._reader.delivered(self)

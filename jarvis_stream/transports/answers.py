@@ -1,0 +1,77 @@
+"""Answers that are no streams: JSON, and the one form every refusal has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from loguru import logger
+
+from jarvis_stream.errors import Refused
+from jarvis_stream.ids import new_trace_id, trace_id_of
+from jarvis_stream.transports.context import LIMITS
+from jarvis_stream.transports.requests import check_origin
+
+_CODES: Final = {
+    400: "malformed",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+
+
+def json_answer(
+    value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """`value` as JSON, never cached."""
+    return web.Response(
+        body=orjson.dumps(value),
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def refusal(error: Refused) -> web.Response:
+    """What a client reads when its request is refused."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return json_answer(
+        {"code": error.code, "error": error.sentence}, status=error.status, headers=headers
+    )
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The outermost wall: foreign pages stay outside, every error leaves as `{code, error}`."""
+    try:
+        check_origin(
+            request.headers.get("Origin"), request.host, request.app[LIMITS].allowed_origins
+        )
+        return await handler(request)
+    except Refused as error:
+        return refusal(error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return json_answer(
+            {"code": _CODES.get(error.status, "refused"), "error": error.reason},
+            status=error.status,
+            headers=headers,
+        )
+    except Exception:
+        trace_id = trace_id_of(request.headers.get("traceparent")) or new_trace_id()
+        logger.bind(trace=trace_id).exception(
+            "request_failed trace={} method={} path={}", trace_id, request.method, request.path
+        )
+        return json_answer(
+            {"code": "internal", "error": f"the server failed; its log knows why ({trace_id})"},
+            status=500,
+        )

@@ -1,0 +1,101 @@
+"""Frames over HTTP: one chunked response per stream, one frame per line."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import HttpVersion11, web
+
+from jarvis_stream.errors import NotFound, UnsupportedMedia
+from jarvis_stream.stream import Stream
+from jarvis_stream.transports.answers import json_answer
+from jarvis_stream.transports.context import LIMITS, REGISTRY
+from jarvis_stream.transports.pump import Parting, Pump
+from jarvis_stream.transports.requests import parse_object, parse_opening, parse_position
+
+HEARTBEAT = b"\n"
+"""An empty line, which is no frame."""
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/api/chat")
+async def chat(request: web.Request) -> web.StreamResponse:
+    """Start an answer, or attach to the one this very request started before."""
+    if request.content_type != "application/json":
+        raise UnsupportedMedia(
+            f"the body must be application/json, not {request.content_type or 'untyped'}"
+        )
+    opening = parse_opening(
+        parse_object(await request.read()),
+        traceparent=request.headers.get("traceparent"),
+        max_prompt_chars=request.app[LIMITS].max_prompt_chars,
+    )
+    return await _send(request, request.app[REGISTRY].open(opening), opening.after)
+
+
+@routes.get("/api/streams/{stream_id}")
+async def resume(request: web.Request) -> web.StreamResponse:
+    """Go on reading a stream after a position."""
+    stream_id, after = parse_position(
+        request.match_info["stream_id"],
+        request.query.get("after"),
+        request.headers.get("Last-Event-ID"),
+    )
+    stream = request.app[REGISTRY].find(stream_id)
+    if stream is None:
+        raise NotFound(f"no stream {stream_id} is known here")
+    return await _send(request, stream, after)
+
+
+@routes.post("/api/streams/{stream_id}/cancel")
+async def cancel(request: web.Request) -> web.Response:
+    """Stop a stream; answers when its agent has stopped, or the bound has run out."""
+    stream_id, _ = parse_position(request.match_info["stream_id"], None, None)
+    cancellation = await request.app[REGISTRY].cancel(stream_id)
+    return json_answer(cancellation)
+
+
+async def _send(request: web.Request, stream: Stream, after: int) -> web.StreamResponse:
+    limits = request.app[LIMITS]
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "application/x-ndjson",
+            "X-Session-Id": stream.session_id,
+            "X-Stream-Id": stream.stream_id,
+            "X-Trace-Id": stream.trace_id,
+            "Cache-Control": "no-store, no-transform",
+            "X-Accel-Buffering": "no",
+        }
+    )
+    pump = Pump(
+        request.transport,
+        _chunk if request.version >= HttpVersion11 else _plain,
+        stall_timeout=limits.stall_timeout,
+        until_idle=True,
+    )
+    try:
+        # Reading begins before the headers are out: from here on the stream has its reader.
+        pump.follow(stream, after)
+        writer = await response.prepare(request)
+        assert writer is not None
+        writer.send_headers()
+        pump.open(writer.drain)
+        while not (await asyncio.wait([pump.finished], timeout=limits.heartbeat))[0]:
+            if pump.is_silent():
+                pump.write(HEARTBEAT)
+    finally:
+        await pump.close()
+    if pump.finished.result() is Parting.DELIVERED:
+        await response.write_eof()
+    else:
+        pump.abort()
+    return response
+
+
+def _chunk(frames: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(frames), frames)
+
+
+def _plain(frames: bytes) -> bytes:
+    return frames

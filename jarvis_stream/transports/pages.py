@@ -1,0 +1,54 @@
+"""The chat page, and what a client may know of the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+CONTENT_SECURITY_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+def static_dir() -> Path:
+    """The folder of the page's files: in a wheel the package's own, else the checkout's.
+
+    Raises FileNotFoundError when neither exists.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "static", package.parent / "static"):
+        if (folder / "index.html").is_file():
+            return folder
+    raise FileNotFoundError(f"no static/index.html beside or inside {package}")
+
+
+def setup(app: web.Application) -> None:
+    """Serve `/` and `/static/`."""
+    folder = static_dir()
+
+    async def page(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(folder / "index.html")
+
+    app.router.add_get("/", page)
+    app.router.add_static("/static/", folder)
+    app.on_response_prepare.append(_add_headers)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers["X-Content-Type-Options"] = "nosniff"
+    if isinstance(response, web.FileResponse):
+        headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        headers["Referrer-Policy"] = "no-referrer"
+        headers["Cache-Control"] = "no-cache"

@@ -1,0 +1,198 @@
+"""How frames leave: from any number of followers into one connection.
+
+The two transports differ in how a piece of the stream is wrapped (an HTTP chunk, a WebSocket
+message) and in nothing else here. While the socket takes them, frames are written in the very
+loop turn in which they were made, without a task switch; when its buffer fills, followers fall
+behind in their logs, which costs nothing, and catch up when it has drained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from jarvis_stream.stream import Follower, Stream
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes in the process's own send buffer above which a connection counts as full."""
+
+KERNEL_BUFFER: Final = 64 * 1024
+"""Bytes asked for as the kernel's send buffer; it grows to megabytes by itself otherwise."""
+
+
+class Parting(enum.Enum):
+    """Why a pump has finished."""
+
+    DELIVERED = "delivered"
+    GONE = "gone"
+    SLOW = "slow"
+
+
+class Pump:
+    """Carries frames to one connection.
+
+    Nothing is written before `open`. `finished` tells when and why it is over: the connection is
+    GONE, its reader took nothing for `stall_timeout` seconds (SLOW), or, when `until_idle`, its
+    last follower was given its terminal frame (DELIVERED). `close` must be awaited in the end.
+    """
+
+    __slots__ = (
+        "_drain",
+        "_drainer",
+        "_followers",
+        "_full",
+        "_stall_timeout",
+        "_transport",
+        "_until_idle",
+        "_wrap",
+        "_written",
+        "finished",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport | None,
+        wrap: Callable[[bytes], bytes],
+        *,
+        stall_timeout: float,
+        until_idle: bool = False,
+    ) -> None:
+        self._transport = transport
+        self._wrap = wrap
+        self._stall_timeout = stall_timeout
+        self._until_idle = until_idle
+        self._drain: Callable[[], Awaitable[None]] | None = None
+        self._drainer: asyncio.Task[None] | None = None
+        self._followers: dict[str, Follower] = {}
+        self._full = True
+        self._written = False
+        self.finished: asyncio.Future[Parting] = asyncio.get_running_loop().create_future()
+        if transport is not None:
+            transport.set_write_buffer_limits(high=HIGH_WATER)
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+
+    def __len__(self) -> int:
+        """How many streams it follows."""
+        return len(self._followers)
+
+    def __contains__(self, stream_id: str) -> bool:
+        return stream_id in self._followers
+
+    def follow(self, stream: Stream, after: int) -> None:
+        """Carry a stream's frames from `after` on; raises CursorAhead.
+
+        A stream that it carries already starts anew from `after`.
+        """
+        follower = stream.follow(after, self)
+        previous = self._followers.get(stream.stream_id)
+        self._followers[stream.stream_id] = follower
+        if previous is not None:
+            previous.close()
+        self._catch_up()
+
+    def open(self, drain: Callable[[], Awaitable[None]]) -> None:
+        """The handshake is through: write. `drain` waits until the transport's buffer is low."""
+        self._drain = drain
+        self._full = False
+        self._catch_up()
+
+    def write(self, line: bytes) -> None:
+        """Write a line that belongs to no log (a reply, a heartbeat); full or not."""
+        if self._transport is None or self._transport.is_closing():
+            self._finish(Parting.GONE)
+            return
+        self._written = True
+        self._transport.write(self._wrap(line))
+        if self._transport.get_write_buffer_size() > HIGH_WATER:
+            self._full = True
+            self._start_draining()
+
+    def is_silent(self) -> bool:
+        """Whether nothing was written since this was asked last."""
+        written, self._written = self._written, False
+        return not written and not self._full
+
+    async def drained(self) -> None:
+        """Wait while the connection is full, or until it has finished."""
+        if self._drainer is not None:
+            ends: list[asyncio.Future[Any]] = [self._drainer, self.finished]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+
+    def abort(self) -> None:
+        """Cut the connection, whatever its buffer still holds."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self) -> None:
+        """Let every follower go and stop writing. Idempotent."""
+        self._finish(Parting.GONE)
+        followers, self._followers = self._followers, {}
+        for follower in followers.values():
+            follower.close()
+        drainer = self._drainer
+        if drainer is not None:
+            drainer.cancel()
+            await asyncio.wait([drainer])
+
+    # What its followers call
+
+    def take(self, frames: bytes) -> bool:
+        """See stream.Reader."""
+        if self._full or self.finished.done():
+            return False
+        self.write(frames)
+        return True
+
+    def fell_behind(self, follower: Follower) -> None:
+        """See stream.Reader."""
+        self._start_draining()
+
+    def delivered(self, follower: Follower) -> None:
+        """See stream.Reader."""
+        stream_id = follower.stream.stream_id
+        if self._followers.get(stream_id) is follower:
+            del self._followers[stream_id]
+        if self._until_idle and not self._followers:
+            self._finish(Parting.DELIVERED)
+
+    # When the socket is full, or a log is long
+
+    def _catch_up(self) -> None:
+        """Give each follower that is behind one piece; the drainer goes on with the rest."""
+        for follower in tuple(self._followers.values()):
+            if follower.catch_up() and follower.behind:
+                self._start_draining()
+
+    def _start_draining(self) -> None:
+        if self._drainer is None and self._drain is not None and not self.finished.done():
+            self._drainer = asyncio.create_task(self._make_room(self._drain))
+
+    async def _make_room(self, drain: Callable[[], Awaitable[None]]) -> None:
+        assert self._transport is not None
+        try:
+            while self._full or any(follower.behind for follower in self._followers.values()):
+                before = self._transport.get_write_buffer_size()
+                try:
+                    async with asyncio.timeout(self._stall_timeout):
+                        await drain()
+                except TimeoutError:
+                    if self._transport.get_write_buffer_size() >= before:
+                        self._finish(Parting.SLOW)
+                        return
+                    continue  # slow, but taking
+                self._full = False
+                self._catch_up()
+                await asyncio.sleep(0)  # encoding a long log leaves room for others
+        except ConnectionError:
+            self._finish(Parting.GONE)
+        finally:
+            self._drainer = None
+
+    def _finish(self, parting: Parting) -> None:
+        if not self.finished.done():
+            self.finished.set_result(parting)

@@ -1,0 +1,148 @@
+"""The one door for commands: what a client sent becomes plain, valid values, or a refusal.
+
+Both transports come through here, so a field means the same on each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from jarvis_stream.errors import ForeignOrigin, Invalid, Malformed, NotFound
+from jarvis_stream.ids import SESSION_ID, STREAM_ID, new_stream_id, new_trace_id, trace_id_of
+from jarvis_stream.registry import Opening
+
+ON_CONFLICT: Final = ("interrupt", "reject")
+ON_DISCONNECT: Final = ("cancel", "continue")
+MAX_CURSOR: Final = 2**53 - 1
+"""The largest integer that JSON's readers agree on."""
+
+
+def parse_object(raw: bytes | str) -> dict[str, Any]:
+    """The JSON object in `raw`; raises Malformed for anything else."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        # The first sentence of orjson's message; what follows may quote the input.
+        raise Malformed(f"no valid JSON: {error.msg}") from None
+    if not isinstance(value, dict):
+        raise Malformed(f"a JSON object is needed, not {_kind(value)}")
+    return value
+
+
+def parse_opening(
+    fields: Mapping[str, Any], *, traceparent: str | None, max_prompt_chars: int
+) -> Opening:
+    """A request for an answer; raises Invalid naming the field, its value and what is allowed.
+
+    Ids that the client did not bring are minted. Unknown fields are ignored.
+    """
+    prompt = fields.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise _invalid("prompt", prompt, "text that is not empty")
+    if len(prompt) > max_prompt_chars:
+        raise Invalid(f"prompt: {len(prompt)} characters are too many; allowed: {max_prompt_chars}")
+    session_id = fields.get("session_id")
+    if session_id is not None:
+        session_id = parse_session_id(session_id)
+    stream_id = fields.get("stream_id")
+    return Opening(
+        prompt=prompt,
+        session_id=session_id,
+        stream_id=new_stream_id() if stream_id is None else parse_stream_id(stream_id),
+        trace_id=trace_id_of(traceparent) or new_trace_id(),
+        after=parse_after(fields.get("after")),
+        on_conflict=_choice(fields, "on_conflict", ON_CONFLICT),
+        on_disconnect=_choice(fields, "on_disconnect", ON_DISCONNECT),
+    )
+
+
+def parse_stream_id(value: object) -> str:
+    """A canonical UUID in lower case."""
+    if isinstance(value, str) and STREAM_ID.fullmatch(value):
+        return value
+    raise _invalid("stream_id", value, "a UUID in its canonical form, lower case")
+
+
+def parse_session_id(value: object) -> str:
+    """The name of a conversation."""
+    if isinstance(value, str) and SESSION_ID.fullmatch(value):
+        return value
+    raise _invalid("session_id", value, f"a text that matches {SESSION_ID.pattern}")
+
+
+def parse_after(value: object) -> int:
+    """A cursor: the seq of the last frame the client has; 0 when it brought none."""
+    if value is None:
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_CURSOR:
+        return value
+    raise _invalid("after", value, f"a whole number from 0 to {MAX_CURSOR}")
+
+
+def parse_position(stream_id: str, after: str | None, last_event_id: str | None) -> tuple[str, int]:
+    """The position a URL and its header name; `after` counts before `Last-Event-ID`.
+
+    A stream id that cannot be one is unknown (NotFound).
+    """
+    if not STREAM_ID.fullmatch(stream_id):
+        raise NotFound(f"no stream {shorten(stream_id)} is known here")
+    text = after if after is not None else last_event_id
+    if text is None:
+        return stream_id, 0
+    if not re.fullmatch(r"[0-9]{1,16}", text):
+        raise _invalid("after", text, f"a whole number from 0 to {MAX_CURSOR}")
+    return stream_id, parse_after(int(text))
+
+
+def check_origin(origin: str | None, host: str, allowed: Collection[str]) -> None:
+    """Refuse a browser that shows somebody else's page (raises ForeignOrigin).
+
+    No Origin header means no browser. The page's own host and `allowed` origins may ask; `null`
+    (a sandboxed frame, a local file) may not.
+    """
+    if origin is None or origin in allowed or (origin != "null" and _host_of(origin) == host):
+        return
+    raise ForeignOrigin(f"pages of {shorten(origin)} may not talk to this server")
+
+
+def shorten(value: str, limit: int = 80) -> str:
+    """A client's text as it may stand in a sentence: printable, and not long."""
+    shown = value if value.isprintable() else ascii(value)[1:-1]
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
+def _choice(fields: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
+    value = fields.get(name)
+    if value is None:
+        return allowed[0]
+    if isinstance(value, str) and value in allowed:
+        return value
+    raise _invalid(name, value, " or ".join(allowed))
+
+
+def _invalid(field: str, value: object, allowed: str) -> Invalid:
+    if value is None:
+        return Invalid(f"{field}: is missing; needed: {allowed}")
+    if isinstance(value, (dict, list)):
+        shown = _kind(value)
+    else:
+        shown = shorten(orjson.dumps(value).decode())
+    return Invalid(f"{field}: {shown} is not allowed; allowed: {allowed}")
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "a text", type(None): "null"}
+    names |= {bool: "true or false", int: "a number", float: "a number"}
+    return names[type(value)]

@@ -1,0 +1,201 @@
+"""Frames over WebSocket: any number of streams on one socket, whole lines per message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from jarvis_stream.errors import Invalid, Malformed, NotFound, Refused, TooMany
+from jarvis_stream.registry import Cancellation, StreamRegistry
+from jarvis_stream.transports.context import LIMITS, REGISTRY, Limits
+from jarvis_stream.transports.pump import Parting, Pump
+from jarvis_stream.transports.requests import (
+    parse_after,
+    parse_object,
+    parse_opening,
+    parse_stream_id,
+)
+
+SUBPROTOCOL: Final = "jarvis-stream.v1"
+MAX_CANCELS: Final = 64
+"""Stops of one socket that may await their agents at a time."""
+CLOSE_TIMEOUT: Final = 2.0
+"""Seconds a peer has to answer our close."""
+
+SOCKETS: Final = web.AppKey("sockets", set[web.WebSocketResponse])
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/ws")
+async def connect(request: web.Request) -> web.StreamResponse:
+    """One WebSocket, from its handshake to its close."""
+    limits = request.app[LIMITS]
+    ws = web.WebSocketResponse(
+        protocols=(SUBPROTOCOL,),
+        heartbeat=limits.heartbeat,
+        compress=False,
+        max_msg_size=limits.max_body_bytes,
+        timeout=CLOSE_TIMEOUT,
+        decode_text=False,
+    )
+    if not ws.can_prepare(request):
+        raise Malformed("a WebSocket handshake is needed here")
+    writer = await ws.prepare(request)
+    sockets = request.app[SOCKETS]
+    sockets.add(ws)
+    pump = Pump(request.transport, _text_message, stall_timeout=limits.stall_timeout)
+    pump.open(writer.drain)
+    try:
+        await _Socket(ws, pump, request.app[REGISTRY], limits).serve()
+    finally:
+        sockets.discard(ws)
+    return ws
+
+
+async def close_all(app: web.Application) -> None:
+    """Say goodbye on every socket, all at once: the server is shutting down."""
+    await asyncio.gather(
+        *(ws.close(code=WSCloseCode.GOING_AWAY) for ws in app[SOCKETS]), return_exceptions=True
+    )
+
+
+class _Socket:
+    """Reads one client's commands and obeys them."""
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse[Any],
+        pump: Pump,
+        registry: StreamRegistry,
+        limits: Limits,
+    ) -> None:
+        self._ws = ws
+        self._pump = pump
+        self._registry = registry
+        self._limits = limits
+        self._cancels: set[asyncio.Task[None]] = set()
+        self._closer: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        """Until the socket closes, from whichever side."""
+        self._pump.finished.add_done_callback(self._part)
+        try:
+            while True:
+                message = await self._ws.receive()
+                if message.type is WSMsgType.TEXT:
+                    try:
+                        fields = parse_object(message.data)
+                    except Malformed as error:
+                        await self._close(WSCloseCode.INVALID_TEXT, error.sentence)
+                        return
+                    self._obey(fields)
+                    await self._pump.drained()
+                elif message.type is WSMsgType.BINARY:
+                    await self._close(WSCloseCode.UNSUPPORTED_DATA, "text messages only")
+                    return
+                else:
+                    return
+        finally:
+            await self._leave()
+
+    def _obey(self, fields: dict[str, Any]) -> None:
+        try:
+            match fields.get("type"):
+                case "start":
+                    self._start(fields)
+                case "resume":
+                    self._resume(fields)
+                case "cancel":
+                    self._cancel(fields)
+                case _:
+                    raise Invalid("type: allowed are start, resume and cancel")
+        except Refused as error:
+            stream_id = fields.get("stream_id")
+            if not isinstance(stream_id, str) or len(stream_id) > 128:
+                stream_id = None
+            self._reply(
+                {
+                    "type": "error",
+                    "code": error.code,
+                    "error": error.sentence,
+                    "stream_id": stream_id,
+                }
+            )
+
+    def _start(self, fields: dict[str, Any]) -> None:
+        traceparent = fields.get("traceparent")
+        opening = parse_opening(
+            fields,
+            traceparent=traceparent if isinstance(traceparent, str) else None,
+            max_prompt_chars=self._limits.max_prompt_chars,
+        )
+        self._check_room(opening.stream_id)
+        self._pump.follow(self._registry.open(opening), opening.after)
+
+    def _resume(self, fields: dict[str, Any]) -> None:
+        stream_id = parse_stream_id(fields.get("stream_id"))
+        after = parse_after(fields.get("after"))
+        stream = self._registry.find(stream_id)
+        if stream is None:
+            raise NotFound(f"no stream {stream_id} is known here")
+        self._check_room(stream_id)
+        self._pump.follow(stream, after)
+
+    def _cancel(self, fields: dict[str, Any]) -> None:
+        stream_id = parse_stream_id(fields.get("stream_id"))
+        if len(self._cancels) >= MAX_CANCELS:
+            raise TooMany(f"{MAX_CANCELS} stops of this socket are still under way")
+        # The stop takes effect here, before the client's next message; only its answer waits.
+        stopping = self._registry.cancel(stream_id)
+        task = asyncio.create_task(self._answer(stopping))
+        self._cancels.add(task)
+        task.add_done_callback(self._cancels.discard)
+
+    async def _answer(self, stopping: Coroutine[Any, Any, Cancellation]) -> None:
+        self._reply({"type": "status", "status": "cancelled", **asdict(await stopping)})
+
+    def _check_room(self, stream_id: str) -> None:
+        most = self._limits.max_streams_per_socket
+        if len(self._pump) >= most and stream_id not in self._pump:
+            raise TooMany(f"this socket follows {most} streams already")
+
+    def _reply(self, fields: dict[str, Any]) -> None:
+        self._pump.write(orjson.dumps(fields) + b"\n")
+
+    # How it ends
+
+    def _part(self, finished: asyncio.Future[Parting]) -> None:
+        if finished.result() is Parting.SLOW:
+            self._closer = asyncio.create_task(
+                self._close(WSCloseCode.TRY_AGAIN_LATER, "too slow a reader: reconnect and resume")
+            )
+
+    async def _close(self, code: WSCloseCode, why: str) -> None:
+        # RFC 6455, 5.5: a control frame's payload is 125 bytes at most, two of them the code.
+        await self._ws.close(code=code, message=why.encode()[:123])
+
+    async def _leave(self) -> None:
+        await self._pump.close()
+        tasks = {*self._cancels, *([self._closer] if self._closer else ())}
+        for task in self._cancels:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._pump.finished.result() is Parting.SLOW:
+            self._pump.abort()
+
+
+def _text_message(frames: bytes) -> bytes:
+    """RFC 6455, 5.2: an unfragmented, unmasked text message."""
+    size = len(frames)
+    if size < 126:
+        return b"\x81%c%b" % (size, frames)
+    if size < 65536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), frames)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), frames)

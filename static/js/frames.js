@@ -1,0 +1,29 @@
+/**
+ * The words a stream speaks, as they come off the wire (protocol version 1).
+ *
+ * @typedef {object} Frame
+ * @property {string} type `status`, `token`, `done` or `error`; clients ignore others
+ * @property {string} stream_id
+ * @property {string} trace_id
+ * @property {number} epoch
+ * @property {number} [seq] absent in replies to a WebSocket command
+ * @property {string} [status]
+ * @property {string} [name] of the tool that a `tool` status tells of
+ * @property {string} [detail]
+ * @property {string} [session_id]
+ * @property {string} [text]
+ * @property {string} [finish_reason]
+ * @property {string} [superseded_by]
+ * @property {string} [code]
+ * @property {string} [error]
+ * @property {boolean} [retryable]
+ */
+
+/**
+ * Whether nothing follows this frame in its stream.
+ *
+ * @param {Frame} frame
+ */
+export function isTerminal(frame) {
+  return frame.type === 'done' || frame.type === 'error'
+}

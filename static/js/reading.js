@@ -1,0 +1,80 @@
+/** @typedef {import('./frames.js').Frame} Frame */
+/** @typedef {import('./guard.js').Verdict} Verdict */
+
+/**
+ * What a client asks for: one answer to one prompt.
+ *
+ * @typedef {object} StartRequest
+ * @property {string} prompt
+ * @property {string} session_id
+ * @property {string} stream_id minted by the client: also the request's idempotency key
+ * @property {number} [after] only frames with a greater seq
+ * @property {'interrupt' | 'reject' | 'enqueue' | 'rollback'} [on_conflict]
+ * @property {'cancel' | 'continue'} [on_disconnect]
+ */
+
+/**
+ * Is given every frame of one stream in the order of arrival, and says what it made of it.
+ *
+ * @typedef {(frame: Frame) => Verdict} FrameListener
+ */
+
+/**
+ * One stream being read.
+ *
+ * @typedef {object} Reading
+ * @property {Promise<void>} accepted resolves when a later start can no longer overtake this one;
+ *   never rejects, and is resolved at the latest when `closed` settles
+ * @property {Promise<void>} closed resolves after the terminal frame, or after `leave()`; rejects
+ *   with `Refused`, `ConnectionLost` or `BadLine`
+ * @property {() => void} leave stop reading, which is not a stop of the answer; the listener is not
+ *   called any more
+ */
+
+/**
+ * What the server says about a stop.
+ *
+ * @typedef {object} CancelReport
+ * @property {string} stream_id
+ * @property {boolean} cancelled false: it had ended before
+ * @property {boolean} clean the agent's cleanup has ended within the bound
+ * @property {number} cleanup_ms
+ */
+
+/**
+ * The one shape of every way to the server.
+ *
+ * @typedef {object} Transport
+ * @property {(request: StartRequest, onFrame: FrameListener) => Reading} start
+ * @property {(streamId: string, after: number, onFrame: FrameListener) => Reading} resume
+ * @property {(streamId: string) => Promise<CancelReport>} cancel resolves when the agent has
+ *   stopped; rejects with `Refused` or `ConnectionLost`
+ * @property {() => void} close leave everything
+ */
+
+/**
+ * A promise and the functions that settle it.
+ *
+ * @template T
+ * @typedef {object} Deferred
+ * @property {Promise<T>} promise
+ * @property {(value: T) => void} resolve
+ * @property {(error: unknown) => void} reject
+ */
+
+/**
+ * @template T
+ * @returns {Deferred<T>}
+ */
+export function deferred() {
+  /** @type {(value: T) => void} */
+  let resolve = () => {}
+  /** @type {(error: unknown) => void} */
+  let reject = () => {}
+  /** @type {Promise<T>} */
+  const promise = new Promise((yes, no) => {
+    resolve = yes
+    reject = no
+  })
+  return { promise, resolve, reject }
+}

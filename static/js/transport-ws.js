@@ -1,0 +1,259 @@
+import { BadLine, ConnectionLost, Refused } from './errors.js'
+import { isTerminal } from './frames.js'
+import { parseLines } from './lines.js'
+import { deferred } from './reading.js'
+
+/** @typedef {import('./frames.js').Frame} Frame */
+/** @typedef {import('./reading.js').Transport} Transport */
+/** @typedef {import('./reading.js').StartRequest} StartRequest */
+/** @typedef {import('./reading.js').FrameListener} FrameListener */
+/** @typedef {import('./reading.js').Reading} Reading */
+/** @typedef {import('./reading.js').CancelReport} CancelReport */
+
+export const SUBPROTOCOL = 'jarvis-stream.v1'
+
+/** A proxy may hold a handshake for ever. Milliseconds, as everywhere here. */
+const HANDSHAKE_TIMEOUT = 4000
+
+/** How long the server may take to answer a stop; its own bound is 2 s. */
+const CANCEL_TIMEOUT = 10_000
+
+/**
+ * One WebSocket that carries any number of answers.
+ *
+ * The socket is opened by `connect()` and by whatever needs it, and is opened anew after it died.
+ * Stream ids are used here as addresses only: which reader a frame is for.
+ *
+ * @implements {Transport}
+ */
+export class WebSocketTransport {
+  #url
+  #WebSocket
+  #onLost
+  #handshakeTimeout
+  /** @type {WebSocket | null} */
+  #socket = null
+  /** @type {Promise<WebSocket> | null} */
+  #opening = null
+  /** @type {Map<string, Route>} */
+  #routes = new Map()
+  /** @type {Map<string, {resolve: (report: CancelReport) => void, reject: (error: unknown) => void}>} */
+  #cancels = new Map()
+
+  /**
+   * @param {object} [options]
+   * @param {string | URL} [options.base] where the server is, as http(s)
+   * @param {typeof globalThis.WebSocket} [options.WebSocket]
+   * @param {() => void} [options.onLost] an open socket died
+   * @param {number} [options.handshakeTimeout]
+   */
+  constructor({
+    base = globalThis.location?.href,
+    WebSocket = globalThis.WebSocket,
+    onLost = () => {},
+    handshakeTimeout = HANDSHAKE_TIMEOUT,
+  } = {}) {
+    this.#url = new URL('/ws', base)
+    this.#url.protocol = this.#url.protocol.replace('http', 'ws')
+    this.#WebSocket = WebSocket
+    this.#onLost = onLost
+    this.#handshakeTimeout = handshakeTimeout
+  }
+
+  /** Resolves when the socket is open; rejects with `ConnectionLost`. */
+  async connect() {
+    await this.#open()
+  }
+
+  /**
+   * @param {StartRequest} request
+   * @param {FrameListener} onFrame
+   */
+  start(request, onFrame) {
+    return this.#read({ type: 'start', ...request }, request.stream_id, onFrame)
+  }
+
+  /**
+   * @param {string} streamId
+   * @param {number} after
+   * @param {FrameListener} onFrame
+   */
+  resume(streamId, after, onFrame) {
+    return this.#read({ type: 'resume', stream_id: streamId, after }, streamId, onFrame)
+  }
+
+  /**
+   * @param {string} streamId
+   * @returns {Promise<CancelReport>}
+   */
+  async cancel(streamId) {
+    const socket = await this.#open()
+    /** @type {import('./reading.js').Deferred<CancelReport>} */
+    const { promise, resolve, reject } = deferred()
+    const timer = setTimeout(
+      () => reject(new ConnectionLost('The server does not answer the stop.')),
+      CANCEL_TIMEOUT,
+    )
+    const pending = { resolve, reject }
+    this.#cancels.set(streamId, pending)
+    socket.send(JSON.stringify({ type: 'cancel', stream_id: streamId }))
+    try {
+      return await promise
+    } finally {
+      clearTimeout(timer)
+      if (this.#cancels.get(streamId) === pending) this.#cancels.delete(streamId)
+    }
+  }
+
+  close() {
+    for (const route of this.#routes.values()) route.settle()
+    this.#drop(this.#socket)
+  }
+
+  /**
+   * @param {object} message
+   * @param {string} streamId
+   * @param {FrameListener} onFrame
+   * @returns {Reading}
+   */
+  #read(message, streamId, onFrame) {
+    /** @type {import('./reading.js').Deferred<void>} */
+    const accepted = deferred()
+    /** @type {import('./reading.js').Deferred<void>} */
+    const closed = deferred()
+    /** @type {Route} */
+    const route = {
+      onFrame,
+      answered: false,
+      settle: (error) => {
+        if (this.#routes.get(streamId) === route) this.#routes.delete(streamId)
+        if (error) closed.reject(error)
+        else closed.resolve()
+        accepted.resolve()
+      },
+    }
+    const opening = this.#open() // first: it fails the routes of a socket that is dying
+    this.#routes.set(streamId, route)
+    opening.then((socket) => {
+      // Left before the socket was open: then there is nothing to ask for.
+      if (this.#routes.get(streamId) !== route) return
+      socket.send(JSON.stringify(message))
+      accepted.resolve() // one socket keeps the order
+    }, route.settle)
+    return { accepted: accepted.promise, closed: closed.promise, leave: () => route.settle() }
+  }
+
+  /** @returns {Promise<WebSocket>} */
+  #open() {
+    if (this.#socket?.readyState === 1 /* OPEN */) return Promise.resolve(this.#socket)
+    this.#opening ??= this.#handshake().finally(() => {
+      this.#opening = null
+    })
+    return this.#opening
+  }
+
+  /** @returns {Promise<WebSocket>} */
+  async #handshake() {
+    if (!this.#WebSocket) throw new ConnectionLost('There is no WebSocket here.')
+    this.#drop(this.#socket)
+    const socket = this.#create()
+    this.#socket = socket
+    /** @type {import('./reading.js').Deferred<WebSocket>} */
+    const { promise, resolve, reject } = deferred()
+    const timer = setTimeout(() => this.#drop(socket), this.#handshakeTimeout)
+    let opened = false
+    socket.onopen = () => {
+      opened = true
+      resolve(socket)
+    }
+    socket.onmessage = ({ data }) => this.#receive(socket, data)
+    socket.onclose = () => {
+      this.#socket = null
+      reject(new ConnectionLost('The WebSocket could not be opened.'))
+      if (!opened) return
+      this.#failAll(new ConnectionLost('The WebSocket closed.'))
+      this.#onLost()
+    }
+    return promise.finally(() => clearTimeout(timer))
+  }
+
+  #create() {
+    try {
+      return new this.#WebSocket(this.#url, SUBPROTOCOL)
+    } catch (cause) {
+      throw new ConnectionLost('The browser allows no WebSocket.', { cause })
+    }
+  }
+
+  /**
+   * A socket that is let go of counts as closed now, not when its closing handshake has ended.
+   *
+   * @param {WebSocket | null} socket
+   */
+  #drop(socket) {
+    if (!socket) return
+    const { onclose } = socket
+    socket.onopen = socket.onmessage = socket.onclose = null
+    socket.close()
+    onclose?.call(socket, /** @type {any} */ (null))
+  }
+
+  /**
+   * @param {WebSocket} socket
+   * @param {unknown} data
+   */
+  #receive(socket, data) {
+    try {
+      for (const frame of parseLines(String(data))) this.#route(frame)
+    } catch (error) {
+      if (!(error instanceof BadLine)) throw error
+      // What follows cannot be trusted; a resume on a fresh connection can.
+      this.#failAll(error)
+      this.#drop(socket)
+    }
+  }
+
+  /** @param {Frame} frame */
+  #route(frame) {
+    const route = this.#routes.get(frame.stream_id)
+    if (frame.seq === undefined) return this.#reply(frame, route)
+    if (!route) return
+    route.answered = true
+    route.onFrame(frame)
+    if (isTerminal(frame)) route.settle()
+  }
+
+  /**
+   * @param {Frame} reply
+   * @param {Route | undefined} route
+   */
+  #reply(reply, route) {
+    const cancel = this.#cancels.get(reply.stream_id)
+    if (reply.type !== 'error') {
+      // The only other reply there is: `cancelled`.
+      cancel?.resolve(/** @type {CancelReport} */ (/** @type {unknown} */ (reply)))
+      return
+    }
+    const refused = new Refused(
+      reply.code ?? 'refused',
+      reply.error ?? 'The server refused.',
+      reply.trace_id ?? null,
+    )
+    // Replies come in the order of the commands: the start or resume was the first of the two.
+    if (route && !route.answered) route.settle(refused)
+    else cancel?.reject(refused)
+  }
+
+  /** @param {Error} error */
+  #failAll(error) {
+    for (const route of [...this.#routes.values()]) route.settle(error)
+    for (const cancel of [...this.#cancels.values()]) cancel.reject(error)
+  }
+}
+
+/**
+ * @typedef {object} Route
+ * @property {FrameListener} onFrame
+ * @property {boolean} answered a frame has come: the server knows the stream
+ * @property {(error?: unknown) => void} settle ends the reading; only the first call counts
+ */

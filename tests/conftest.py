@@ -1,0 +1,49 @@
+"""What every test can ask for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from loguru import logger
+
+settings.register_profile("default", deadline=None)  # never assert on timing
+settings.load_profile("default")
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings, keys or proxies of whoever runs it."""
+    for name in list(os.environ):
+        if name.upper().startswith(("JARVIS_", "OPENAI_")) or name in ("PORT", "LOG_LEVEL"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    """The text of every record the package logs during the test."""
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="TRACE")
+    yield lines
+    logger.remove(sink)
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """For tests that configure the process's logging: undone at the end."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logger.remove()
+    logger.add(sys.stderr)

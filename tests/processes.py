@@ -1,0 +1,66 @@
+"""Real server processes, started the way people start them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PATIENCE = 60.0
+"""Seconds after which a process that should have spoken or ended is killed."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that has said where it is."""
+
+    process: subprocess.Popen[str]
+    url: str
+    banner: Sequence[str]
+
+    def get(self, path: str) -> bytes:
+        """The body of `GET path`; raises urllib's HTTPError unless the answer is good."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(self.url + path, timeout=PATIENCE) as response:
+            body: bytes = response.read()
+        return body
+
+    def stop(self, signal: int) -> tuple[int, str]:
+        """Send the signal; the exit code and what was written to stderr."""
+        self.process.send_signal(signal)
+        _, log = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, log
+
+
+@contextlib.contextmanager
+def serving(
+    *command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """A server on a free port, killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [*map(str, command), "--port", "0"],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog.start()
+    try:
+        assert process.stdout is not None
+        banner = [process.stdout.readline().rstrip("\n") for _ in range(3)]
+        if not banner[-1]:
+            process.kill()
+            raise AssertionError(f"no server: {banner} {process.communicate()[1]}")
+        watchdog.cancel()
+        yield Server(process, banner[0].rpartition(" ")[2], banner)
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()

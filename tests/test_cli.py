@@ -1,0 +1,165 @@
+"""The program: what it prints, where it listens, how it ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from conftest import ROOT
+from processes import PATIENCE, serving
+
+import jarvis_stream
+from jarvis_stream import cli
+
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
+
+MODULE = (sys.executable, "-m", "jarvis_stream")
+RUN = (sys.executable, ROOT / "run.py")
+
+STUBBORN = """
+import time
+
+async def agent(turn):
+    try:
+        while True:
+            yield "x"
+    finally:
+        print("tidying", flush=True)
+        time.sleep(600)
+"""
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+def only_error(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    return str(line)
+
+
+@pytest.mark.parametrize("command", [MODULE, RUN])
+def test_every_way_to_start_it_is_the_same_program(command: tuple[str | Path, ...]) -> None:
+    done = run(*command, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"jarvis-stream {jarvis_stream.__version__}\n"
+
+
+def test_wrong_settings_are_one_line_each_and_exit_with_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["--port", "high", "--heartbeat", "-1"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.partition(": '")[0] for line in err.splitlines()] == [
+        "jarvis-stream: --port",
+        "jarvis-stream: --heartbeat",
+    ]
+
+
+def test_a_port_that_is_taken_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main(["--port", f"{port}"]) == 1
+    assert only_error(capsys) == (
+        f"jarvis-stream: cannot listen on 127.0.0.1:{port}: "
+        "the port is taken; choose another with --port (0 takes any free one)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "failure", "why"),
+    [
+        ("no.such.host", socket.gaierror(socket.EAI_NONAME, "unknown"), "no such host"),
+        ("192.0.2.1", OSError(errno.EADDRNOTAVAIL, "not here"), "this machine has no such address"),
+        ("127.0.0.1", PermissionError(errno.EACCES, "denied"), "this user may not use that port"),
+        ("127.0.0.1", OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    failure: OSError,
+    why: str,
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise failure
+
+    refusing = "getaddrinfo" if isinstance(failure, socket.gaierror) else "create_server"
+    monkeypatch.setattr(socket, refusing, fail)
+    assert cli.main(["--host", host, "--port", "80"]) == 1
+    line = only_error(capsys)
+    assert line.startswith(f"jarvis-stream: cannot listen on {host}:80: {why}")
+
+
+def test_all_addresses_of_a_host_share_one_free_port() -> None:
+    listeners = cli.listen("localhost", 0)
+    try:
+        assert len({listener.getsockname()[1] for listener in listeners}) == 1
+        assert len({listener.getsockname()[0] for listener in listeners}) == len(listeners) > 0
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@pytest.mark.parametrize("module", ["no_such_module:agent", "json:no_such_agent"])
+def test_an_agent_that_does_not_exist_is_one_clear_line(
+    capsys: pytest.CaptureFixture[str], module: str
+) -> None:
+    assert cli.main(["--port", "0", "--agent", module]) == 2
+    line = only_error(capsys)
+    assert line.startswith("jarvis-stream: ")
+    assert module in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_where_it_is_and_who_answers_and_stops_when_told(number: int) -> None:
+    with serving(*MODULE, "--agent", "demo") as server:
+        assert server.banner[0].startswith("Jarvis Stream is at http://127.0.0.1:")
+        assert server.banner[1].startswith("The agent is demo: ")
+        assert "--agent" in server.banner[2] or "JARVIS_AGENT" in server.banner[2]
+        assert server.get("/livez")
+        code, log = server.stop(number)
+    assert code == 0
+    for line in log.splitlines():
+        assert {"time", "level", "message"} <= orjson.loads(line).keys()
+
+
+def test_an_unknown_variable_is_warned_of_and_a_key_is_never_shown() -> None:
+    env = {"JARVIS_PROT": "1", "OPENAI_API_KEY": "sk-0123456789abcdef", "JARVIS_LOG_LEVEL": "TRACE"}
+    with serving(*MODULE, "--agent", "demo", env=env) as server:
+        _, log = server.stop(signal.SIGTERM)
+        assert "sk-0123456789abcdef" not in log + "".join(server.banner)
+    messages = [orjson.loads(line)["message"] for line in log.splitlines()]
+    assert any("JARVIS_PROT is no setting" in message for message in messages)
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    env = {"PYTHONPATH": str(tmp_path)}
+    with serving(*MODULE, "--agent", "stubborn:agent", env=env) as server:
+        body = json.dumps({"prompt": "hello"}).encode()
+        port = int(server.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as reader:
+            reader.sendall(
+                b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            assert reader.recv(1000)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.stdout is not None
+            assert server.process.stdout.readline() == "tidying\n"
+            code, _ = server.stop(signal.SIGTERM)
+    assert code == -signal.SIGTERM

@@ -1,0 +1,224 @@
+"""Logs: exactly one line per record, whatever it contains, and never a secret."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loguru import logger
+
+from jarvis_stream import logs
+
+NASTY = "a\r\nb\x1b[2Jc\u2028d\u2029e\x85f\x00g\u202eh\x7fi<red>j</red>{k}{}\ud800"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+pytestmark = pytest.mark.usefixtures("logging_as_it_was")
+
+
+def configured(style: logs.Style = "json", *, secret: str | None = None) -> io.StringIO:
+    out = io.StringIO()
+    logs.configure("TRACE", style, secrets=[secret] if secret else [], stream=out)
+    return out
+
+
+def only_record(out: io.StringIO) -> dict[str, Any]:
+    (line,) = out.getvalue().splitlines()
+    record = orjson.loads(line)
+    assert isinstance(record, dict)
+    return record
+
+
+def only_line(out: io.StringIO) -> str:
+    (line,) = out.getvalue().splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d\.\d\d\d [A-Z]+ +", line)
+    return line
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@given(text=st.text(st.characters(exclude_categories=())), extra=st.text())
+def test_any_text_is_one_json_record(text: str, extra: str) -> None:
+    out = configured()
+    logger.bind(session=extra).info("{}", text)
+    record = only_record(out)
+    if text.isprintable():
+        assert record["message"] == text
+    assert out.getvalue().count("\n") == 1
+
+
+@given(text=st.text(st.characters(exclude_categories=())))
+def test_any_text_is_one_pretty_line(text: str) -> None:
+    out = configured("pretty")
+    logger.info("{}", text)
+    line = only_line(out)
+    assert line + "\n" == out.getvalue()
+    assert "\x1b" not in line
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=())), style=st.sampled_from(["json", "pretty"])
+)
+def test_any_exception_is_one_line(text: str, style: logs.Style) -> None:
+    out = configured(style)
+    try:
+        fail(text)
+    except ValueError:
+        logger.exception("stream_generator_exception trace={}", "t1")
+    assert len(out.getvalue().splitlines()) == 1
+
+
+def test_nasty_text_is_kept_but_can_do_nothing() -> None:
+    out = configured()
+    logger.bind(session=NASTY).info("{}", NASTY)
+    record = only_record(out)
+    readable = NASTY.replace("\ud800", "\\ud800")
+    assert record["message"] == record["session"] == readable
+    assert "\x1b" not in out.getvalue()
+    assert "\u202e" not in out.getvalue()
+
+
+def test_nasty_text_is_escaped_on_a_terminal() -> None:
+    out = configured("pretty")
+    logger.info("{}", NASTY)
+    assert only_line(out).endswith(
+        r"a\r\nb\x1b[2Jc\u2028d\u2029e\x85f\x00g\u202eh\x7fi<red>j</red>{k}{}\ud800"
+    )
+
+
+def test_a_json_record_has_time_level_logger_message_and_what_is_bound() -> None:
+    out = configured()
+    logger.bind(trace="t1", stream="s1").info("stream_end trace={} duration_ms={}", "t1", 12)
+    record = only_record(out)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", record.pop("time"))
+    assert record == {
+        "level": "INFO",
+        "logger": __name__,
+        "message": "stream_end trace=t1 duration_ms=12",
+        "trace": "t1",
+        "stream": "s1",
+    }
+
+
+def test_what_is_bound_cannot_replace_the_records_own_fields() -> None:
+    out = configured()
+    logger.bind(message="forged", level="forged", big=10**30, none=None).info("real")
+    record = only_record(out)
+    assert (record["message"], record["level"]) == ("real", "INFO")
+    assert (record["big"], record["none"]) == (str(10**30), None)
+
+
+def test_a_traceback_stands_in_the_record_without_the_values_of_variables() -> None:
+    out = configured()
+    hidden = "value-of-a-variable"
+    try:
+        fail(hidden[:0] + "boom")
+    except ValueError:
+        logger.exception("it failed")
+    record = only_record(out)
+    assert record["message"] == "it failed"
+    assert record["exception"].startswith("Traceback (most recent call last):\n")
+    assert record["exception"].endswith("ValueError: boom")
+    assert hidden not in record["exception"]
+
+
+@pytest.mark.parametrize("style", ["json", "pretty"])
+def test_a_secret_never_leaves(style: logs.Style) -> None:
+    secret = "sk-0123456789"
+    out = configured(style, secret=secret)
+    logger.bind(session=f"<{secret}>").info("Bearer {}", secret)
+    logging.getLogger("x").warning("key=%s", secret)
+    try:
+        fail(f"401 for {secret}")
+    except ValueError:
+        logger.exception("refused")
+    assert secret not in out.getvalue()
+    assert "Bearer ***" in out.getvalue()
+    assert "401 for ***" in out.getvalue()
+
+
+def test_a_word_too_short_to_protect_anything_is_left_alone() -> None:
+    out = configured(secret="ollama")
+    logger.info("http://ollama:11434")
+    assert only_record(out)["message"] == "http://ollama:11434"
+
+
+def test_stdlib_records_join_the_stream_under_their_own_name() -> None:
+    out = configured()
+    try:
+        fail("boom")
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("Error %s\n", "handling")
+    record = only_record(out)
+    assert (record["logger"], record["level"]) == ("aiohttp.server", "ERROR")
+    assert record["message"] == "Error handling\n"
+    assert record["exception"].endswith("ValueError: boom")
+
+
+def test_a_stdlib_record_with_the_wrong_arguments_is_still_one_line() -> None:
+    out = configured()
+    logging.getLogger("x").warning("%d items", "no")
+    assert "%d items" in only_record(out)["message"]
+
+
+def test_a_stdlib_level_loguru_does_not_know_is_kept() -> None:
+    out = configured()
+    logging.getLogger("x").log(35, "between")
+    assert only_record(out)["level"] == "Level 35"
+
+
+def test_warnings_join_the_stream() -> None:
+    out = configured()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old\nways", UserWarning, stacklevel=1)
+    assert "old\nways" in only_record(out)["message"]
+
+
+def test_records_below_the_level_are_left_out() -> None:
+    out = io.StringIO()
+    logs.configure("WARNING", "json", stream=out)
+    logger.info("quiet")
+    logging.getLogger("x").info("quiet")
+    assert out.getvalue() == ""
+
+
+def test_configuring_again_replaces_what_was() -> None:
+    first, second = configured(), configured()
+    logger.info("hello")
+    logging.getLogger("x").info("hello")
+    assert first.getvalue() == ""
+    assert len(second.getvalue().splitlines()) == 2
+
+
+def test_auto_is_pretty_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    logs.configure("INFO", "auto", stream=terminal)
+    logger.error("hello")
+    assert "\x1b[31mERROR   \x1b[0m hello\n" in terminal.getvalue()
+    other = io.StringIO()
+    logs.configure("INFO", "auto", stream=other)
+    logger.error("hello")
+    assert only_record(other)["message"] == "hello"
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    logs.configure("INFO", "auto", stream=terminal)
+    logger.error("hello")
+    assert "\x1b" not in terminal.getvalue()
