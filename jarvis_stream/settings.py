@@ -186,16 +186,13 @@ class Settings(BaseSettings):
     """How long a cancelled answer may tidy up before the next one starts without waiting."""
 
     unwatched_timeout: Seconds = 600.0
-    """How long an answer that is to continue may run on without any reader."""
+    """How long an answer with on_disconnect "continue" goes on while nobody reads it."""
 
     heartbeat: Seconds = 15.0
     """How often a silent connection is given a sign of life."""
 
     stall_timeout: Seconds = 30.0
     """How long a reader may take nothing before its connection is closed."""
-
-    unwatched_timeout: Seconds = 600.0
-    """How long an answer with on_disconnect "continue" goes on while nobody reads it."""
 
     max_body_bytes: Count = 2**20
     """The largest request body or WebSocket message."""

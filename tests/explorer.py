@@ -42,6 +42,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     is about to move. What they raise ends the run.
     """
 
+    _running = False
+
     def __init__(self, pick: Pick = first) -> None:
         super().__init__()
         self._pick = pick
@@ -49,7 +51,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._queue: list[asyncio.Handle] = []
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._numbers = itertools.count()
-        self._running = False
         self.after_step: Callable[[], None] = lambda: None
         self.when_idle: Callable[[], None] = lambda: None
         self.complaints: list[str] = []

@@ -112,7 +112,7 @@ class Seen:
     """What has happened to a script."""
 
     requests: list[dict[str, Any]] = field(default_factory=list)
-    """`{"headers": {lower-case name: value}, "body": …}` of each request."""
+    """`{"headers": {lower-case name: value}, "body": …, "port": the client's}` of each."""
     sent: int = 0
     """Chunks written, all requests together."""
     gone: bool = False
@@ -247,7 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
         script, seen = self.server.scripts[model], self.server.seen[model]
         with self.server.changed:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            seen.requests.append({"headers": headers, "body": body})
+            port = self.client_address[1]
+            seen.requests.append({"headers": headers, "body": body, "port": port})
             turn = len(seen.requests) - 1
             self.server.changed.notify_all()
         if turn < len(script.refusals):

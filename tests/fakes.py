@@ -129,7 +129,7 @@ def parse(data: bytes) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in data.split(b"\n")[:-1]]
 
 
-class Reader:
+class FakeReader:
     """Follows one stream from `after` and keeps what it is given."""
 
     def __init__(self, stream: Stream, after: int = 0) -> None:
@@ -139,17 +139,24 @@ class Reader:
         self.ends = 0
         """How often it was told that the stream has ended."""
         self._changed = asyncio.Event()
-        self.follower = stream.follow(after, self._sink, self._on_end)
+        self.follower = stream.follow(after, self)
         self.follower.catch_up()
 
-    def _sink(self, frames: bytes) -> bool:
+    def take(self, frames: bytes) -> bool:
+        """See stream.Reader."""
         if self.full:
             return False
         self.writes.append(frames)
         self._changed.set()
         return True
 
-    def _on_end(self, follower: Follower) -> None:
+    def fell_behind(self, follower: Follower) -> None:
+        """See stream.Reader; it takes at once whatever fits."""
+        while follower.behind and follower.catch_up():
+            pass
+
+    def delivered(self, follower: Follower) -> None:
+        """See stream.Reader."""
         assert follower is self.follower
         self.ends += 1
         self._changed.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,12 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     banner: Sequence[str]
+    stderr: Path
+
+    @property
+    def log(self) -> str:
+        """What was written to stderr so far."""
+        return self.stderr.read_text()
 
     def get(self, path: str) -> bytes:
         """The body of `GET path`; raises urllib's HTTPError unless the answer is good."""
@@ -33,8 +40,7 @@ class Server:
     def stop(self, signal: int) -> tuple[int, str]:
         """Send the signal; the exit code and what was written to stderr."""
         self.process.send_signal(signal)
-        _, log = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, log
+        return self.process.wait(timeout=PATIENCE), self.log
 
 
 @contextlib.contextmanager
@@ -42,25 +48,29 @@ def serving(
     *command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """A server on a free port, killed at the end if it still runs."""
-    process = subprocess.Popen(
-        [*map(str, command), "--port", "0"],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    watchdog = threading.Timer(PATIENCE, process.kill)
-    watchdog.start()
-    try:
-        assert process.stdout is not None
-        banner = [process.stdout.readline().rstrip("\n") for _ in range(3)]
-        if not banner[-1]:
+    # A file, not a pipe: nobody reads while the test runs, and a full pipe would stop the server.
+    with tempfile.NamedTemporaryFile() as stderr:
+        process = subprocess.Popen(
+            [*map(str, command), "--port", "0"],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+        log = Path(stderr.name)
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            banner = [process.stdout.readline().rstrip("\n") for _ in range(3)]
+            if not banner[-1]:
+                process.kill()
+                process.wait()
+                raise AssertionError(f"no server: {banner} {log.read_text()}")
+            watchdog.cancel()
+            yield Server(process, banner[0].rpartition(" ")[2], banner, log)
+        finally:
+            watchdog.cancel()
             process.kill()
-            raise AssertionError(f"no server: {banner} {process.communicate()[1]}")
-        watchdog.cancel()
-        yield Server(process, banner[0].rpartition(" ")[2], banner)
-    finally:
-        watchdog.cancel()
-        process.kill()
-        process.communicate()
+            process.communicate()

@@ -122,8 +122,8 @@ class OpenAIAgent:
     """Asks one model of one server. An async context manager; it keeps its connections open.
 
     `base_url`: `http://host` means `http://host/v1`; any other path is taken as it is written, a
-    trailing slash or `/chat/completions` apart. Credentials in it are sent as Basic authorisation
-    when there is no `api_key`. `model`: None asks the server, once, and takes the first it lists.
+    trailing slash or `/chat/completions` apart; it holds no credentials and no query. `model`: None
+    asks the server, once, and takes the first that it lists and that is no embedding model.
     `ca_file`: the certificate authorities (PEM) to trust instead of the system's. Proxy variables
     are not looked at, redirects are not followed.
 
@@ -149,14 +149,11 @@ class OpenAIAgent:
         backoff: float = 0.5,
         ca_file: str | None = None,
     ) -> None:
-        base, basic = _parse_base_url(base_url)
-        self._base = base
-        self._secret = api_key or (basic.password if basic else "")
+        self._base = _parse_base_url(base_url)
+        self._key = api_key or ""
         self._headers = {"Accept-Encoding": "identity"}  # compression would hold tokens back
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        elif basic:
-            self._headers["Authorization"] = basic.encode()
         self._model = model
         self._found: str | None = None
         self._finding = asyncio.Lock()
@@ -166,12 +163,14 @@ class OpenAIAgent:
         self._connect_timeout = connect_timeout
         self._max_retries = max_retries
         self._backoff = backoff
-        self._tls = ssl.create_default_context(cafile=ca_file)
+        self._tls: ssl.SSLContext | bool = True
+        if self._base.scheme == "https":
+            self._tls = ssl.create_default_context(cafile=ca_file)
         self._session: aiohttp.ClientSession | None = None
 
     @property
     def url(self) -> str:
-        """The server's base URL, without credentials."""
+        """The server's base URL, normalised."""
         return str(self._base)
 
     async def __aenter__(self) -> Self:
@@ -262,7 +261,7 @@ class OpenAIAgent:
         }
         response = await self._request("POST", "chat/completions", data=body, headers=headers)
         try:
-            completion = _Completion(response, self._secret)
+            completion = _Completion(response, self._key)
             return completion, await completion.next()
         except BaseException:
             response.close()
@@ -312,7 +311,7 @@ class OpenAIAgent:
             response.close()
         status = response.status
         detail = UpstreamDetail(
-            f"{response.method} {response.url} answered {status}: {_quote(body, self._secret)}"
+            f"{response.method} {response.url} answered {status}: {_quote(body, self._key)}"
         )
         if status in _TRANSIENT or status >= 500:
             raise _Transient(_BUSY, retry_after=_retry_after(response)) from detail
@@ -348,15 +347,15 @@ class _Completion:
         "_reader",
         "_reasoning",
         "_response",
-        "_secret",
+        "_key",
         "_timer",
         "_usage",
         "_waiting_since",
     )
 
-    def __init__(self, response: aiohttp.ClientResponse, secret: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, key: str) -> None:
         self._response = response
-        self._secret = secret
+        self._key = key
         self._content = response.content
         if response.content_type in _STREAMED:
             self._reader: EventReader | None = EventReader(_MAX_EVENT)
@@ -450,7 +449,7 @@ class _Completion:
         try:
             event = orjson.loads(payload)
             if event.get("error"):
-                raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._secret))
+                raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._key))
             if usage := event.get("usage"):
                 self._usage = dict(usage)
             for choice in event.get("choices") or ():
@@ -458,7 +457,7 @@ class _Completion:
                     self._take_choice(choice, pieces)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UpstreamError(_NO_ANSWER) from UpstreamDetail(
-                f"{type(error).__name__} in {_quote(payload, self._secret)}"
+                f"{type(error).__name__} in {_quote(payload, self._key)}"
             )
 
     def _take_choice(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
@@ -477,21 +476,20 @@ class _Completion:
             self._finish_reason = reason if reason in AGENT_REASONS else "stop"
 
 
-def _parse_base_url(text: str) -> tuple[URL, aiohttp.BasicAuth | None]:
+def _parse_base_url(text: str) -> URL:
     url = URL(text.strip())
-    if url.scheme not in ("http", "https") or not url.host or url.query_string or url.fragment:
+    plain = not (url.user or url.password or url.query_string or url.fragment)
+    if not (url.scheme in ("http", "https") and url.host and plain):
         # The text itself may hold a password, so it is not repeated.
         raise ValueError("the base URL must look like http://host:port/v1 or https://host/v1")
-    basic = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
-    path = url.path.rstrip("/").removesuffix("/chat/completions")
-    return url.with_user(None).with_path(path or "/v1"), basic
+    return url.with_path(url.path.rstrip("/").removesuffix("/chat/completions") or "/v1")
 
 
-def _quote(body: bytes | bytearray, secret: str) -> str:
+def _quote(body: bytes | bytearray, key: str) -> str:
     """An upstream's own words for the log: bounded, on one line, without the key."""
     text = body.decode(errors="replace")
-    if secret:
-        text = text.replace(secret, "[redacted]")
+    if key:
+        text = text.replace(key, "[redacted]")
     return repr(text[:_MAX_DETAIL])
 
 

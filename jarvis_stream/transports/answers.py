@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from loguru import logger
 
-from jarvis_stream.errors import Refused
+from jarvis_stream.errors import Malformed, Refused
 from jarvis_stream.ids import new_trace_id, trace_id_of
 from jarvis_stream.transports.context import LIMITS
 from jarvis_stream.transports.requests import check_origin
@@ -66,12 +66,15 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             status=error.status,
             headers=headers,
         )
+    except web.RequestPayloadError:
+        return refusal(Malformed("the body is broken"))
     except Exception:
         trace_id = trace_id_of(request.headers.get("traceparent")) or new_trace_id()
-        logger.bind(trace=trace_id).exception(
-            "request_failed trace={} method={} path={}", trace_id, request.method, request.path
-        )
-        return json_answer(
-            {"code": "internal", "error": f"the server failed; its log knows why ({trace_id})"},
-            status=500,
-        )
+        code, sentence = internal_error(f"{request.method} {request.path}", trace_id)
+        return json_answer({"code": code, "error": sentence}, status=500)
+
+
+def internal_error(what: str, trace_id: str) -> tuple[str, str]:
+    """Log the exception that is being handled, and give the code and sentence a client may read."""
+    logger.bind(trace=trace_id).exception("request_failed trace={} what={}", trace_id, what)
+    return "internal", f"the server failed; its log knows why (trace {trace_id})"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import HttpVersion11, web
 
 from jarvis_stream.errors import NotFound, UnsupportedMedia
@@ -68,9 +66,12 @@ async def _send(request: web.Request, stream: Stream, after: int) -> web.StreamR
             "X-Accel-Buffering": "no",
         }
     )
+    wrap = _chunk if request.version >= HttpVersion11 else _plain
     pump = Pump(
         request.transport,
-        _chunk if request.version >= HttpVersion11 else _plain,
+        wrap,
+        beat=wrap(HEARTBEAT),
+        heartbeat=limits.heartbeat,
         stall_timeout=limits.stall_timeout,
         until_idle=True,
     )
@@ -81,12 +82,10 @@ async def _send(request: web.Request, stream: Stream, after: int) -> web.StreamR
         assert writer is not None
         writer.send_headers()
         pump.open(writer.drain)
-        while not (await asyncio.wait([pump.finished], timeout=limits.heartbeat))[0]:
-            if pump.is_silent():
-                pump.write(HEARTBEAT)
+        parting = await pump.finished
     finally:
         await pump.close()
-    if pump.finished.result() is Parting.DELIVERED:
+    if parting is Parting.DELIVERED:
         await response.write_eof()
     else:
         pump.abort()

@@ -14,6 +14,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from loguru import logger
+
 from jarvis_stream.stream import Follower, Stream
 
 HIGH_WATER: Final = 64 * 1024
@@ -27,6 +29,7 @@ class Parting(enum.Enum):
     """Why a pump has finished."""
 
     DELIVERED = "delivered"
+    CLOSED = "closed"
     GONE = "gone"
     SLOW = "slow"
 
@@ -37,15 +40,24 @@ class Pump:
     Nothing is written before `open`. `finished` tells when and why it is over: the connection is
     GONE, its reader took nothing for `stall_timeout` seconds (SLOW), or, when `until_idle`, its
     last follower was given its terminal frame (DELIVERED). `close` must be awaited in the end.
+
+    A connection that was silent for `heartbeat` seconds is sent `beat` (bytes as they go over the
+    wire). Where `answered`, the peer has as long again to be `heard`; a full connection is not
+    asked, it has the stall rule.
     """
 
     __slots__ = (
+        "_answered",
+        "_beat",
         "_drain",
         "_drainer",
         "_followers",
         "_full",
+        "_heartbeat",
         "_stall_timeout",
+        "_timer",
         "_transport",
+        "_unanswered",
         "_until_idle",
         "_wrap",
         "_written",
@@ -57,11 +69,19 @@ class Pump:
         transport: asyncio.WriteTransport | None,
         wrap: Callable[[bytes], bytes],
         *,
+        beat: bytes,
+        heartbeat: float,
         stall_timeout: float,
+        answered: bool = False,
         until_idle: bool = False,
     ) -> None:
         self._transport = transport
         self._wrap = wrap
+        self._beat = beat
+        self._heartbeat = heartbeat
+        self._answered = answered
+        self._unanswered = False
+        self._timer: asyncio.TimerHandle | None = None
         self._stall_timeout = stall_timeout
         self._until_idle = until_idle
         self._drain: Callable[[], Awaitable[None]] | None = None
@@ -99,6 +119,7 @@ class Pump:
         """The handshake is through: write. `drain` waits until the transport's buffer is low."""
         self._drain = drain
         self._full = False
+        self._wind()
         self._catch_up()
 
     def write(self, line: bytes) -> None:
@@ -112,10 +133,9 @@ class Pump:
             self._full = True
             self._start_draining()
 
-    def is_silent(self) -> bool:
-        """Whether nothing was written since this was asked last."""
-        written, self._written = self._written, False
-        return not written and not self._full
+    def heard(self) -> None:
+        """The peer has given a sign of life."""
+        self._unanswered = False
 
     async def drained(self) -> None:
         """Wait while the connection is full, or until it has finished."""
@@ -129,8 +149,10 @@ class Pump:
             self._transport.abort()
 
     async def close(self) -> None:
-        """Let every follower go and stop writing. Idempotent."""
-        self._finish(Parting.GONE)
+        """Let every follower go and stop writing (CLOSED, if it had not finished). Idempotent."""
+        self._finish(Parting.CLOSED)
+        if self._timer is not None:
+            self._timer.cancel()
         followers, self._followers = self._followers, {}
         for follower in followers.values():
             follower.close()
@@ -160,6 +182,25 @@ class Pump:
         if self._until_idle and not self._followers:
             self._finish(Parting.DELIVERED)
 
+    # When there is nothing to say
+
+    def _wind(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._heartbeat, self._give_sign)
+
+    def _give_sign(self) -> None:
+        if self.finished.done() or self._transport is None or self._transport.is_closing():
+            self._finish(Parting.GONE)
+            return
+        if not self._written and not self._full:
+            if self._unanswered:
+                self._finish(Parting.GONE)
+                return
+            self._transport.write(self._beat)
+            self._unanswered = self._answered
+        self._written = False
+        self._wind()
+
     # When the socket is full, or a log is long
 
     def _catch_up(self) -> None:
@@ -182,6 +223,10 @@ class Pump:
                         await drain()
                 except TimeoutError:
                     if self._transport.get_write_buffer_size() >= before:
+                        logger.info(
+                            "reader_let_go reason=slow streams={}",
+                            ",".join(self._followers) or "none",
+                        )
                         self._finish(Parting.SLOW)
                         return
                     continue  # slow, but taking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from dataclasses import asdict
 from typing import Any, Final
@@ -11,7 +12,9 @@ import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from jarvis_stream.errors import Invalid, Malformed, NotFound, Refused, TooMany
+from jarvis_stream.ids import new_trace_id
 from jarvis_stream.registry import Cancellation, StreamRegistry
+from jarvis_stream.transports.answers import internal_error
 from jarvis_stream.transports.context import LIMITS, REGISTRY, Limits
 from jarvis_stream.transports.pump import Parting, Pump
 from jarvis_stream.transports.requests import (
@@ -25,9 +28,8 @@ SUBPROTOCOL: Final = "jarvis-stream.v1"
 MAX_CANCELS: Final = 64
 """Stops of one socket that may await their agents at a time."""
 CLOSE_TIMEOUT: Final = 2.0
-"""Seconds a peer has to answer our close."""
-
-SOCKETS: Final = web.AppKey("sockets", set[web.WebSocketResponse])
+"""Seconds a peer has to take what it is owed, and to answer our close."""
+PING: Final = b"\x89\x00"
 
 routes = web.RouteTableDef()
 
@@ -38,7 +40,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     limits = request.app[LIMITS]
     ws = web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
-        heartbeat=limits.heartbeat,
+        autoping=False,
         compress=False,
         max_msg_size=limits.max_body_bytes,
         timeout=CLOSE_TIMEOUT,
@@ -47,25 +49,34 @@ async def connect(request: web.Request) -> web.StreamResponse:
     if not ws.can_prepare(request):
         raise Malformed("a WebSocket handshake is needed here")
     writer = await ws.prepare(request)
-    sockets = request.app[SOCKETS]
-    sockets.add(ws)
-    pump = Pump(request.transport, _text_message, stall_timeout=limits.stall_timeout)
+    pump = Pump(
+        request.transport,
+        _text_message,
+        beat=PING,
+        answered=True,
+        heartbeat=limits.heartbeat,
+        stall_timeout=limits.stall_timeout,
+    )
     pump.open(writer.drain)
+    socket = Socket(ws, pump, request.app[REGISTRY], limits)
+    sockets = request.app[SOCKETS]
+    sockets.add(socket)
     try:
-        await _Socket(ws, pump, request.app[REGISTRY], limits).serve()
+        await socket.serve()
     finally:
-        sockets.discard(ws)
+        sockets.discard(socket)
     return ws
 
 
 async def close_all(app: web.Application) -> None:
     """Say goodbye on every socket, all at once: the server is shutting down."""
     await asyncio.gather(
-        *(ws.close(code=WSCloseCode.GOING_AWAY) for ws in app[SOCKETS]), return_exceptions=True
+        *(socket.close(WSCloseCode.GOING_AWAY, "shutting down") for socket in app[SOCKETS]),
+        return_exceptions=True,
     )
 
 
-class _Socket:
+class Socket:
     """Reads one client's commands and obeys them."""
 
     def __init__(
@@ -88,19 +99,24 @@ class _Socket:
         try:
             while True:
                 message = await self._ws.receive()
+                self._pump.heard()
                 if message.type is WSMsgType.TEXT:
                     try:
                         fields = parse_object(message.data)
                     except Malformed as error:
-                        await self._close(WSCloseCode.INVALID_TEXT, error.sentence)
+                        await self.close(WSCloseCode.INVALID_TEXT, error.sentence)
                         return
                     self._obey(fields)
-                    await self._pump.drained()
                 elif message.type is WSMsgType.BINARY:
-                    await self._close(WSCloseCode.UNSUPPORTED_DATA, "text messages only")
+                    await self.close(WSCloseCode.UNSUPPORTED_DATA, "text messages only")
                     return
-                else:
+                elif message.type is WSMsgType.PING:
+                    await self._ws.pong(message.data)
+                elif message.type is not WSMsgType.PONG:
                     return
+                # A client that floods, or does not read its answers, waits for itself alone.
+                await asyncio.sleep(0)
+                await self._pump.drained()
         finally:
             await self._leave()
 
@@ -116,17 +132,15 @@ class _Socket:
                 case _:
                     raise Invalid("type: allowed are start, resume and cancel")
         except Refused as error:
-            stream_id = fields.get("stream_id")
-            if not isinstance(stream_id, str) or len(stream_id) > 128:
-                stream_id = None
-            self._reply(
-                {
-                    "type": "error",
-                    "code": error.code,
-                    "error": error.sentence,
-                    "stream_id": stream_id,
-                }
-            )
+            self._refuse(fields, error.code, error.sentence)
+        except Exception:
+            self._refuse(fields, *internal_error("websocket message", new_trace_id()))
+
+    def _refuse(self, fields: dict[str, Any], code: str, sentence: str) -> None:
+        stream_id = fields.get("stream_id")
+        if not isinstance(stream_id, str) or len(stream_id) > 128:
+            stream_id = None
+        self._reply({"type": "error", "code": code, "error": sentence, "stream_id": stream_id})
 
     def _start(self, fields: dict[str, Any]) -> None:
         traceparent = fields.get("traceparent")
@@ -173,10 +187,17 @@ class _Socket:
     def _part(self, finished: asyncio.Future[Parting]) -> None:
         if finished.result() is Parting.SLOW:
             self._closer = asyncio.create_task(
-                self._close(WSCloseCode.TRY_AGAIN_LATER, "too slow a reader: reconnect and resume")
+                self.close(WSCloseCode.TRY_AGAIN_LATER, "too slow a reader: reconnect and resume")
             )
+        elif finished.result() is Parting.GONE:
+            self._pump.abort()  # so that `receive` returns, if it has not
 
-    async def _close(self, code: WSCloseCode, why: str) -> None:
+    async def close(self, code: WSCloseCode, why: str) -> None:
+        """Say goodbye once the peer has what it is owed; CLOSE_TIMEOUT bounds each of the two."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._pump.drained()
+        await self._pump.close()  # nothing may follow a close frame
         # RFC 6455, 5.5: a control frame's payload is 125 bytes at most, two of them the code.
         await self._ws.close(code=code, message=why.encode()[:123])
 
@@ -189,6 +210,9 @@ class _Socket:
             await asyncio.wait(tasks)
         if self._pump.finished.result() is Parting.SLOW:
             self._pump.abort()
+
+
+SOCKETS: Final = web.AppKey("sockets", set[Socket])
 
 
 def _text_message(frames: bytes) -> bytes:

@@ -1,0 +1,45 @@
+"""Real servers, each a process of its own, and clients that talk to them over real sockets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+from processes import Server, serving
+
+from .clients import Api, talking_to
+
+WITHOUT_UVLOOP = (
+    "import sys; sys.modules['uvloop'] = None; from jarvis_stream import cli; sys.exit(cli.main())"
+)
+
+
+def start(*flags: str, loop: str = "uvloop") -> AbstractContextManager[Server]:
+    """A server whose agent is the scripted one."""
+    command = ("run.py",) if loop == "uvloop" else ("-c", WITHOUT_UVLOOP)
+    agent = ("--agent", "tests.acceptance.agents:scripted")
+    return serving(sys.executable, *command, *agent, *flags, cwd=ROOT)
+
+
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server with nothing set; nothing it runs may fail on its own."""
+    with start(loop=request.param) as server:
+        yield server
+        assert_quiet(server.log)
+
+
+def assert_quiet(log: str) -> None:
+    """No test may leave an error, a warning of Python's or a lost task in a server's log."""
+    assert "Traceback" not in log.replace("stream_generator_exception", ""), log
+    for sign in ("request_failed", "stream_task_failed", "never awaited", "never retrieved"):
+        assert sign not in log, log
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[Api]:
+    """A client of that server."""
+    async with talking_to(server.url) as api:
+        yield api

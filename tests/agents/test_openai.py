@@ -1,0 +1,606 @@
+"""The agent that asks an OpenAI-compatible server, against a real one in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import trustme
+import uvloop
+from fake_openai import FakeServer, Refusal, Script, answer, chunk, sse, usage
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jarvis_stream import Done, Status, Turn
+from jarvis_stream.agents.base import Piece
+from jarvis_stream.agents.openai import EventReader, OpenAIAgent
+from jarvis_stream.errors import StreamFailure, UpstreamError, UpstreamTimeout
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TURN = Turn("Hi", [{"role": "user", "content": "Hi"}], "session", "stream", TRACE)
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeServer]:
+    with FakeServer.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ca_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    for pem in certificate.cert_chain_pems:
+        pem.write_to_path(folder / "cert.pem", append=True)
+    return str(folder / "ca.pem")
+
+
+@pytest.fixture(scope="module")
+def tls_server(ca_file: str) -> Iterator[FakeServer]:
+    folder = Path(ca_file).parent
+    certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    with FakeServer.running("--tls", certificate, key, ca_file=ca_file) as running:
+        yield running
+
+
+@asynccontextmanager
+async def playing(
+    server: FakeServer, script: Script, **options: Any
+) -> AsyncIterator[tuple[OpenAIAgent, str]]:
+    """An agent whose model plays `script`, and that model's name."""
+    model = await server.play(script)
+    options = {"base_url": server.url, "model": model, "backoff": 0.001, **options}
+    async with OpenAIAgent(**options) as agent:
+        yield agent, model
+
+
+async def said(server: FakeServer, script: Script, **options: Any) -> list[Piece]:
+    async with playing(server, script, **options) as (agent, _):
+        return [piece async for piece in agent(TURN)]
+
+
+async def failure(
+    server: FakeServer, script: Script, **options: Any
+) -> tuple[StreamFailure, list[Piece], int]:
+    """How an answer fails, the pieces before that, and the number of requests it took."""
+    pieces: list[Piece] = []
+    async with playing(server, script, **options) as (agent, model):
+        try:
+            async for piece in agent(TURN):
+                pieces.append(piece)
+        except StreamFailure as failed:
+            return failed, pieces, len((await server.seen(model)).requests)
+    raise AssertionError(f"it did not fail: {pieces}")
+
+
+# The line reader
+
+
+def cut(data: bytes, at: list[int]) -> list[bytes]:
+    """`data` cut at the places given (modulo its length)."""
+    places = sorted({0, len(data), *(place % (len(data) + 1) for place in at)})
+    return [data[a:b] for a, b in pairwise(places)]
+
+
+LINE_TEXT = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"))
+
+
+@given(
+    lines=st.lists(
+        st.tuples(st.sampled_from(["data:", "data: ", ":", "event: ", "", "datum: "]), LINE_TEXT)
+    ),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    at=st.lists(st.integers(0, 10_000)),
+)
+def test_the_events_do_not_depend_on_where_the_bytes_are_cut(
+    lines: list[tuple[str, str]], newline: str, at: list[int]
+) -> None:
+    stream = "".join(start + text + newline for start, text in lines).encode()
+    reader = EventReader(max_line=100_000)
+    payloads = [payload for piece in cut(stream, at) for payload in reader.feed(piece)]
+    whole = [start.encode() + text.encode() for start, text in lines]
+    expected = [line[5:].strip() for line in whole if line.startswith(b"data:")]
+    assert payloads == [payload for payload in expected if payload]
+
+
+@given(length=st.integers(0, 60), at=st.lists(st.integers(0, 100)), ended=st.booleans())
+def test_a_line_over_the_limit_is_an_error_wherever_it_is_cut(
+    length: int, at: list[int], ended: bool
+) -> None:
+    stream = b"data: 1\n\n" + b"x" * length + b"\n" * ended
+    reader = EventReader(max_line=30)
+    with pytest.raises(ValueError, match="longer than 30") if length > 30 else nullcontext():
+        deque(map(reader.feed, cut(stream, at)))
+
+
+# The official client as the oracle
+
+
+async def oracle(server: FakeServer, model: str) -> tuple[str, str | None, dict[str, Any] | None]:
+    text, reason, used = "", None, None
+    async with openai.AsyncOpenAI(base_url=server.url, api_key="k", max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": "Hi"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        async for event in stream:
+            if event.usage:
+                used = event.usage.model_dump(exclude_unset=True)
+            for choice in event.choices:
+                text += choice.delta.content or ""
+                reason = choice.finish_reason or reason
+    return text, reason, used
+
+
+@settings(max_examples=60)
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=8),
+    reason=st.sampled_from(["stop", "length", "content_filter", "tool_calls"]),
+    used=st.none() | st.builds(usage, st.integers(0, 10**6), st.integers(0, 10**6)),
+    newline=st.sampled_from([b"\n", b"\r\n"]),
+    comment=st.booleans(),
+    at=st.lists(st.integers(0, 5000), max_size=12),
+)
+async def test_the_answer_is_what_the_official_client_reads(
+    server: FakeServer,
+    texts: list[str],
+    reason: str,
+    used: dict[str, int] | None,
+    newline: bytes,
+    comment: bool,
+    at: list[int],
+) -> None:
+    events = [sse(chunk({"role": "assistant", "content": ""}))]
+    events += [b": keep-alive\n\n"] * comment
+    events += [sse(chunk({"content": text})) for text in texts]
+    events += [sse(chunk({}, reason))]
+    if used:
+        events += [sse({**chunk({}), "choices": [], "usage": used})]
+    stream = b"".join([*events, sse("[DONE]")]).replace(b"\n", newline)
+    async with playing(server, Script(cut(stream, at))) as (agent, model):
+        *pieces, done = [piece async for piece in agent(TURN)]
+        expected = await oracle(server, model)
+    assert isinstance(done, Done)
+    assert "" not in pieces
+    assert ("".join(map(str, pieces)), done.finish_reason, done.usage) == expected
+
+
+async def test_the_answer_over_tls_is_the_same(tls_server: FakeServer, ca_file: str) -> None:
+    pieces = await said(tls_server, Script(answer(["Grüße", " 👋"])), ca_file=ca_file)
+    assert pieces == ["Grüße", " 👋", Done("stop", usage(3, 2))]
+
+
+async def test_a_server_nobody_vouches_for_is_not_asked_again(tls_server: FakeServer) -> None:
+    failed, _, requests = await failure(tls_server, Script(answer(["no"])))
+    assert isinstance(failed, UpstreamError)
+    assert not failed.retryable
+    assert requests == 0
+
+
+# What is asked
+
+
+async def test_the_request_carries_history_system_prompt_key_and_trace(server: FakeServer) -> None:
+    options = {"api_key": "sk-1", "system_prompt": "Be brief."}
+    async with playing(server, Script(answer(["Yes"])), **options) as (agent, model):
+        assert [piece async for piece in agent(TURN)]
+        (request,) = (await server.seen(model)).requests
+    assert request["body"] == {
+        "model": model,
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert request["headers"]["authorization"] == "Bearer sk-1"
+    version, trace, span, flags = request["headers"]["traceparent"].split("-")
+    assert (version, trace, flags) == ("00", TRACE, "01")
+    assert int(span, 16)
+
+
+async def test_an_answer_read_to_its_end_leaves_the_connection_for_the_next(
+    server: FakeServer,
+) -> None:
+    # [DONE] and the end of the body come apart, as they do from most servers.
+    async with playing(server, Script(answer(["Yes"]), every=0.001)) as (agent, model):
+        for _ in range(3):
+            assert [piece async for piece in agent(TURN)]
+        requests = (await server.seen(model)).requests
+    assert len({request["port"] for request in requests}) == 1
+
+
+async def test_without_a_model_the_first_that_chats_is_asked_for_once() -> None:
+    with FakeServer.running("--models", "nomic-embed-text", "fake-1", "fake-2") as server:
+        async with OpenAIAgent(base_url=server.url) as agent:
+
+            async def ask() -> list[Piece]:
+                return [piece async for piece in agent(TURN)]
+
+            answers = await asyncio.gather(*(ask() for _ in range(5)))
+        assert answers == [["Hi", Done("stop", usage(3, 1))]] * 5
+        seen = await server.seen(await server.play(Script()))
+        assert seen.listings == 1
+
+
+async def test_a_server_without_models_is_a_clear_failure() -> None:
+    with FakeServer.running("--models") as server:
+        async with OpenAIAgent(base_url=server.url) as agent:
+            with pytest.raises(UpstreamError, match="offers no model"):
+                await anext(agent(TURN))
+
+
+@pytest.mark.parametrize(
+    ("given_url", "url"),
+    [
+        ("http://localhost:11434", "http://localhost:11434/v1"),
+        ("http://localhost:11434/", "http://localhost:11434/v1"),
+        ("http://localhost:11434/v1/", "http://localhost:11434/v1"),
+        (" https://host/api/v3 ", "https://host/api/v3"),
+        ("https://host/openai/v1/chat/completions", "https://host/openai/v1"),
+    ],
+)
+def test_a_base_url_is_understood_as_people_write_it(given_url: str, url: str) -> None:
+    assert OpenAIAgent(base_url=given_url).url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:11434", "ftp://h", "http://", "", "http://h/?a", "http://h:0x", "http://u@h"]
+)
+def test_a_base_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"URL|Port"):
+        OpenAIAgent(base_url=url)
+
+
+# What is answered
+
+
+async def test_a_server_that_does_not_stream_gives_its_answer_in_one_piece(
+    server: FakeServer,
+) -> None:
+    choice = {"index": 0, "message": {"content": "All at once"}, "finish_reason": "length"}
+    body = json.dumps({"choices": [choice], "usage": usage(1, 2)}).encode()
+    pieces = await said(server, Script([body], content_type="application/json"))
+    assert pieces == ["All at once", Done("length", usage(1, 2))]
+
+
+@pytest.mark.parametrize(
+    ("tail", "ending", "reason"),
+    [
+        ([sse(chunk({}, "length")), sse("[DONE]")], "end", "length"),
+        ([sse(chunk({}, "length"))], "end", "length"),
+        ([sse(chunk({}, "length"))], "cut", "length"),
+        ([sse("[DONE]")], "end", "stop"),
+        ([sse("[DONE]")], "hang", "stop"),
+        ([sse(chunk({}, "eos_token")), sse("[DONE]")], "end", "stop"),
+    ],
+)
+async def test_a_finish_reason_or_the_word_done_makes_an_answer_complete(
+    server: FakeServer, tail: list[bytes], ending: Any, reason: str
+) -> None:
+    pieces = await said(server, Script([*answer(["x"])[:2], *tail], ending=ending))
+    assert pieces == ["x", Done(reason)]
+
+
+async def test_reasoning_and_tool_calls_are_told_as_status_never_as_text(
+    server: FakeServer,
+) -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "search", "arguments": ""}}
+    more = {"index": 0, "function": {"arguments": "{}"}}
+    deltas: list[dict[str, Any]] = [
+        {"reasoning_content": "Hm"},
+        {"reasoning": "Hm"},
+        {"content": "Let me look."},
+        {"tool_calls": [call]},
+        {"tool_calls": [more]},
+    ]
+    events = [sse(chunk(delta)) for delta in deltas] + [sse(chunk({}, "tool_calls"))]
+    assert await said(server, Script(events)) == [
+        Status("reasoning"),
+        "Let me look.",
+        Status("tool", name="search"),
+        Done("tool_calls"),
+    ]
+
+
+# How it fails
+
+BUSY = [Refusal(503), Refusal(429), Refusal(0)]
+
+
+async def test_a_passing_failure_before_the_first_token_is_tried_again(
+    server: FakeServer, log_lines: list[str]
+) -> None:
+    pieces = await said(server, Script(answer(["At last"]), refusals=BUSY), max_retries=3)
+    assert pieces[0] == "At last"
+    retries = [line for line in log_lines if line.startswith(f"upstream_retry trace={TRACE}")]
+    assert len(retries) == 3
+
+
+@pytest.mark.parametrize("refusal", BUSY)
+async def test_when_the_retries_are_used_up_the_user_may_try_again(
+    server: FakeServer, refusal: Refusal
+) -> None:
+    failed, pieces, requests = await failure(server, Script(refusals=[refusal] * 9), max_retries=2)
+    assert isinstance(failed, UpstreamError)
+    assert failed.retryable
+    assert (pieces, requests) == ([], 3)
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 413, 422])
+async def test_a_refusal_for_good_is_not_tried_again(server: FakeServer, status: int) -> None:
+    refusal = Refusal(status, {"Location": "/elsewhere"}, "internals")
+    failed, pieces, requests = await failure(server, Script(refusals=[refusal]))
+    assert isinstance(failed, UpstreamError)
+    assert not failed.retryable
+    assert (pieces, requests) == ([], 1)
+    assert "internals" not in failed.sentence
+    assert "internals" in str(failed.__cause__)
+
+
+async def test_the_upstream_says_how_long_to_wait(server: FakeServer) -> None:
+    script = Script(answer(["x"]), refusals=[Refusal(429, {"Retry-After": "1"})])
+    began = asyncio.get_running_loop().time()
+    assert (await said(server, script))[0] == "x"
+    assert asyncio.get_running_loop().time() - began >= 1
+
+
+@pytest.mark.parametrize("value", ["Sun, 06 Nov 1994 08:49:37 GMT", "soon", "-1", "nan"])
+async def test_a_time_that_has_passed_or_means_nothing_is_not_waited_for(
+    server: FakeServer, value: str
+) -> None:
+    script = Script(answer(["x"]), refusals=[Refusal(503, {"Retry-After": value})])
+    assert (await said(server, script, first_token_timeout=10))[0] == "x"
+
+
+@pytest.mark.parametrize("value", ["31", "inf", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_an_upstream_that_asks_for_too_long_a_wait_is_reported_at_once(
+    server: FakeServer, value: str
+) -> None:
+    script = Script(refusals=[Refusal(429, {"Retry-After": value})])
+    failed, _, requests = await failure(server, script)
+    assert failed.retryable
+    assert requests == 1
+
+
+async def test_no_wait_goes_past_the_first_token_timeout(server: FakeServer) -> None:
+    script = Script(refusals=[Refusal(429, {"Retry-After": "20"})])
+    failed, _, requests = await failure(server, script, first_token_timeout=10)
+    assert isinstance(failed, UpstreamError)
+    assert requests == 1
+
+
+@pytest.mark.parametrize("ending", ["end", "cut"])
+async def test_a_stream_that_breaks_off_after_its_first_token_is_not_tried_again(
+    server: FakeServer, ending: Any
+) -> None:
+    failed, pieces, requests = await failure(server, Script(answer(["x"])[:2], ending=ending))
+    assert isinstance(failed, UpstreamError)
+    assert failed.retryable
+    assert "broke off" in failed.sentence
+    assert (pieces, requests) == (["x"], 1)
+
+
+async def test_a_stream_that_breaks_off_before_it_is_tried_again(server: FakeServer) -> None:
+    _, pieces, requests = await failure(server, Script(answer([])[:1], ending="cut"), max_retries=2)
+    assert (pieces, requests) == ([], 3)
+
+
+async def test_an_error_in_the_middle_of_the_stream_ends_it(server: FakeServer) -> None:
+    error = sse({"error": {"message": "CUDA out of memory at 0x1", "code": 500}})
+    failed, pieces, _ = await failure(server, Script([*answer(["x"])[:2], error], ending="hang"))
+    assert isinstance(failed, UpstreamError)
+    assert "CUDA" not in failed.sentence
+    assert "CUDA" in str(failed.__cause__)
+    assert pieces == ["x"]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"data: {\n\n",
+        b"data: \xff\n\n",
+        b"data: []\n\n",
+        b"data: null\n\n",
+        b'data: {"choices": 5}\n\n',
+        b'data: {"choices": [null]}\n\n',
+        sse(chunk({"content": 5})),
+        sse(chunk({"content": ["x"]})),
+        sse({**chunk({}), "usage": "many"}),
+        sse({**chunk({}), "choices": [{"finish_reason": {}}]}),
+        b"data: " + b"[" * 100_000 + b"\n\n",
+        b"data: " + b"x" * (1 << 20) + b"\n\n",
+    ],
+    ids=lambda nonsense: repr(nonsense[:60]),
+)
+async def test_what_is_no_chat_completion_ends_the_stream(
+    server: FakeServer, nonsense: bytes
+) -> None:
+    script = Script([*answer(["x"])[:2], nonsense], ending="hang")
+    failed, _, requests = await failure(server, script)
+    assert isinstance(failed, UpstreamError)
+    assert "no chat completion" in failed.sentence
+    assert requests == 1
+
+
+async def test_a_page_instead_of_a_stream_is_no_answer(server: FakeServer) -> None:
+    failed, _, requests = await failure(
+        server, Script([b"<html>"], content_type="text/html; charset=utf-8")
+    )
+    assert isinstance(failed, UpstreamError)
+    assert "text/html" in str(failed.__cause__)
+    assert requests == 1
+
+
+async def test_a_server_that_is_not_there_can_be_tried_again_later(
+    unused_tcp_port: int,
+) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    async with OpenAIAgent(base_url=url, model="m", backoff=0.001) as agent:
+        with pytest.raises(UpstreamError, match="cannot be reached") as failed:
+            await anext(agent(TURN))
+    assert failed.value.retryable
+
+
+@pytest.mark.parametrize("script", [Script(mute=True), Script(answer(["x"])[:1], ending="hang")])
+async def test_an_answer_that_does_not_begin_is_a_time_out(
+    server: FakeServer, script: Script
+) -> None:
+    async with playing(server, script, first_token_timeout=0.2) as (agent, model):
+        with pytest.raises(UpstreamTimeout, match="did not begin"):
+            await anext(agent(TURN))
+        assert (await server.seen(model, "gone")).gone
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(answer(["x"])[:2], ending="hang"),
+        Script([*answer(["x"])[:2], b": still here\n\n"], ending="flood", every=0.02),
+    ],
+)
+async def test_an_answer_that_falls_silent_is_a_time_out(
+    server: FakeServer, script: Script
+) -> None:
+    async with playing(server, script, token_timeout=0.3) as (agent, model):
+        answering = agent(TURN)
+        assert await anext(answering) == "x"
+        with pytest.raises(UpstreamTimeout, match="fell silent"):
+            await anext(answering)
+        assert (await server.seen(model, "gone")).gone
+
+
+async def test_a_slow_reader_is_no_silence_of_the_upstream(server: FakeServer) -> None:
+    script = Script(answer(["x", "y"]), every=0.05)
+    async with playing(server, script, token_timeout=0.2) as (agent, _):
+        pieces = []
+        async for piece in agent(TURN):
+            pieces.append(piece)
+            await asyncio.sleep(0.5)
+    assert pieces == ["x", "y", Done("stop", usage(3, 2))]
+
+
+async def test_the_key_stands_in_no_log_line_and_no_error(
+    server: FakeServer, log_lines: list[str]
+) -> None:
+    key = "sk-very-secret"
+    echo = f"Incorrect API key provided: {key}"
+    in_stream = [*answer(["x"])[:2], sse({"error": {"message": echo}})]
+    scripts = [
+        Script(refusals=[Refusal(401, {}, echo)]),
+        Script(refusals=[Refusal(503, {}, echo)] * 3),
+        Script(refusals=[Refusal(0)] * 3),
+        Script(in_stream),
+        Script([b"x"], content_type="text/html"),
+    ]
+    for script in scripts:
+        failed, _, _ = await failure(server, script, api_key=key)
+        assert key not in "".join(traceback.format_exception(failed))
+    assert any("upstream_retry" in line for line in log_lines)
+    assert key not in "".join(log_lines)
+
+
+# How it stops
+
+
+@pytest.fixture(params=["http", "tls"])
+def any_server(
+    request: pytest.FixtureRequest, server: FakeServer, tls_server: FakeServer
+) -> FakeServer:
+    return server if request.param == "http" else tls_server
+
+
+async def stop(answering: asyncio.Task[None]) -> None:
+    answering.cancel()
+    await asyncio.wait({answering})
+    assert answering.cancelled()
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    ("script", "heard"),
+    [
+        (Script(mute=True), 0),
+        (Script(ending="hang"), 0),
+        (Script(answer(["x", "y"])[:3], ending="hang"), 2),
+    ],
+    ids=["before the headers", "before the first token", "in the middle"],
+)
+def test_cancelling_hangs_up_at_whatever_await_it_stands(
+    any_server: FakeServer,
+    ca_file: str,
+    loop: Callable[[], asyncio.AbstractEventLoop],
+    script: Script,
+    heard: int,
+) -> None:
+    async def scenario() -> None:
+        async with playing(any_server, script, ca_file=ca_file) as (agent, model):
+            pieces: asyncio.Queue[Piece] = asyncio.Queue()
+
+            async def listen() -> None:
+                async with aclosing(agent(TURN)) as answer:  # type: ignore[type-var]
+                    async for piece in answer:
+                        pieces.put_nowait(piece)
+
+            answering = asyncio.create_task(listen())
+            await any_server.seen(model, "arrived")
+            for _ in range(heard):
+                await pieces.get()
+            await stop(answering)
+            seen = await any_server.seen(model, "gone")
+            assert seen.gone
+            assert len(seen.requests) == 1
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+
+
+@LOOPS
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+def test_an_upstream_that_only_writes_is_stopped_at_once(
+    any_server: FakeServer,
+    ca_file: str,
+    loop: Callable[[], asyncio.AbstractEventLoop],
+    how: str,
+) -> None:
+    script = Script([sse(chunk({"content": "word "}))], ending="flood", every=0.02)
+
+    async def scenario() -> None:
+        async with playing(any_server, script, ca_file=ca_file) as (agent, model):
+            enough = asyncio.Event()
+
+            async def listen() -> None:
+                async with aclosing(agent(TURN)) as answer:  # type: ignore[type-var]
+                    for _ in range(5):
+                        await anext(answer)
+                    enough.set()
+                    if how == "cancelled":
+                        async for _ in answer:
+                            pass
+
+            answering = asyncio.create_task(listen())
+            await enough.wait()
+            if how == "cancelled":
+                await stop(answering)
+            else:
+                await answering
+            sent = (await any_server.seen(model)).sent
+            seen = await any_server.seen(model, "gone")
+            assert seen.gone
+            assert seen.sent - sent < 10
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())

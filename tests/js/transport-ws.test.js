@@ -1,0 +1,198 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { WebSocketTransport } from '../../static/js/transport-ws.js'
+import { FakeStream, fakeWebSocket, settle, toLines } from './fakes.js'
+
+const A = 'aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa'
+const B = 'bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb'
+
+function setUp(options) {
+  const WebSocket = fakeWebSocket()
+  const transport = new WebSocketTransport({ base: 'http://host:1/page', WebSocket, ...options })
+  return { transport, sockets: WebSocket.sockets, WebSocket }
+}
+
+async function opened(options) {
+  const { transport, sockets } = setUp(options)
+  const connected = transport.connect()
+  sockets[0].open()
+  await connected
+  return { transport, socket: sockets[0], sockets }
+}
+
+function collect(transport, stream_id) {
+  const frames = []
+  const request = { prompt: 'hi', session_id: 's', stream_id }
+  const reading = transport.start(request, (frame) => (frames.push(frame), 'next'))
+  return { frames, ...reading }
+}
+
+test('it speaks the subprotocol, at the page’s own server', async () => {
+  const { socket } = await opened()
+  assert.equal(socket.url, 'ws://host:1/ws')
+  assert.equal(socket.protocol, 'jarvis-stream.v1')
+  const secure = setUp({ base: 'https://host/' })
+  secure.transport.connect()
+  assert.equal(secure.sockets[0].url, 'wss://host/ws')
+  secure.sockets[0].open()
+})
+
+test('an answer is read to its last frame, several lines in a message', async () => {
+  const { transport, socket } = await opened()
+  const { frames, closed, accepted } = collect(transport, A)
+  await accepted
+  assert.deepEqual(socket.sent, [{ type: 'start', prompt: 'hi', session_id: 's', stream_id: A }])
+  const answer = new FakeStream(A, 1).answer('a', 'b')
+  socket.receive(answer[0])
+  socket.receive(...answer.slice(1))
+  await closed
+  assert.deepEqual(frames, answer)
+})
+
+test('answers of several streams on one socket each find their reader', async () => {
+  const { transport, socket } = await opened()
+  const [a, b] = [collect(transport, A), collect(transport, B)]
+  const [ofA, ofB] = [new FakeStream(A, 1).answer('a'), new FakeStream(B, 2).answer('b')]
+  for (const index of [0, 1, 2]) socket.receive(ofA[index], ofB[index])
+  await Promise.all([a.closed, b.closed])
+  assert.deepEqual([a.frames, b.frames], [ofA, ofB])
+})
+
+test('starts go out in the order of the calls, once the socket is open', async () => {
+  const { transport, sockets } = setUp()
+  const [a, b] = [collect(transport, A), collect(transport, B)]
+  assert.equal(sockets.length, 1)
+  sockets[0].open()
+  await Promise.all([a.accepted, b.accepted])
+  assert.deepEqual(sockets[0].sent.map(({ stream_id }) => stream_id), [A, B])
+})
+
+test('a handshake that fails is a ConnectionLost', async () => {
+  const { transport, sockets } = setUp()
+  const { closed, accepted } = collect(transport, A)
+  sockets[0].die()
+  await assert.rejects(closed, { name: 'ConnectionLost' })
+  await accepted
+})
+
+test('a handshake that never ends is given up', async () => {
+  const { transport } = setUp({ handshakeTimeout: 1 })
+  await assert.rejects(transport.connect(), { name: 'ConnectionLost' })
+})
+
+test('where there is no WebSocket, or none is allowed, it is a ConnectionLost', async () => {
+  const missing = new WebSocketTransport({ base: 'http://host/', WebSocket: null })
+  await assert.rejects(missing.connect(), { name: 'ConnectionLost' })
+  const { transport, WebSocket } = setUp()
+  WebSocket.onCreate = () => {
+    throw new DOMException('blocked', 'SecurityError')
+  }
+  await assert.rejects(transport.connect(), { name: 'ConnectionLost' })
+})
+
+test('a socket that dies fails what was under way, says so, and the next call opens another', async () => {
+  let lost = 0
+  const { transport, socket, sockets } = await opened({ onLost: () => (lost += 1) })
+  const { closed } = collect(transport, A)
+  const stopping = transport.cancel(A)
+  await settle()
+  socket.die()
+  await assert.rejects(closed, { name: 'ConnectionLost' })
+  await assert.rejects(stopping, { name: 'ConnectionLost' })
+  assert.equal(lost, 1)
+  const next = collect(transport, B)
+  sockets[1].open()
+  await next.accepted
+})
+
+test('the late death of an old socket does not touch the new one', async () => {
+  const { transport, socket, sockets } = await opened()
+  const old = collect(transport, A)
+  await settle()
+  socket.close() // closing: not open any more, its close event still to come
+  const fresh = collect(transport, B)
+  sockets[1].open()
+  await fresh.accepted
+  socket.die()
+  await assert.rejects(old.closed, { name: 'ConnectionLost' })
+  const answer = new FakeStream(B, 1).answer('b')
+  sockets[1].receive(...answer)
+  await fresh.closed
+  assert.deepEqual(fresh.frames, answer)
+})
+
+test('a refused start is Refused, and the socket goes on', async () => {
+  const { transport, socket } = await opened()
+  const { closed } = collect(transport, A)
+  await settle()
+  socket.receive({ type: 'error', code: 'conflict', error: 'Busy.', stream_id: A })
+  await assert.rejects(closed, { name: 'Refused', code: 'conflict', message: 'Busy.' })
+  assert.equal(socket.readyState, 1)
+})
+
+test('a stop is done when the server says so', async () => {
+  const { transport, socket } = await opened()
+  const stopping = transport.cancel(A)
+  await settle()
+  assert.deepEqual(socket.sent, [{ type: 'cancel', stream_id: A }])
+  const reply = { type: 'status', status: 'cancelled', stream_id: A, cancelled: true, clean: true }
+  socket.receive(reply)
+  assert.deepEqual(await stopping, reply)
+})
+
+test('a refusal after frames have come belongs to the stop, not to the answer', async () => {
+  const { transport, socket } = await opened()
+  const { closed, frames } = collect(transport, A)
+  const stream = new FakeStream(A, 1)
+  await settle()
+  socket.receive(stream.thinking())
+  const stopping = transport.cancel(A)
+  await settle()
+  socket.receive({ type: 'error', code: 'too_many', error: 'Too many stops.', stream_id: A })
+  await assert.rejects(stopping, { name: 'Refused', code: 'too_many' })
+  socket.receive(stream.done())
+  await closed
+  assert.equal(frames.length, 2)
+})
+
+test('who leaves hears nothing more, and is not failed by the socket’s end', async () => {
+  const { transport, socket } = await opened()
+  const { frames, closed, leave } = collect(transport, A)
+  const stream = new FakeStream(A, 1)
+  await settle()
+  socket.receive(stream.thinking())
+  leave()
+  socket.receive(stream.token('a'))
+  socket.die()
+  await closed
+  assert.equal(frames.length, 1)
+})
+
+test('who leaves before the socket is open has asked for nothing', async () => {
+  const { transport, sockets } = setUp()
+  const { leave, closed } = collect(transport, A)
+  leave()
+  sockets[0].open()
+  await closed
+  await settle()
+  assert.deepEqual(sockets[0].sent, [])
+})
+
+test('nonsense from the server ends the socket, after the frames before it', async () => {
+  const { transport, socket } = await opened()
+  const { frames, closed } = collect(transport, A)
+  await settle()
+  socket.receive(toLines([new FakeStream(A, 1).thinking()]) + 'nonsense\n')
+  await assert.rejects(closed, { name: 'BadLine' })
+  assert.equal(frames.length, 1)
+  assert.equal(socket.readyState, 2)
+})
+
+test('close leaves everything', async () => {
+  const { transport, socket } = await opened()
+  const { closed } = collect(transport, A)
+  transport.close()
+  await closed
+  assert.equal(socket.readyState, 2)
+})

@@ -1,0 +1,315 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { NOWHERE, judge, viewAfter } from '../../static/js/guard.js'
+import { backoff, sleep, waitAtMost } from '../../static/js/time.js'
+import { FallbackTransport } from '../../static/js/transport.js'
+import {
+  FakeStream,
+  blockedWebSocket,
+  fakeFetch,
+  fakeWebSocket,
+  openResponse,
+  refusal,
+  settle,
+  toLines,
+} from './fakes.js'
+
+const A = 'aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa'
+const request = { prompt: 'hi', session_id: 's', stream_id: A }
+
+/** A WebSocket that always opens. */
+function workingWebSocket() {
+  const WebSocket = fakeWebSocket()
+  WebSocket.onCreate = (socket) => setImmediate(() => socket.readyState === 0 && socket.open())
+  return WebSocket
+}
+
+const unreachable = () => Promise.reject(new TypeError('fetch failed'))
+
+function setUp({ WebSocket, answer = unreachable, ...options }) {
+  const fetch = fakeFetch(answer)
+  const states = []
+  const pauses = []
+  const transport = new FallbackTransport({
+    base: 'http://host:1/',
+    WebSocket,
+    fetch,
+    pause: async (tries) => {
+      pauses.push(tries)
+      await settle()
+    },
+    ...options,
+  })
+  transport.subscribe(() => states.push(transport.state))
+  return { transport, fetch, states, pauses }
+}
+
+/** Reads as the store does: with the guard. */
+function collect(transport) {
+  const texts = []
+  let view = NOWHERE
+  const reading = transport.start(request, (frame) => {
+    const verdict = judge(view, frame)
+    if (verdict === 'next') {
+      view = viewAfter(frame)
+      if (frame.text) texts.push(frame.text)
+    }
+    return verdict
+  })
+  return { texts, ...reading }
+}
+
+test('WebSocket first', async () => {
+  const WebSocket = workingWebSocket()
+  const { transport, fetch } = setUp({ WebSocket })
+  WebSocket.onSend = (socket) => socket.receive(...new FakeStream(A, 1).answer('a', 'b'))
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a', 'b'])
+  assert.equal(transport.state, 'websocket')
+  assert.equal(fetch.calls.length, 0)
+})
+
+test('the first handshake that fails falls back to HTTP at once', async () => {
+  const WebSocket = blockedWebSocket()
+  const answer = () => new Response(toLines(new FakeStream(A, 1).answer('a')))
+  const { transport, pauses } = setUp({ WebSocket, answer })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a'])
+  assert.equal(transport.state, 'http')
+  assert.equal(WebSocket.sockets.length, 1)
+  assert.deepEqual(pauses, [])
+})
+
+test('a blocked WebSocket is remembered for a while, and then tried again', async () => {
+  const WebSocket = blockedWebSocket()
+  let now = 0
+  const answer = () => new Response(toLines(new FakeStream(A, 1).answer('a')))
+  const { transport } = setUp({ WebSocket, answer, now: () => now })
+  await collect(transport).closed
+  await collect(transport).closed
+  assert.equal(WebSocket.sockets.length, 1)
+  now += 5 * 60_000
+  await collect(transport).closed
+  assert.equal(WebSocket.sockets.length, 2)
+})
+
+test('when HTTP fails as well it was the server: the WebSocket is not remembered as blocked', async () => {
+  const WebSocket = fakeWebSocket()
+  let up = false
+  WebSocket.onCreate = (socket) => setImmediate(() => (up ? socket.open() : socket.die()))
+  WebSocket.onSend = (socket) => socket.receive(...new FakeStream(A, 1).answer('a'))
+  const { transport } = setUp({
+    WebSocket,
+    answer: () => {
+      up = true
+      return unreachable()
+    },
+  })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a'])
+  assert.equal(transport.state, 'websocket')
+})
+
+test('an answer whose socket dies in the middle is resumed there, on a new socket', async () => {
+  const WebSocket = workingWebSocket()
+  const answer = new FakeStream(A, 1).answer('a', 'b', 'c')
+  WebSocket.onSend = (socket, message) => {
+    if (message.type === 'resume') return socket.receive(...answer.slice(message.after))
+    socket.receive(...answer.slice(0, 2))
+    setImmediate(() => socket.die())
+  }
+  const { transport, states } = setUp({ WebSocket })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a', 'b', 'c'])
+  assert.deepEqual(WebSocket.sockets[1].sent, [{ type: 'resume', stream_id: A, after: 2 }])
+  assert.deepEqual(states, ['websocket', 'reconnecting', 'websocket'])
+})
+
+test('if the socket cannot be opened again, the answer is resumed over HTTP', async () => {
+  const WebSocket = fakeWebSocket()
+  const frames = new FakeStream(A, 1).answer('a', 'b', 'c')
+  WebSocket.onCreate = (socket) =>
+    setImmediate(() => (WebSocket.sockets.length === 1 ? socket.open() : socket.die()))
+  WebSocket.onSend = (socket) => {
+    socket.receive(...frames.slice(0, 3))
+    setImmediate(() => socket.die())
+  }
+  const { transport, fetch } = setUp({
+    WebSocket,
+    answer: (path) =>
+      path === '/livez' ? Response.json({}) : new Response(toLines(frames.slice(3))),
+  })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a', 'b', 'c'])
+  assert.ok(fetch.calls.some(({ path }) => path === `/api/streams/${A}?after=3`))
+  assert.equal(transport.state, 'http')
+})
+
+test('an HTTP body that breaks off in the middle is resumed from the cursor', async () => {
+  const frames = new FakeStream(A, 1).answer('a', 'b')
+  const { transport, fetch } = setUp({
+    WebSocket: blockedWebSocket(),
+    answer: (path) => new Response(toLines(path === '/api/chat' ? frames.slice(0, 2) : frames.slice(2))),
+  })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a', 'b'])
+  assert.deepEqual(fetch.calls.map(({ path }) => path), ['/api/chat', `/api/streams/${A}?after=2`])
+})
+
+test('before the server has shown that it knows the stream, the same start is sent again', async () => {
+  const WebSocket = workingWebSocket()
+  WebSocket.onSend = (socket) => setImmediate(() => socket.die())
+  const { transport, fetch } = setUp({
+    WebSocket,
+    answer: () => new Response(toLines(new FakeStream(A, 1).answer('a'))),
+  })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a'])
+  const { path, init } = fetch.calls.find(({ path }) => path !== '/livez')
+  assert.deepEqual([path, JSON.parse(init.body)], ['/api/chat', { ...request, after: 0 }])
+})
+
+test('a gap is healed by resuming over HTTP', async () => {
+  const WebSocket = workingWebSocket()
+  const frames = new FakeStream(A, 1).answer('a', 'b', 'c')
+  WebSocket.onSend = (socket) => socket.receive(frames[0], frames[1], frames[3], frames[4])
+  const { transport, fetch } = setUp({
+    WebSocket,
+    answer: () => new Response(toLines(frames.slice(2))),
+  })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a', 'b', 'c'])
+  assert.deepEqual(fetch.calls.map(({ path }) => path), [`/api/streams/${A}?after=2`])
+})
+
+test('a gap that stays is given up', async () => {
+  const frames = new FakeStream(A, 1).answer('a', 'b', 'c')
+  const { transport } = setUp({
+    WebSocket: blockedWebSocket(),
+    answer: () => new Response(toLines([frames[0], frames[3], frames[4]])),
+  })
+  await assert.rejects(collect(transport).closed, { name: 'ConnectionLost' })
+})
+
+for (const status of [404, 410]) {
+  test(`a resume that is answered ${status} is Refused, and not tried again`, async () => {
+    const frames = new FakeStream(A, 1).answer('a', 'b')
+    const { transport, fetch } = setUp({
+      WebSocket: blockedWebSocket(),
+      answer: (path) =>
+        path === '/api/chat'
+          ? new Response(toLines(frames.slice(0, 2)))
+          : refusal(status, 'gone', 'No longer here.'),
+    })
+    await assert.rejects(collect(transport).closed, { name: 'Refused', code: 'gone' })
+    assert.equal(fetch.calls.length, 2)
+  })
+}
+
+test('tries are bounded, and paused between', async () => {
+  const { transport, fetch, pauses } = setUp({ WebSocket: blockedWebSocket() })
+  await assert.rejects(collect(transport).closed, { name: 'ConnectionLost' })
+  assert.equal(fetch.calls.length, 8)
+  assert.deepEqual(pauses, [1, 2, 3, 4, 5, 6, 7])
+  assert.equal(transport.state, 'offline')
+})
+
+test('progress begins the count anew', async () => {
+  const frames = new FakeStream(A, 1).answer(...'abcdefghijklmnop')
+  let served = 0
+  const { transport } = setUp({
+    WebSocket: blockedWebSocket(),
+    answer: () => new Response(toLines([frames[served++]])),
+  })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.equal(texts.join(''), 'abcdefghijklmnop')
+})
+
+test('who leaves ends the tries', async () => {
+  const { transport, fetch } = setUp({
+    WebSocket: blockedWebSocket(),
+    pause: (_tries, signal) => sleep(60_000, signal),
+  })
+  const { closed, leave } = collect(transport)
+  while (fetch.calls.length === 0) await settle()
+  await settle()
+  leave()
+  await closed
+  assert.equal(fetch.calls.length, 1)
+})
+
+test('a stop goes over the socket, and over HTTP when there is none', async () => {
+  const WebSocket = workingWebSocket()
+  const reply = { type: 'status', status: 'cancelled', stream_id: A, cancelled: true }
+  WebSocket.onSend = (socket) => socket.receive(reply)
+  assert.deepEqual(await setUp({ WebSocket }).transport.cancel(A), reply)
+  const report = { stream_id: A, cancelled: true }
+  const overHttp = setUp({ WebSocket: blockedWebSocket(), answer: () => Response.json(report) })
+  assert.deepEqual(await overHttp.transport.cancel(A), report)
+})
+
+test('a stop whose socket dies is told over another connection', async () => {
+  const WebSocket = workingWebSocket()
+  WebSocket.onSend = (socket) => setImmediate(() => socket.die())
+  const report = { stream_id: A, cancelled: true }
+  const { transport } = setUp({ WebSocket, answer: () => Response.json(report) })
+  assert.deepEqual(await transport.cancel(A), report)
+})
+
+test('connect says how the server is reached', async () => {
+  const live = setUp({ WebSocket: workingWebSocket() })
+  await live.transport.connect()
+  assert.equal(live.transport.state, 'websocket')
+  const blocked = setUp({ WebSocket: blockedWebSocket(), answer: () => Response.json({}) })
+  await blocked.transport.connect()
+  assert.equal(blocked.transport.state, 'http')
+})
+
+test('an idle client whose server goes away is offline, and live again when it is back', async () => {
+  const WebSocket = workingWebSocket()
+  const { transport, states } = setUp({ WebSocket })
+  await transport.connect()
+  const working = WebSocket.onCreate
+  WebSocket.onCreate = (socket) => setImmediate(() => socket.die())
+  WebSocket.sockets[0].die()
+  while (transport.state !== 'offline') await settle()
+  WebSocket.onCreate = working
+  while (transport.state !== 'websocket') await settle()
+  assert.deepEqual(states, ['websocket', 'reconnecting', 'offline', 'websocket'])
+})
+
+test('close ends reading and reconnecting', async () => {
+  const { response, write } = openResponse()
+  const { transport } = setUp({ WebSocket: blockedWebSocket(), answer: () => response })
+  const { texts, closed, accepted } = collect(transport)
+  await accepted
+  const stream = new FakeStream(A, 1)
+  write(stream.thinking(), stream.token('a'))
+  while (texts.length === 0) await settle()
+  transport.close()
+  write(stream.token('b'))
+  await closed
+  assert.deepEqual(texts, ['a'])
+})
+
+test('backoff grows to its cap, with full jitter', () => {
+  const longest = [1, 2, 3, 20].map((tries) => backoff(tries, { random: () => 1 }))
+  assert.deepEqual(longest, [250, 500, 1000, 8000])
+  assert.equal(backoff(20, { random: () => 0 }), 0)
+})
+
+test('waiting at most ends with the promise, however it ends', async () => {
+  await waitAtMost(Promise.resolve(), 60_000)
+  await waitAtMost(Promise.reject(new Error('no matter')), 60_000)
+  await waitAtMost(new Promise(() => {}), 1)
+})
