@@ -116,7 +116,7 @@ class StreamRegistry:
         self._cancel_timeout = cancel_timeout
         self._max_answer_bytes = max_answer_bytes
         self._unwatched_timeout = unwatched_timeout
-        self._shelf = shelf or Shelf()
+        self._shelf = Shelf() if shelf is None else shelf  # an empty one is falsy
         self._clock = clock or _steady_clock()
         self._sessions: dict[str, _Session] = {}
         self._streams: dict[str, Stream] = {}
@@ -222,7 +222,6 @@ class StreamRegistry:
         session_id = opening.session_id or new_session_id()
         session = self._sessions.get(session_id) or _Session(last_epoch=self._epoch_floor)
         self._refuse(session_id, session, opening)
-        self._sessions[session_id] = session
         session.last_epoch = max(session.last_epoch + 1, self._clock())
         stream = Stream(
             session_id=session_id,
@@ -235,10 +234,7 @@ class StreamRegistry:
             on_end=self._keep,
         )
         self.history.begin(session_id, stream.stream_id, opening.prompt)
-        if self._is_buried(stream.stream_id):
-            stream.revoke(Done("cancelled"), "client_stop")
-            self._retire(stream)
-            return stream
+        self._sessions[session_id] = session
         previous, session.head = session.head, stream
         session.live.append(stream)
         self._streams[stream.stream_id] = stream
@@ -246,6 +242,9 @@ class StreamRegistry:
             previous.revoke(
                 Done("superseded", superseded_by=stream.stream_id), "registry_new_stream"
             )
+        if self._is_buried(stream.stream_id):
+            stream.revoke(Done("cancelled"), "client_stop")
+            self._retire(stream)
         return stream
 
     def _refuse(self, session_id: str, session: _Session, opening: Opening) -> None:

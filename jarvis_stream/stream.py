@@ -177,6 +177,7 @@ class Stream:
         """
         if self.state is not State.ACTIVE:
             raise StreamRevoked
+        self._note_turn()  # an agent that yields only empty text must not hold the loop either
         if isinstance(piece, str):
             if not piece:
                 return
@@ -187,7 +188,6 @@ class Stream:
                 self._log.add_token(piece)
             if self._followers:
                 self._fresh.append(self._encoder.token(self._log.seq, piece))
-            self._note_turn()
         elif isinstance(piece, Status):
             self._add_frame(self._encoder.status(self.seq + 1, piece))
         else:
@@ -216,9 +216,13 @@ class Stream:
         return Done()
 
     def end(self, ending: Ending) -> bool:
-        """Log the terminal frame; nothing is admitted after it. False when it had ended before."""
+        """Log the terminal frame; nothing is admitted after it. False when it had ended before.
+
+        Raises TypeError, and has not ended, when `ending` cannot be encoded.
+        """
         if self.state is State.ENDED:
             return False
+        frame = self._encoder.ending(max(self.seq, 1) + 1, ending)
         self.state = State.ENDED
         self.ending = ending
         if self._unwatched is not None:
@@ -230,7 +234,7 @@ class Stream:
                 self.logger.exception("stream_not_kept trace={}", self.trace_id)
         if not self.seq:
             self._add_frame(self._encoder.thinking(1, self.session_id), always=True)
-        self._add_frame(self._encoder.ending(self.seq + 1, ending), always=True)
+        self._add_frame(frame, always=True)
         return True
 
     def revoke(self, ending: Ending, reason: str) -> bool:
@@ -252,8 +256,11 @@ class Stream:
         return True
 
     def give_up(self) -> None:
-        """Its cleanup has outrun the bound: it is undead now, and cancelled once more."""
-        if not self.undead:
+        """Its cleanup has outrun the bound: it is undead now, and cancelled once more.
+
+        Nothing happens when its own task asks: it could not be cancelled, and would never be again.
+        """
+        if not self.undead and self._task is not asyncio.current_task():
             self.undead = True
             self._cancel_task()
 
@@ -321,33 +328,36 @@ class Stream:
         if not self._fresh:
             return
         fresh, self._fresh = self._fresh, []
-        first = self.seq - len(fresh)
+        last = self.seq
         frames = fresh[0] if len(fresh) == 1 else b"".join(fresh)
         for follower in self._followers:
-            follower.offer(first, frames)
+            follower.offer(last - len(fresh), last, frames)
 
 
 class Follower:
     """One reader's cursor into one stream's log."""
 
-    __slots__ = ("_reader", "seq", "stream")
+    __slots__ = ("_reader", "closed", "seq", "stream")
 
     def __init__(self, stream: Stream, after: int, reader: Reader) -> None:
         self.stream = stream
         self.seq = after
+        self.closed = False
         self._reader = reader
 
     @property
     def behind(self) -> bool:
-        """Whether the log holds frames that this reader has not been given."""
-        return self.seq < self.stream.seq
+        """Whether the log holds frames that this reader has not been given and still wants."""
+        return not self.closed and self.seq < self.stream.seq
 
-    def offer(self, first: int, frames: bytes) -> None:
-        """Give what was appended this turn, everything after `first`."""
+    def offer(self, first: int, last: int, frames: bytes) -> None:
+        """Give what was appended this turn: the frames after `first`, up to `last`."""
+        if self.closed:  # by another reader, in this very turn
+            return
         if self.seq != first:
             self._reader.fell_behind(self)
         elif self._reader.take(frames):
-            self.seq = self.stream.seq
+            self.seq = last
             self._look_for_end()
 
     def catch_up(self) -> bool:
@@ -361,10 +371,11 @@ class Follower:
         return True
 
     def close(self) -> None:
-        """Stop reading. Idempotent."""
+        """Stop reading: nothing more is given or told. Idempotent."""
+        self.closed = True
         self.stream.unfollow(self)
 
     def _look_for_end(self) -> None:
-        if self.stream.state is State.ENDED and not self.behind:
+        if not self.closed and self.stream.state is State.ENDED and not self.behind:
             self.close()
             self._reader.delivered(self)

@@ -21,8 +21,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 P = ParamSpec("P")
 
@@ -33,6 +34,10 @@ Pick = Callable[[int], int]
 def first(_: int) -> int:
     """As asyncio does."""
     return 0
+
+
+class Deadlock(AssertionError):
+    """Nothing is ready, no timer runs, and the main coroutine has not ended."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -57,7 +62,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """What reached the exception handler: never-retrieved exceptions, failing callbacks."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run `main`, cancel what it left behind, and close. Raises AssertionError on a complaint."""
+        """Run `main`, cancel what it left behind, and close; AssertionError on a complaint."""
         try:
             result = self.run_until_complete(main)
         finally:
@@ -77,7 +82,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._queue.append(handle)
@@ -86,8 +94,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(
         self,
         delay: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self._now + delay, callback, *args, context=context)
@@ -95,8 +103,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(when, callback, args, self, context)
@@ -139,7 +147,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while self._timers and self._timers[0][2].cancelled():
             heapq.heappop(self._timers)
         if not self._timers:
-            raise AssertionError("deadlock: nothing is ready, and nothing ever will be")
+            raise Deadlock("nothing is ready, and nothing ever will be")
         self._now = max(self._now, self._timers[0][0])
         while self._timers and self._timers[0][0] <= self._now:
             timer = heapq.heappop(self._timers)[2]
@@ -148,7 +156,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Make an async test run on a VirtualLoop, in asyncio's order: exact times, none of them waited."""
+    """Run an async test on a VirtualLoop, in asyncio's order: exact times, and nobody waits."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

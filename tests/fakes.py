@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from types import AsyncGeneratorType
 from typing import Any
 
 import orjson
 
 from jarvis_stream.agents.base import Piece, Turn
-from jarvis_stream.frames import Status
 from jarvis_stream.stream import Follower, Stream
 
 Script = Callable[[Turn], AsyncGenerator[Piece, None]]
@@ -19,7 +19,7 @@ SECRET = "sk-live-do-not-tell"
 
 
 class FakeAgents:
-    """Answers each prompt with the script of that name, and can tell whose agent is still running."""
+    """Answers each prompt with the script of that name, and can tell whose agent still runs."""
 
     def __init__(self, **scripts: Script) -> None:
         self.scripts = scripts
@@ -35,7 +35,7 @@ class FakeAgents:
     def running(self, stream_id: str) -> bool:
         """Whether that stream's agent has begun and not ended, its cleanup included."""
         generator = self._generators.get(stream_id)
-        return generator is not None and generator.ag_frame is not None
+        return isinstance(generator, AsyncGeneratorType) and generator.ag_frame is not None
 
 
 # Scripts, by what they do when they are cancelled
@@ -201,7 +201,3 @@ def read_all(stream: Stream, after: int = 0) -> bytes:
         after, frames = stream.read(after)
         parts.append(frames)
     return b"".join(parts)
-
-
-TOOL = Status("tool", name="search")
-"""A status that an agent may yield."""

@@ -146,7 +146,8 @@ def test_an_unknown_variable_is_warned_of_and_a_key_is_never_shown() -> None:
     assert any("JARVIS_PROT is no setting" in message for message in messages)
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int) -> None:
     (tmp_path / "stubborn.py").write_text(STUBBORN)
     env = {"PYTHONPATH": str(tmp_path)}
     with serving(*MODULE, "--agent", "stubborn:agent", env=env) as server:
@@ -158,8 +159,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
                 b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
             )
             assert reader.recv(1000)
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(number)
             assert server.process.stdout is not None
             assert server.process.stdout.readline() == "tidying\n"
-            code, _ = server.stop(signal.SIGTERM)
-    assert code == -signal.SIGTERM
+            code, _ = server.stop(number)
+    assert code == -number

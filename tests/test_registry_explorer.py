@@ -9,27 +9,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import pytest
-from explorer import Found, Pick, VirtualLoop, Violation, explore, replay
-from fakes import FakeAgents, FakeReader, Tidy, fails, forever, parse, read_all, says, stubborn, talks
+from explorer import Deadlock, Pick, Violation, VirtualLoop, explore, replay
+from fakes import (
+    FakeAgents,
+    FakeReader,
+    Tidy,
+    fails,
+    forever,
+    parse,
+    read_all,
+    says,
+    stubborn,
+    talks,
+)
 from loguru import logger
 
 from jarvis_stream import stream as stream_module
 from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.errors import Conflict, NotFound, Unavailable
-from jarvis_stream.frames import Done, Failed
+from jarvis_stream.frames import Done, Failed, Status
 from jarvis_stream.history.memory import MemoryHistory
 from jarvis_stream.registry import Cancellation, Opening, StreamRegistry
 from jarvis_stream.stream import State, Stream
 
 BOUND = 2.0
-LIMIT = 900
-SAMPLES = 300
+LIMIT = 2500
+SAMPLES = 1000
 SEED = 20260126
 
 
@@ -69,7 +80,9 @@ class Seen:
     def ending(self) -> str | None:
         """Its finish reason or error code."""
         ending = self.stream.ending
-        return ending.code if isinstance(ending, Failed) else ending and ending.finish_reason
+        if ending is None:
+            return None
+        return ending.code if isinstance(ending, Failed) else ending.finish_reason
 
 
 @dataclass
@@ -78,10 +91,9 @@ class World:
 
     loop: VirtualLoop
     agents: FakeAgents = field(default_factory=FakeAgents)
-    registry_class: type[StreamRegistry] = StreamRegistry
 
     def __post_init__(self) -> None:
-        self.registry = self.registry_class(
+        self.registry = StreamRegistry(
             self.agents,
             MemoryHistory(),
             cancel_timeout=BOUND,
@@ -104,9 +116,7 @@ class World:
     def open(self, name: str, prompt: str, session_id: str = "s", **fields: Any) -> Seen:
         """Open a stream and read it."""
         stream = self.registry.open(
-            Opening(
-                prompt=prompt, stream_id=name, trace_id=name, session_id=session_id, **fields
-            )
+            Opening(prompt=prompt, stream_id=name, trace_id=name, session_id=session_id, **fields)
         )
         if name in self.seen:
             if stream is not self.seen[name].stream:
@@ -155,7 +165,7 @@ class World:
         seen = self.seen[name]
         task = seen.stream._task
         assert task is not None
-        seen.killed = task.cancel() and seen.stream.state is not State.ENDED
+        seen.killed = task.cancel()
 
     async def leaves(self, name: str) -> None:
         """A reader's connection is lost."""
@@ -192,16 +202,15 @@ class World:
 
     def check_step(self) -> None:
         for seen in self.seen.values():
-            state = seen.stream.state
-            if seen.frozen_seq is not None and seen.stream.seq != seen.frozen_seq:
-                raise Violation(2, f"{seen.name} got a frame after its end or a newer claim")
-            if state is State.ACTIVE:
+            if seen.stream.state is State.ACTIVE:
                 if seen.newer is not None:
                     raise Violation(1, f"{seen.name} is active beside {seen.newer.name}")
                 if seen.activated_at is None:
                     self.check_activation(seen)
-            elif state is State.ENDED:
+            elif seen.stream.state is State.ENDED:
                 self.freeze(seen)
+            if seen.frozen_seq not in (None, seen.stream.seq):
+                raise Violation(2, f"{seen.name} got a frame after its end or a newer claim")
 
     def check_activation(self, seen: Seen) -> None:
         seen.activated_at = self.loop.time()
@@ -218,10 +227,7 @@ class World:
 
     def check_idle(self) -> None:
         for seen in self.seen.values():
-            if (
-                seen.stream.state is State.PENDING
-                and self.loop.time() - seen.claimed_at >= BOUND
-            ):
+            if seen.stream.state is State.PENDING and self.loop.time() - seen.claimed_at >= BOUND:
                 raise Violation(4, f"{seen.name} still waits")
 
     def check_end(self) -> None:
@@ -232,6 +238,8 @@ class World:
             raise Violation(5, f"{self.registry!r} is not empty")
         for seen in self.seen.values():
             self.check_ending(seen)
+        if any(seen.killed for seen in self.seen.values()):
+            return  # a second cancellation, by whoever it may be, cuts a cleanup short
         for tidy in self.tidy:
             if tidy.seconds < BOUND and tidy.complete != tidy.begun:
                 raise Violation(4, "a cleanup shorter than the bound was cut short")
@@ -290,7 +298,7 @@ async def a_chain_of_slow_cleanups(world: World) -> None:
     await world.quiet()
     world.open("B", "tidier")
     await asyncio.sleep(0.5)
-    await world.all_at_once(world.opens("C", "tidier"), world.opens("D", "hello"))
+    await world.all_at_once(world.opens("C", "hello"), world.opens("D", "hello"))
 
 
 @scenario
@@ -353,7 +361,7 @@ async def an_agent_that_supersedes_itself(world: World) -> None:
 async def an_agent_that_supersedes_itself_and_waits_for_its_heir(world: World) -> None:
     async def heir(turn: Turn) -> AsyncGenerator[Piece, None]:
         yield "a"
-        await world.open("B", "hello").stream.stopped
+        await asyncio.wait([world.open("B", "hello").stream.stopped])
 
     world.cast(heir=heir, hello=says("b"))
     world.open("A", "heir")
@@ -385,9 +393,7 @@ async def a_cleanup_that_ends_exactly_at_the_bound(world: World) -> None:
 async def a_stop_that_may_come_before_its_stream(world: World) -> None:
     world.cast(talks=talks("a"), hello=says("b"))
     world.open("A", "talks")
-    await world.all_at_once(
-        world.opens("B", "hello"), world.stops("B"), world.opens("C", "hello")
-    )
+    await world.all_at_once(world.opens("B", "hello"), world.stops("B"), world.opens("C", "hello"))
 
 
 @scenario
@@ -499,10 +505,11 @@ async def a_wait_that_loses_its_cancellation(world: World) -> None:
         return []
 
     world.registry._outlive = lossy  # type: ignore[method-assign]
-    world.cast(hello=says("a"))
-    world.open("A", "hello")
+    world.cast(tidy=Tidy(1.0, "a"), hello=says("b"))
+    world.open("A", "tidy")
     await world.quiet()
-    await world.all_at_once(world.opens("B", "hello"), world.opens("C", "hello"))
+    world.open("B", "hello")
+    await world.all_at_once(world.opens("C", "hello"), world.quiet(1.0))
 
 
 def run(name: str, pick: Pick) -> None:
@@ -515,16 +522,184 @@ def run(name: str, pick: Pick) -> None:
         await asyncio.sleep(30)
         world.check_end()
 
-    loop.run(main())
-
-
-def exploration(name: str) -> Found:
-    return explore(partial(run, name), limit=LIMIT, samples=SAMPLES, seed=SEED)
+    try:
+        loop.run(main())
+    except Deadlock as deadlock:
+        raise Violation(5, str(deadlock)) from deadlock
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_schedule_keeps_the_invariants(name: str) -> None:
-    found = exploration(name)
+    found = explore(partial(run, name), limit=LIMIT, samples=SAMPLES, seed=SEED)
     assert found.violation is None, f"{found} (seed {SEED})"
     assert found.exhausted or found.schedules == LIMIT + SAMPLES
     print(f"{name}: {found.schedules} schedules{', all there are' if found.exhausted else ''}")
+
+
+# A registry with one safeguard taken out
+
+
+class Mutants:
+    """Each takes one safeguard out."""
+
+    @staticmethod
+    def no_fence(patch: pytest.MonkeyPatch) -> None:
+        append = Stream.append
+
+        def unfenced(self: Stream, piece: str | Status) -> None:
+            state, self.state = self.state, State.ACTIVE
+            try:
+                append(self, piece)
+            finally:
+                self.state = state
+
+        patch.setattr(Stream, "append", unfenced)
+
+    @staticmethod
+    def wait_for_the_last_one_only(patch: pytest.MonkeyPatch) -> None:
+        older = StreamRegistry._older
+        patch.setattr(StreamRegistry, "_older", lambda self, stream: older(self, stream)[-1:])
+
+    @staticmethod
+    def pop_without_identity(patch: pytest.MonkeyPatch) -> None:
+        forget = StreamRegistry._forget
+
+        def careless(self: StreamRegistry, stream: Stream) -> None:
+            self._sessions[stream.session_id].head = stream
+            forget(self, stream)
+
+        patch.setattr(StreamRegistry, "_forget", careless)
+
+    @staticmethod
+    def no_check_at_activation(patch: pytest.MonkeyPatch) -> None:
+        activate = Stream.activate
+
+        def unchecked(self: Stream) -> None:
+            self.state = State.PENDING
+            activate(self)
+
+        patch.setattr(Stream, "activate", unchecked)
+
+    @staticmethod
+    def no_done_callback(patch: pytest.MonkeyPatch) -> None:
+        run, retire = StreamRegistry._run, StreamRegistry._retire
+
+        async def run_and_retire(self: StreamRegistry, stream: Stream, prompt: str) -> None:
+            try:
+                await run(self, stream, prompt)
+            finally:
+                retire(self, stream)
+
+        patch.setattr(StreamRegistry, "_run", run_and_retire)
+        patch.setattr(
+            StreamRegistry,
+            "_retire",
+            lambda self, stream, task=None: None if task else retire(self, stream),
+        )
+
+    @staticmethod
+    def no_tombstone(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(StreamRegistry, "_is_buried", lambda self, stream_id: False)
+
+    @staticmethod
+    def no_cancellation(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Stream, "_cancel_task", lambda self: None)
+
+    @staticmethod
+    def a_second_cancellation(patch: pytest.MonkeyPatch) -> None:
+        revoke = Stream.revoke
+
+        def hasty(self: Stream, ending: Done, reason: str) -> bool:
+            self._cancel_task()
+            return revoke(self, ending, reason)
+
+        patch.setattr(Stream, "revoke", hasty)
+
+    @staticmethod
+    def no_bound(patch: pytest.MonkeyPatch) -> None:
+        async def patient(self: StreamRegistry, streams: list[Stream]) -> list[Stream]:
+            for stream in streams:
+                await asyncio.shield(stream.stopped)
+            return []
+
+        patch.setattr(StreamRegistry, "_outlive", patient)
+
+
+CAUGHT_BY = {
+    Mutants.no_fence: 2,
+    Mutants.wait_for_the_last_one_only: 3,
+    Mutants.pop_without_identity: 1,
+    Mutants.no_check_at_activation: 1,
+    Mutants.no_done_callback: 5,
+    Mutants.no_tombstone: 6,
+    Mutants.no_cancellation: 5,
+    Mutants.a_second_cancellation: 4,
+    Mutants.no_bound: 4,
+}
+
+
+@pytest.mark.parametrize("mutant", CAUGHT_BY, ids=lambda mutant: mutant.__name__)
+def test_a_mutant_is_caught(
+    mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invariant = CAUGHT_BY[mutant]
+    mutant(monkeypatch)
+    for name in SCENARIOS:
+        found = explore(partial(run, name), limit=200, samples=100, seed=SEED)
+        if found.violation is not None and found.violation.invariant == invariant:
+            print(f"{name}, schedule {found.schedules}: {found.violation}")
+            with pytest.raises(Violation, match=f"invariant {invariant}"):
+                replay(partial(run, name), found.choices)
+            return
+    pytest.fail(f"no schedule of any scenario violates invariant {invariant}")
+
+
+# The explorer itself
+
+
+def test_every_order_is_run_once() -> None:
+    orders: list[str] = []
+
+    def shuffle(pick: Pick) -> None:
+        async def main() -> None:
+            order: list[str] = []
+            for letter in "ABCD":
+                asyncio.get_running_loop().call_soon(order.append, letter)
+            while len(order) < 4:
+                await asyncio.sleep(0)
+            orders.append("".join(order))
+
+        VirtualLoop(pick).run(main())
+
+    found = explore(shuffle, limit=5000)
+    assert not found.exhausted  # the waiting itself can be put between any two, without end
+    assert len(set(orders)) == 24
+    assert orders[0] == "ABCD"
+
+
+def test_an_exploration_that_can_end_does() -> None:
+    orders: list[str] = []
+
+    def race(pick: Pick) -> None:
+        async def main() -> None:
+            order: list[str] = []
+
+            async def runs(letter: str) -> None:
+                order.append(letter)
+                await asyncio.sleep(1.0)
+                order.append(letter)
+
+            await asyncio.wait([asyncio.ensure_future(runs(letter)) for letter in "AB"])
+            orders.append("".join(order))
+
+        VirtualLoop(pick).run(main())
+
+    found = explore(race, limit=1000)
+    assert found.exhausted
+    assert found.schedules == len(orders)
+    assert set(orders) == {"ABAB", "ABBA", "BAAB", "BABA"}
+
+
+def test_a_wait_without_end_is_a_deadlock() -> None:
+    with pytest.raises(Deadlock):
+        VirtualLoop().run(forever())

@@ -10,7 +10,7 @@ import asyncio
 import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -76,16 +76,20 @@ class EventReader:
         self._max_line = max_line
         self._tail = bytearray()
 
-    def feed(self, chunk: bytes) -> list[bytearray]:
-        """The payloads whose lines `chunk` completes; ValueError when a line is too long."""
+    def feed(self, chunk: bytes) -> Iterator[bytearray]:
+        """The payloads whose lines `chunk` completes; ValueError where a line is too long."""
         self._tail += chunk
-        lines: list[bytearray] = []
         if b"\n" in chunk:
             *lines, self._tail = self._tail.split(b"\n")
-        if any(len(line) > self._max_line for line in (*lines, self._tail)):
+            for line in lines:
+                self._check(line)
+                if line.startswith(b"data:") and (payload := line[5:].strip()):
+                    yield payload
+        self._check(self._tail)
+
+    def _check(self, line: bytearray) -> None:
+        if len(line) > self._max_line:
             raise ValueError(f"a line of the event stream is longer than {self._max_line} bytes")
-        payloads = (line[5:].strip() for line in lines if line.startswith(b"data:"))
-        return [payload for payload in payloads if payload]
 
 
 async def read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
@@ -341,13 +345,14 @@ class _Completion:
     __slots__ = (
         "_content",
         "_ended",
+        "_failure",
         "_finish_reason",
+        "_key",
         "_limit",
         "_loop",
         "_reader",
         "_reasoning",
         "_response",
-        "_key",
         "_timer",
         "_usage",
         "_waiting_since",
@@ -369,6 +374,7 @@ class _Completion:
         self._usage: dict[str, Any] | None = None
         self._reasoning = False
         self._ended = False
+        self._failure: UpstreamError | UpstreamTimeout | None = None
         self._loop = asyncio.get_running_loop()
         self._limit = inf
         self._waiting_since = inf
@@ -395,46 +401,51 @@ class _Completion:
         self._response.close()
 
     async def next(self) -> list[Piece]:
-        """The next pieces, at least one, a `Done` as the very last; after it an empty list."""
+        """The next pieces, at least one, a `Done` as the very last; after it an empty list.
+
+        A failure is raised when all that came before it has been returned.
+        """
+        if self._failure is not None:
+            raise self._failure
         pieces: list[Piece] = []
+        if self._ended:
+            return pieces
         self._waiting_since = self._loop.time()
-        while not pieces and not self._ended:
-            try:
-                payloads = await self._payloads()
-            except (aiohttp.ClientError, OSError, UpstreamTimeout) as error:
-                if self._finish_reason is None:
-                    if isinstance(error, UpstreamTimeout):
-                        raise
-                    raise _Transient(_BROKEN_OFF) from error
-                payloads = None  # only what follows the answer is missing
-            if payloads is None:
-                if self._finish_reason is None:
-                    raise _Transient(_BROKEN_OFF)
-                self._ended = True
-            elif payloads:
-                self._waiting_since = self._loop.time()
-                for payload in payloads:
-                    if payload == b"[DONE]":
-                        self._ended = True
-                        await self._linger()
-                        break
-                    self._take(payload, pieces)
-            if self._ended:
-                pieces.append(Done(self._finish_reason or "stop", self._usage))
+        try:
+            while not pieces and not self._ended:
+                await self._read(pieces)
+        except (UpstreamError, UpstreamTimeout) as failure:
+            if self._finish_reason is not None:
+                self._ended = True  # only what follows the answer is missing
+            elif pieces:
+                self._failure = failure
+            else:
+                raise
         self._waiting_since = inf
+        if self._ended:
+            pieces.append(Done(self._finish_reason or "stop", self._usage))
         return pieces
 
-    async def _payloads(self) -> list[bytearray] | None:
-        """The events of the next read, perhaps none; None at the end."""
-        if self._reader is None:
-            body = await read_at_most(self._content, _MAX_EVENT)
-            self._reader = EventReader(_MAX_EVENT)
-            return [bytearray(body), bytearray(b"[DONE]")]
-        chunk = await self._content.readany()
-        if not chunk:
-            return None
+    async def _read(self, pieces: list[Piece]) -> None:
+        """Append to `pieces` what the next read brings, perhaps nothing."""
         try:
-            return self._reader.feed(chunk)
+            if self._reader is None:
+                self._take(await read_at_most(self._content, _MAX_EVENT), pieces)
+                self._ended = True
+                return
+            chunk = await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Transient(_BROKEN_OFF) from error
+        if not chunk:
+            raise _Transient(_BROKEN_OFF)
+        try:
+            for payload in self._reader.feed(chunk):
+                self._waiting_since = self._loop.time()
+                if payload == b"[DONE]":
+                    self._ended = True
+                    await self._linger()
+                    return
+                self._take(payload, pieces)
         except ValueError as error:
             raise UpstreamError(_NO_ANSWER) from error
 
@@ -444,7 +455,7 @@ class _Completion:
                 while await self._content.readany():
                     pass
 
-    def _take(self, payload: bytearray, pieces: list[Piece]) -> None:
+    def _take(self, payload: bytes | bytearray, pieces: list[Piece]) -> None:
         """Append what one event says to `pieces`."""
         try:
             event = orjson.loads(payload)

@@ -38,8 +38,8 @@ class Pump:
     """Carries frames to one connection.
 
     Nothing is written before `open`. `finished` tells when and why it is over: the connection is
-    GONE, its reader took nothing for `stall_timeout` seconds (SLOW), or, when `until_idle`, its
-    last follower was given its terminal frame (DELIVERED). `close` must be awaited in the end.
+    GONE, its reader took nothing for `stall_timeout` seconds (SLOW), or, when `until_idle`, the
+    terminal frame of its last follower has left (DELIVERED). `close` must be awaited in the end.
 
     A connection that was silent for `heartbeat` seconds is sent `beat` (bytes as they go over the
     wire). Where `answered`, the peer has as long again to be `heard`; a full connection is not
@@ -54,6 +54,7 @@ class Pump:
         "_followers",
         "_full",
         "_heartbeat",
+        "_owed",
         "_stall_timeout",
         "_timer",
         "_transport",
@@ -88,6 +89,7 @@ class Pump:
         self._drainer: asyncio.Task[None] | None = None
         self._followers: dict[str, Follower] = {}
         self._full = True
+        self._owed = 0
         self._written = False
         self.finished: asyncio.Future[Parting] = asyncio.get_running_loop().create_future()
         if transport is not None:
@@ -121,12 +123,15 @@ class Pump:
         self._full = False
         self._wind()
         self._catch_up()
+        self._part_if_idle()
 
     def write(self, line: bytes) -> None:
         """Write a line that belongs to no log (a reply, a heartbeat); full or not."""
         if self._transport is None or self._transport.is_closing():
             self._finish(Parting.GONE)
             return
+        if self._full:
+            self._owed += len(line)
         self._written = True
         self._transport.write(self._wrap(line))
         if self._transport.get_write_buffer_size() > HIGH_WATER:
@@ -136,6 +141,11 @@ class Pump:
     def heard(self) -> None:
         """The peer has given a sign of life."""
         self._unanswered = False
+
+    @property
+    def owes_much(self) -> bool:
+        """Whether replies pile up because the peer asks on and reads nothing."""
+        return self._owed > HIGH_WATER
 
     async def drained(self) -> None:
         """Wait while the connection is full, or until it has finished."""
@@ -179,8 +189,7 @@ class Pump:
         stream_id = follower.stream.stream_id
         if self._followers.get(stream_id) is follower:
             del self._followers[stream_id]
-        if self._until_idle and not self._followers:
-            self._finish(Parting.DELIVERED)
+        self._part_if_idle()
 
     # When there is nothing to say
 
@@ -231,12 +240,19 @@ class Pump:
                         return
                     continue  # slow, but taking
                 self._full = False
+                self._owed = 0
                 self._catch_up()
+                self._part_if_idle()
                 await asyncio.sleep(0)  # encoding a long log leaves room for others
         except ConnectionError:
             self._finish(Parting.GONE)
         finally:
             self._drainer = None
+
+    def _part_if_idle(self) -> None:
+        # Not while it is full: the last frames are subject to the stall rule like all others.
+        if self._until_idle and not self._followers and not self._full:
+            self._finish(Parting.DELIVERED)
 
     def _finish(self, parting: Parting) -> None:
         if not self.finished.done():

@@ -114,9 +114,9 @@ class Socket:
                     await self._ws.pong(message.data)
                 elif message.type is not WSMsgType.PONG:
                     return
-                # A client that floods, or does not read its answers, waits for itself alone.
-                await asyncio.sleep(0)
-                await self._pump.drained()
+                await asyncio.sleep(0)  # a client that floods leaves room for others
+                if self._pump.owes_much:
+                    await self._pump.drained()
         finally:
             await self._leave()
 
@@ -199,7 +199,8 @@ class Socket:
                 await self._pump.drained()
         await self._pump.close()  # nothing may follow a close frame
         # RFC 6455, 5.5: a control frame's payload is 125 bytes at most, two of them the code.
-        await self._ws.close(code=code, message=why.encode()[:123])
+        # Not drained: a peer that reads nothing would hold us here for good.
+        await self._ws.close(code=code, message=why.encode()[:123], drain=False)
 
     async def _leave(self) -> None:
         await self._pump.close()
@@ -208,8 +209,9 @@ class Socket:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        if self._pump.finished.result() is Parting.SLOW:
-            self._pump.abort()
+        # Closing a transport waits for its buffer to empty, and a peer that reads nothing never
+        # lets it.
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._pump.abort)
 
 
 SOCKETS: Final = web.AppKey("sockets", set[Socket])

@@ -127,7 +127,7 @@ class MessageView {
 /** @type {Partial<Record<import('./store.js').MessageStatus, string>>} */
 const statusNotes = {
   stopped: 'Stopped',
-  replaced: 'Replaced by your next message',
+  replaced: 'Replaced by a newer message',
   interrupted: 'Interrupted: this is what had arrived',
 }
 

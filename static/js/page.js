@@ -86,11 +86,11 @@ stop.addEventListener('click', () => {
 
 async function showAgent() {
   const { agent } = await getInfo()
-  const name = agent.is_model ? agent.name : `${agent.name} agent, no language model`
-  part('agent').textContent = `Answers come from: ${name}`
+  part('agent').textContent = agent.is_model ? agent.name : `${agent.name}: no language model`
   part('why').textContent = agent.is_model
     ? ''
-    : `The ${agent.name} agent answers here. It is no language model, it plays back prepared text.`
+    : 'The demo answers here. It is no language model: it plays back prepared text. ' +
+      'Send /help to see what it can do.'
 }
 
 async function showHistory() {

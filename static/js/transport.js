@@ -18,6 +18,9 @@ import { WebSocketTransport } from './transport-ws.js'
 /** How long a WebSocket that could not be opened is not tried again, in milliseconds. */
 const AVOID_SOCKET = 5 * 60_000
 
+/** The same for one that has worked before: more likely the server was just starting again. */
+const AVOID_PROVEN_SOCKET = 5_000
+
 /** Tries in a row that bring no new frame, before an answer or a stop is given up. */
 const MAX_TRIES = 8
 
@@ -42,6 +45,7 @@ export class FallbackTransport {
   #pause
   #now
   #avoidSocketUntil = 0
+  #socketProven = false
   /** @type {Promise<void> | null} */
   #connecting = null
   #closing = new AbortController()
@@ -157,6 +161,7 @@ export class FallbackTransport {
       const listen = (frame) => {
         exists = true
         silent = false
+        if (transport === this.#socket) this.#socketProven = true
         const verdict = onFrame(frame)
         if (verdict === 'next' && frame.seq) {
           cursor = frame.seq
@@ -189,7 +194,10 @@ export class FallbackTransport {
         tries += 1
         if (silent) this.#useless(transport)
         if (!gap) this.#setState(tries > OFFLINE_AFTER ? 'offline' : 'reconnecting')
-        if (tries >= MAX_TRIES) throw error
+        if (tries >= MAX_TRIES) {
+          this.connect() // this answer is given up, the server is not
+          throw error
+        }
         return false
       } finally {
         signal.removeEventListener('abort', leave)
@@ -209,7 +217,7 @@ export class FallbackTransport {
     try {
       await this.#socket.connect()
     } catch {
-      this.#avoidSocketUntil = this.#now() + AVOID_SOCKET
+      this.#useless(this.#socket)
       return this.#http
     }
     this.#setState('websocket')
@@ -222,7 +230,8 @@ export class FallbackTransport {
    * @param {Transport} transport
    */
   #useless(transport) {
-    this.#avoidSocketUntil = transport === this.#http ? 0 : this.#now() + AVOID_SOCKET
+    const avoid = this.#socketProven ? AVOID_PROVEN_SOCKET : AVOID_SOCKET
+    this.#avoidSocketUntil = transport === this.#http ? 0 : this.#now() + avoid
   }
 
   #lostWhenIdle() {

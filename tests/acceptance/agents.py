@@ -73,10 +73,12 @@ async def scripted(turn: Turn) -> AsyncIterator[str | Status]:
 
 async def _stubborn(seconds: float) -> AsyncIterator[str]:
     end = time.monotonic() + seconds
+    obedient = True
     while time.monotonic() < end:
-        yield "still here "
+        if obedient:  # what it says later would be refused, and its generator closed
+            yield "still here "
         try:
             await asyncio.sleep(0.01)
         except asyncio.CancelledError:
-            continue
-
+            obedient = False
+    yield "I am done when I say so."

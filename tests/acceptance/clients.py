@@ -12,7 +12,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, ClientWebSocketResponse, WSMsgType
+from aiohttp import (
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ClientWebSocketResponse,
+    TCPConnector,
+    WSMsgType,
+)
 
 Frame = dict[str, Any]
 
@@ -175,8 +182,8 @@ def _ends(stream_id: str) -> Callable[[Frame], bool]:
 @asynccontextmanager
 async def talking_to(url: str) -> AsyncIterator[Api]:
     """A client with its own connections; waits for no answer longer than is patient."""
-    async with ClientSession(timeout=ClientTimeout(total=PATIENCE)) as http:
-        http.connector.__dict__["_limit"] = 0
+    timeout = ClientTimeout(total=PATIENCE)
+    async with ClientSession(connector=TCPConnector(limit=0), timeout=timeout) as http:
         yield Api(http, url)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import traceback
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from itertools import pairwise
@@ -27,6 +26,8 @@ from jarvis_stream.errors import StreamFailure, UpstreamError, UpstreamTimeout
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TURN = Turn("Hi", [{"role": "user", "content": "Hi"}], "session", "stream", TRACE)
+PATIENCE = 20.0
+"""Seconds after which something that should have ended is a failure."""
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 
 
@@ -123,7 +124,8 @@ def test_a_line_over_the_limit_is_an_error_wherever_it_is_cut(
     stream = b"data: 1\n\n" + b"x" * length + b"\n" * ended
     reader = EventReader(max_line=30)
     with pytest.raises(ValueError, match="longer than 30") if length > 30 else nullcontext():
-        deque(map(reader.feed, cut(stream, at)))
+        payloads = [payload for piece in cut(stream, at) for payload in reader.feed(piece)]
+        assert payloads == [b"1"]
 
 
 # The official client as the oracle
@@ -399,9 +401,14 @@ async def test_a_stream_that_breaks_off_before_it_is_tried_again(server: FakeSer
     assert (pieces, requests) == ([], 3)
 
 
-async def test_an_error_in_the_middle_of_the_stream_ends_it(server: FakeServer) -> None:
+@pytest.mark.parametrize("together", [False, True])
+async def test_an_error_in_the_middle_of_the_stream_ends_it_after_what_came_before(
+    server: FakeServer, together: bool
+) -> None:
     error = sse({"error": {"message": "CUDA out of memory at 0x1", "code": 500}})
-    failed, pieces, _ = await failure(server, Script([*answer(["x"])[:2], error], ending="hang"))
+    chunks = [*answer(["x"])[:2], error]
+    script = Script([b"".join(chunks)] if together else chunks, ending="hang")
+    failed, pieces, _ = await failure(server, script)
     assert isinstance(failed, UpstreamError)
     assert "CUDA" not in failed.sentence
     assert "CUDA" in str(failed.__cause__)
@@ -420,7 +427,7 @@ async def test_an_error_in_the_middle_of_the_stream_ends_it(server: FakeServer) 
         sse(chunk({"content": 5})),
         sse(chunk({"content": ["x"]})),
         sse({**chunk({}), "usage": "many"}),
-        sse({**chunk({}), "choices": [{"finish_reason": {}}]}),
+        sse({**chunk({}), "choices": [{"finish_reason": {"a": 1}}]}),
         b"data: " + b"[" * 100_000 + b"\n\n",
         b"data: " + b"x" * (1 << 20) + b"\n\n",
     ],
@@ -430,10 +437,10 @@ async def test_what_is_no_chat_completion_ends_the_stream(
     server: FakeServer, nonsense: bytes
 ) -> None:
     script = Script([*answer(["x"])[:2], nonsense], ending="hang")
-    failed, _, requests = await failure(server, script)
+    failed, pieces, requests = await failure(server, script)
     assert isinstance(failed, UpstreamError)
     assert "no chat completion" in failed.sentence
-    assert requests == 1
+    assert (pieces, requests) == (["x"], 1)
 
 
 async def test_a_page_instead_of_a_stream_is_no_answer(server: FakeServer) -> None:
@@ -479,7 +486,7 @@ async def test_an_answer_that_falls_silent_is_a_time_out(
         answering = agent(TURN)
         assert await anext(answering) == "x"
         with pytest.raises(UpstreamTimeout, match="fell silent"):
-            await anext(answering)
+            await asyncio.wait_for(anext(answering), PATIENCE)
         assert (await server.seen(model, "gone")).gone
 
 
@@ -592,7 +599,7 @@ def test_an_upstream_that_only_writes_is_stopped_at_once(
                             pass
 
             answering = asyncio.create_task(listen())
-            await enough.wait()
+            await asyncio.wait_for(enough.wait(), PATIENCE)
             if how == "cancelled":
                 await stop(answering)
             else:

