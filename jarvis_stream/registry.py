@@ -35,6 +35,7 @@ from jarvis_stream.errors import (
     AgentFailure,
     Conflict,
     CursorAhead,
+    Gone,
     NotFound,
     StreamFailure,
     Unavailable,
@@ -168,13 +169,18 @@ class StreamRegistry:
     def open(self, opening: Opening) -> Stream:
         """Start an answer, or find the one that this very request started before.
 
-        One step, no await. Raises Conflict, CursorAhead, Unavailable; then nothing has happened.
+        One step, no await. Raises Conflict, CursorAhead, Gone (answered before, and no longer
+        kept), Unavailable; then nothing has happened.
         """
         known = self.find(opening.stream_id)
         if known is not None:
             if opening.session_id not in (None, known.session_id):
                 raise Conflict(f"stream_id {opening.stream_id} belongs to another session")
             return known
+        if opening.session_id is not None and any(
+            turn.stream_id == opening.stream_id for turn in self.history.turns(opening.session_id)
+        ):
+            raise Gone(f"stream {opening.stream_id} has ended and can no longer be replayed")
         if opening.after:
             raise CursorAhead(
                 f"after={opening.after} is past the end of stream {opening.stream_id},"

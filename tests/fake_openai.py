@@ -31,6 +31,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+FLOOD = 10.0
+"""Seconds after which a flood that nobody stops dries up: a test then fails, and does not hang."""
+
 Until = Literal["now", "arrived", "gone"]
 
 
@@ -87,7 +90,7 @@ class Script:
     chunks: Sequence[bytes] = ()
     ending: Literal["end", "cut", "hang", "flood"] = "end"
     """After the chunks: end the body, hang up, wait for the client to leave, or repeat the last
-    chunk until writing fails."""
+    chunk until writing fails (for at most `FLOOD` seconds)."""
     every: float = 0.0
     """Seconds between two chunks."""
     mute: bool = False
@@ -270,7 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
             for piece in script.chunks:
                 self._write(piece, seen)
                 time.sleep(script.every)
-            while script.ending == "flood":
+            until = time.monotonic() + FLOOD
+            while script.ending == "flood" and time.monotonic() < until:
                 self._write(script.chunks[-1], seen)
                 time.sleep(script.every)
             if script.ending == "hang":

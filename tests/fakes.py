@@ -132,9 +132,9 @@ def parse(data: bytes) -> list[dict[str, Any]]:
 class FakeReader:
     """Follows one stream from `after` and keeps what it is given."""
 
-    def __init__(self, stream: Stream, after: int = 0) -> None:
+    def __init__(self, stream: Stream, after: int = 0, *, full: bool = False) -> None:
         self.writes: list[bytes] = []
-        self.full = False
+        self.full = full
         """Whether it refuses to take more."""
         self.ends = 0
         """How often it was told that the stream has ended."""

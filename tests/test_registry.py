@@ -29,6 +29,7 @@ from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.errors import (
     Conflict,
     CursorAhead,
+    Gone,
     NotFound,
     StreamFailure,
     Unavailable,
@@ -319,6 +320,34 @@ async def test_a_stream_cancelled_before_its_first_step_leaks_nothing() -> None:
     assert house.agents.turns == []
 
 
+@in_virtual_time
+async def test_an_agent_that_tidies_up_after_its_own_end_is_not_cancelled_by_a_newer_one() -> None:
+    tidied: list[float] = []
+
+    async def ends_itself(turn: Turn) -> AsyncGenerator[Piece, None]:
+        try:
+            yield Done("stop")
+        finally:
+            await asyncio.sleep(1.0)
+            tidied.append(now())
+
+    house = House(ends_itself=ends_itself, hello=says("b"))
+    house.open("A", "ends_itself")
+    await asyncio.sleep(0.5)
+    await house.read("B", "hello").sees("b")
+    assert tidied == [1.0]
+    assert now() == 1.0
+
+
+@in_virtual_time
+async def test_a_stream_is_retired_once() -> None:
+    house = House(hello=says("a"))
+    a = house.open("A", "hello")
+    await a.stopped
+    house.registry._retire(a)
+    assert house.registry.endings == {"stop": 1}
+
+
 # One session, many messages
 
 
@@ -431,6 +460,17 @@ async def test_the_same_request_again_attaches_and_starts_nothing() -> None:
 
 
 @in_virtual_time
+async def test_the_same_request_after_its_stream_was_dropped_starts_no_second_one() -> None:
+    house = House(hello=says("a"))
+    await house.open("A", "hello").stopped
+    house.registry.shelf.clear()
+    with pytest.raises(Gone):
+        house.open("A", "hello")
+    assert len(house.agents.turns) == 1
+    assert len(house.history.turns("s")) == 1
+
+
+@in_virtual_time
 async def test_a_stream_id_of_another_session_is_a_conflict() -> None:
     house = House(hello=says("a"))
     a = house.open("A", "hello", session_id="s")
@@ -487,9 +527,10 @@ async def test_a_stop_is_remembered_for_one_stream_only_and_used_up() -> None:
     house = House(hello=says("a"))
     house.stop_early("A")
     assert await house.read("B", "hello").end()
-    house.open("A", "hello")
+    house.open("A", "hello", session_id="s")
     house.registry.shelf.clear()
-    assert (await house.read("A", "hello").end())["finish_reason"] == "stop"
+    again = house.read("A", "hello", session_id="t")
+    assert (await again.end())["finish_reason"] == "stop"
 
 
 @in_virtual_time

@@ -371,11 +371,11 @@ def _help() -> str:
     for name, command in COMMANDS.items():
         value = f" [{command.value}]" if command.value else " text" if command.verbatim else ""
         lines.append(f"- `/{name}{value}` {command.meaning}")
-    lines += ["", "Options, for every command:", ""]
+    lines += ["- `/help` lists all this", "", "Options, for every command:", ""]
     for name, option in OPTIONS.items():
         usual = "" if option.default is None else f"; usually {option.default:g}"
         lines.append(f"- `{name}` {option.metadata['meaning']} ({_range(name)}{usual})")
     return "\n".join(lines)
 
 
-COMMANDS["help"] = Command(meaning="this list", text=_help(), preset={"tps": 200})
+COMMANDS["help"] = Command(meaning="lists all this", text=_help(), preset={"tps": 200})

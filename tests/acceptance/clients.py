@@ -240,6 +240,19 @@ class Wire:
                 pass
         return bytes(got)
 
+    def pause(self) -> None:
+        """Read nothing from now on, as a suspended tab does."""
+        self._transport.pause_reading()
+
+    def unpause(self) -> None:
+        """Read again."""
+        self._transport.resume_reading()
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        assert isinstance(self.writer.transport, asyncio.Transport)
+        return self.writer.transport
+
     def leave(self) -> None:
         """Close as a finished program does: FIN."""
         self.writer.close()

@@ -1,0 +1,121 @@
+"""The words on the wire, byte by byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jarvis_stream.frames import Done, Failed, FrameEncoder, Status
+
+ENCODER = FrameEncoder("0190-id", "abc", 1_800_000_000_000)
+IDS = {"stream_id": "0190-id", "trace_id": "abc", "epoch": 1_800_000_000_000}
+
+
+def decode(frame: bytes) -> dict[str, Any]:
+    """One frame: one line, one object."""
+    assert frame.endswith(b"\n")
+    assert frame.count(b"\n") == 1
+    decoded: dict[str, Any] = orjson.loads(frame)
+    return decoded
+
+
+def test_a_token_is_these_very_bytes() -> None:
+    assert ENCODER.token(3, "Hi") == (
+        b'{"type":"token","stream_id":"0190-id","trace_id":"abc","epoch":1800000000000,'
+        b'"seq":3,"text":"Hi"}\n'
+    )
+
+
+@given(st.text(min_size=1), st.integers(1, 2**32))
+def test_whatever_a_token_says_comes_back_on_one_line(text: str, seq: int) -> None:
+    frame = ENCODER.token(seq, text)
+    assert frame.count(b"\n") == 1
+    assert orjson.loads(frame) == {"type": "token", **IDS, "seq": seq, "text": text}
+
+
+def test_the_first_frame_names_session_role_and_protocol() -> None:
+    assert decode(ENCODER.thinking(1, "s")) == {
+        "type": "status",
+        **IDS,
+        "seq": 1,
+        "status": "thinking",
+        "session_id": "s",
+        "role": "assistant",
+        "protocol": 1,
+    }
+
+
+def test_a_status_carries_its_fields() -> None:
+    status = Status("tool", name="search", detail="a\nb", step=2, parts=[1, {"x": None}])
+    assert decode(ENCODER.status(5, status)) == {
+        "type": "status",
+        **IDS,
+        "seq": 5,
+        "status": "tool",
+        "name": "search",
+        "detail": "a\nb",
+        "step": 2,
+        "parts": [1, {"x": None}],
+    }
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", 2**70, {1: 2}], ids=ascii)
+def test_a_status_that_is_no_json_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError):
+        ENCODER.status(5, Status("tool", detail=value))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["type", "stream_id", "trace_id", "epoch", "seq", "status", "session_id", "role", "protocol"],
+)
+def test_a_status_cannot_take_the_protocols_names(name: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' belongs to the protocol"):
+        Status("tool", **{name: "x"})
+
+
+@pytest.mark.parametrize("name", ["", None, 7])
+def test_a_status_needs_a_name(name: Any) -> None:
+    with pytest.raises(ValueError, match="needs a name"):
+        Status(name)
+
+
+def test_statuses_compare_and_show_what_they_say() -> None:
+    status = Status("tool", name="search")
+    assert status == Status("tool", name="search")
+    assert hash(status) == hash(Status("tool", name="search"))
+    assert status != Status("tool", name="other")
+    assert status != "tool"
+    assert repr(status) == "Status('tool', name='search')"
+
+
+@pytest.mark.parametrize(
+    ("ending", "fields"),
+    [
+        (Done(), {"type": "done", "finish_reason": "stop"}),
+        (
+            Done("length", usage={"total_tokens": 3}),
+            {"type": "done", "finish_reason": "length", "usage": {"total_tokens": 3}},
+        ),
+        (
+            Done("superseded", superseded_by="B"),
+            {"type": "done", "finish_reason": "superseded", "superseded_by": "B"},
+        ),
+        (
+            Failed("too_long", "It grew too long.", False),
+            {"type": "error", "code": "too_long", "error": "It grew too long.", "retryable": False},
+        ),
+    ],
+    ids=["stop", "length", "superseded", "error"],
+)
+def test_an_ending_says_why(ending: Done | Failed, fields: dict[str, Any]) -> None:
+    assert decode(ENCODER.ending(9, ending)) == {**fields, **IDS, "seq": 9}
+
+
+def test_the_sequence_number_stands_before_whatever_an_agent_says() -> None:
+    frame = ENCODER.status(5, Status("tool", detail='","seq":99,"x":"'))
+    assert decode(frame)["seq"] == 5
