@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from jarvis_stream import logs
-from jarvis_stream.errors import JarvisError
-from jarvis_stream.settings import BadSettings, Settings, from_command_line, unknown_variables
+from jarvis_stream.errors import BadSettings, JarvisError
+from jarvis_stream.settings import Settings, from_command_line, unknown_variables
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -1,6 +1,8 @@
 """The ways it goes wrong.
 
     JarvisError
+    ├── BadSettings            flags or variables that cannot be used: no start
+    ├── AgentNotFound          the agent they ask for cannot be had: no start
     ├── Refused                a request refused before a stream exists: status, code, sentence
     │   ├── Malformed          400 malformed
     │   ├── ForeignOrigin      403 forbidden_origin
@@ -27,11 +29,24 @@ What a client may read stands in `sentence`. What only the log may see is the ex
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import ClassVar
 
 
 class JarvisError(Exception):
     """The root of every error of this package that is no cancellation."""
+
+
+class BadSettings(JarvisError):
+    """Flags or variables that cannot be used; `problems` holds one sentence for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class AgentNotFound(JarvisError):
+    """The agent that the settings ask for cannot be had; the text names it, and what is wrong."""
 
 
 class Refused(JarvisError):

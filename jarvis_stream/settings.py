@@ -38,16 +38,9 @@ from pydantic_settings import (
 )
 
 from jarvis_stream import __version__
+from jarvis_stream.errors import BadSettings
 
 PREFIX: Final = "JARVIS_"
-
-
-class BadSettings(Exception):
-    """Flags or variables that cannot be used; `problems` holds one sentence for each."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
 
 
 def _upper(value: object) -> object:

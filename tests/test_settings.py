@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from jarvis_stream.errors import BadSettings
 from jarvis_stream.settings import (
-    BadSettings,
     Settings,
     from_command_line,
     options,

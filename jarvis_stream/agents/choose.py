@@ -16,7 +16,7 @@ import aiohttp
 from jarvis_stream.agents.base import Agent
 from jarvis_stream.agents.demo import DemoAgent
 from jarvis_stream.agents.openai import OPENAI, OpenAIAgent, first_chat_model, read_at_most
-from jarvis_stream.errors import JarvisError
+from jarvis_stream.errors import AgentNotFound
 
 _MAX_LISTING: Final = 1 << 18  # bytes of a model list that are read from a stranger
 _MODEL: Final = (
@@ -24,10 +24,6 @@ _MODEL: Final = (
     "OPENAI_API_KEY; your own agent is --agent module:callable."
 )
 _OTHER: Final = "Another agent: --agent demo, or --agent module:callable for your own."
-
-
-class AgentNotFound(JarvisError):
-    """The agent that the settings ask for cannot be had; the text names it, and what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ from aiohttp.test_utils import TestServer
 from fake_openai import FakeServer
 
 from jarvis_stream import Turn
-from jarvis_stream.agents.choose import DEFAULT_PROBES, AgentNotFound, Choice, Probe, choose_agent
+from jarvis_stream.agents.choose import DEFAULT_PROBES, Choice, Probe, choose_agent
 from jarvis_stream.agents.demo import DemoAgent
 from jarvis_stream.agents.openai import OpenAIAgent
+from jarvis_stream.errors import AgentNotFound
 
 TURN = Turn("Hi", [{"role": "user", "content": "Hi"}], "session", "stream", "1" * 32)
 
