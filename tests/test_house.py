@@ -40,7 +40,7 @@ ARROWS = {
     "transports": {*WORDS, *PORTS, "stream", "registry"},
     "metrics": {"registry"},
     "logs": set[str](),
-    "settings": {""},
+    "settings": {"errors", ""},
     "app": {*CORE, *ROOMS, "metrics", "settings", ""},
     "cli": {"app", "errors", "logs", "settings", ""},
     "__main__": {"cli", ""},

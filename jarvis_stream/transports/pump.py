@@ -223,22 +223,14 @@ class Pump:
             self._drainer = asyncio.create_task(self._make_room(self._drain))
 
     async def _make_room(self, drain: Callable[[], Awaitable[None]]) -> None:
-        assert self._transport is not None
         try:
             while self._full or any(follower.behind for follower in self._followers.values()):
-                before = self._transport.get_write_buffer_size()
-                try:
-                    async with asyncio.timeout(self._stall_timeout):
-                        await drain()
-                except TimeoutError:
-                    if self._transport.get_write_buffer_size() >= before:
-                        logger.info(
-                            "reader_let_go reason=slow streams={}",
-                            ",".join(self._followers) or "none",
-                        )
-                        self._finish(Parting.SLOW)
-                        return
-                    continue  # slow, but taking
+                if not await self._flows(drain):
+                    logger.info(
+                        "reader_let_go reason=slow streams={}", ",".join(self._followers) or "none"
+                    )
+                    self._finish(Parting.SLOW)
+                    return
                 self._full = False
                 self._owed = 0
                 self._catch_up()
@@ -248,6 +240,24 @@ class Pump:
             self._finish(Parting.GONE)
         finally:
             self._drainer = None
+
+    async def _flows(self, drain: Callable[[], Awaitable[None]]) -> bool:
+        """Wait until the buffer is low; False when its reader takes nothing for too long."""
+        assert self._transport is not None
+        # One drain, however long a slow reader takes: aiohttp keeps the future of a cancelled one
+        # and has the next drain await it.
+        draining = asyncio.ensure_future(drain())
+        try:
+            while True:
+                before = self._transport.get_write_buffer_size()
+                if (await asyncio.wait([draining], timeout=self._stall_timeout))[0]:
+                    draining.result()
+                    return True
+                if self._transport.get_write_buffer_size() >= before:
+                    return False
+        finally:
+            if draining.cancel():
+                await asyncio.wait([draining])
 
     def _part_if_idle(self) -> None:
         # Not while it is full: the last frames are subject to the stall rule like all others.
