@@ -1,6 +1,6 @@
 """The agent of the acceptance tests: what it does stands in its prompt.
 
-    python run.py --agent tests.acceptance.agents:scripted
+python run.py --agent tests.acceptance.agents:scripted
 """
 
 from __future__ import annotations

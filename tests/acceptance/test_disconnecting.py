@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import orjson
 import pytest
+from processes import Server
 
-from .clients import Api, Wire, check_stream, lines, new_id, outcome, text_of, wire
-from .conftest import Server
+from .clients import Api, Wire, check_stream, lines, masked, new_id, outcome, text_of, wire
+
 from .test_one_stream_per_session import is_idle
 
 TRIES = 5
@@ -20,7 +22,7 @@ leavings = pytest.mark.parametrize("leave", [Wire.leave, Wire.reset], ids=["fin"
 transports = pytest.mark.parametrize("transport", ["http", "websocket"])
 
 
-async def begin(connection: Wire, transport: str, prompt: str, **fields: object) -> None:
+async def begin(connection: Wire, transport: str, prompt: str, **fields: Any) -> None:
     """Ask, and read the first frame."""
     if transport == "websocket":
         await connection.upgrade()
@@ -30,7 +32,9 @@ async def begin(connection: Wire, transport: str, prompt: str, **fields: object)
     await connection.until(b'"thinking"')
 
 
-async def lag(api: Api, url: str, leave: Leaving, begin: Callable[[Wire, str], Awaitable[None]]) -> float:
+async def lag(
+    api: Api, url: str, leave: Leaving, begin: Callable[[Wire, str], Awaitable[None]]
+) -> float:
     """Seconds from a reader's leaving to its agent's cleanup."""
     stream_id = new_id()
     async with wire(url) as connection:
@@ -74,7 +78,7 @@ async def test_a_websocket_that_says_goodbye_is_a_reader_that_left(
         await ws.ws.close()
         assert await api.cleanup(stream_id) - left_at < 5
     assert outcome(lines(await api.replay(stream_id))) == "cancelled"
-    assert f"reason=client_disconnected" in server.log
+    assert "reason=client_disconnected" in server.log
 
 
 @leavings
@@ -176,8 +180,6 @@ async def test_a_request_whose_client_is_gone_at_once_leaves_nothing_behind(
 async def test_a_socket_that_stops_and_leaves_in_one_breath_is_no_trouble(
     server: Server, api: Api
 ) -> None:
-    from .clients import masked
-
     for _ in range(20):
         stream_id = new_id()
         async with wire(server.url) as connection:

@@ -111,9 +111,7 @@ async def test_stopping_a_superseded_stream_leaves_its_successor_alone(api: Api)
     async with api.socket() as ws:
         await ws.send(type="start", prompt="tidy 0.3", session_id=session, stream_id=old_id)
         await ws.spoke(old_id)
-        await ws.send(
-            type="start", prompt="tick 5 0.01", session_id=session, stream_id=new_id_
-        )
+        await ws.send(type="start", prompt="tick 5 0.01", session_id=session, stream_id=new_id_)
         await ws.send(type="cancel", stream_id=old_id)
         old, new = await ws.ended(old_id), await ws.ended(new_id_)
     assert (outcome(old), outcome(new)) == ("superseded", "stop")
