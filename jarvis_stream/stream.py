@@ -22,8 +22,8 @@ from loguru import logger
 
 from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import CursorAhead, StreamRevoked
+from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import AGENT_REASONS, Done, Ending, FrameEncoder, Status
-from jarvis_stream.log import FrameLog
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -199,21 +199,32 @@ class Stream:
         The agent's iterator is closed and awaited in every case. On cancellation its cleanup runs
         to its end before CancelledError goes on.
         """
+        done = Done()
         try:
             async for piece in pieces:
                 if isinstance(piece, Done):
                     if piece.finish_reason not in AGENT_REASONS:
                         raise ValueError(f"no agent ends with {piece.finish_reason!r}")
-                    return piece
+                    done = piece
+                    break
                 self.append(piece)
                 if self._turn_noted and time.monotonic() - self._since > TURN_BUDGET:
                     await asyncio.sleep(0)
-        finally:
-            self._closing = True
-            aclose = getattr(pieces, "aclose", None)
-            if aclose is not None:
-                await aclose()
-        return Done()
+        except BaseException:
+            try:
+                await self._close(pieces)
+            except Exception:
+                # It does not hide what it was closed for.
+                self.logger.exception("stream_cleanup_failed trace={}", self.trace_id)
+            raise
+        await self._close(pieces)
+        return done
+
+    async def _close(self, pieces: AsyncIterator[Piece]) -> None:
+        self._closing = True
+        aclose = getattr(pieces, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
     def end(self, ending: Ending) -> bool:
         """Log the terminal frame; nothing is admitted after it. False when it had ended before.

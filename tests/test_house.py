@@ -21,7 +21,7 @@ ROOMS = {"agents", "history", "cluster", "transports"}
 
 WORDS = {"errors", "frames", "ids"}
 PORTS = {"agents.base", "history.base", "cluster.base"}
-CORE = {*WORDS, *PORTS, "log", "stream", "shelf", "registry"}
+CORE = {*WORDS, *PORTS, "framelog", "stream", "shelf", "registry"}
 
 # Who may import whom. A room's own modules may import each other; its base.py is a port, which
 # others may know too. The package itself is "".
@@ -30,8 +30,8 @@ ARROWS = {
     "ids": set[str](),
     "frames": {"errors"},
     **{port: {"errors", "frames"} for port in PORTS},
-    "log": {"errors", "frames"},
-    "stream": {*WORDS, *PORTS, "log"},
+    "framelog": {"errors", "frames"},
+    "stream": {*WORDS, *PORTS, "framelog"},
     "shelf": {*WORDS, "stream"},
     "registry": {*WORDS, *PORTS, "shelf", "stream"},
     "agents": {*WORDS, "agents.base"},

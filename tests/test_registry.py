@@ -759,6 +759,20 @@ async def test_an_answer_that_grows_too_long_ends_as_that() -> None:
     assert a.text == "x" * 600
 
 
+@in_virtual_time
+async def test_a_cleanup_that_fails_does_not_hide_why_the_answer_ended() -> None:
+    async def long(turn: Turn) -> AsyncGenerator[Piece, None]:
+        try:
+            yield "x" * 2000
+        finally:
+            raise OSError("the cleanup failed too")
+
+    house = House(long=long)
+    house.registry._max_answer_bytes = 1000
+    last = await house.read("A", "long").end()
+    assert (last["code"], last["retryable"]) == ("too_long", False)
+
+
 # Streams that do not stop
 
 

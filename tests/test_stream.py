@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import AnswerTooLong, CursorAhead, StreamRevoked
+from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import Done, Failed, Status
-from jarvis_stream.log import FrameLog
 from jarvis_stream.stream import Follower, State, Stream
 
 

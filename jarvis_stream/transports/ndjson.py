@@ -32,7 +32,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     return await _send(request, request.app[REGISTRY].open(opening), opening.after)
 
 
-@routes.get("/api/streams/{stream_id}")
+@routes.get("/api/streams/{stream_id}", allow_head=False)
 async def resume(request: web.Request) -> web.StreamResponse:
     """Go on reading a stream after a position."""
     stream_id, after = parse_position(
@@ -66,7 +66,11 @@ async def _send(request: web.Request, stream: Stream, after: int) -> web.StreamR
             "X-Accel-Buffering": "no",
         }
     )
-    wrap = _chunk if request.version >= HttpVersion11 else _plain
+    if request.version >= HttpVersion11:
+        wrap = _chunk
+    else:
+        wrap = _plain
+        response.force_close()  # nothing else tells where the answer ends
     pump = Pump(
         request.transport,
         wrap,

@@ -7,6 +7,9 @@ from typing import Final
 
 from aiohttp import web
 
+from jarvis_stream.errors import NotFound
+from jarvis_stream.transports.requests import shorten
+
 CONTENT_SECURITY_POLICY: Final = "; ".join(
     (
         "default-src 'none'",
@@ -35,13 +38,23 @@ def static_dir() -> Path:
 
 def setup(app: web.Application) -> None:
     """Serve `/` and `/static/`."""
-    folder = static_dir()
+    folder = static_dir().resolve()
 
     async def page(request: web.Request) -> web.FileResponse:
         return web.FileResponse(folder / "index.html")
 
+    async def file(request: web.Request) -> web.FileResponse:
+        path = request.match_info["path"]
+        try:
+            found = (folder / path).resolve(strict=True)
+        except (OSError, ValueError):  # not there, too long, with a NUL
+            found = folder
+        if not (found.is_file() and found.is_relative_to(folder)):
+            raise NotFound(f"no file {shorten(path)} is here")
+        return web.FileResponse(found)
+
     app.router.add_get("/", page)
-    app.router.add_static("/static/", folder)
+    app.router.add_get("/static/{path:.+}", file)
     app.on_response_prepare.append(_add_headers)
 
 

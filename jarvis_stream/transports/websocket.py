@@ -46,7 +46,11 @@ async def connect(request: web.Request) -> web.StreamResponse:
         timeout=CLOSE_TIMEOUT,
         decode_text=False,
     )
-    if not ws.can_prepare(request):
+    try:
+        is_handshake = bool(ws.can_prepare(request))
+    except ValueError:  # a key beyond ASCII
+        is_handshake = False
+    if not is_handshake:
         raise Malformed("a WebSocket handshake is needed here")
     writer = await ws.prepare(request)
     pump = Pump(

@@ -12,7 +12,6 @@ import pytest
 from processes import Server
 
 from .clients import Api, Wire, check_stream, lines, masked, new_id, outcome, text_of, wire
-
 from .test_one_stream_per_session import is_idle
 
 TRIES = 5

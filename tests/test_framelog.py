@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jarvis_stream.errors import AnswerTooLong
+from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import FrameEncoder, Status
-from jarvis_stream.log import FrameLog
 
 ENCODER = FrameEncoder("A", "t", 7)
 
