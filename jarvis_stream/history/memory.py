@@ -78,8 +78,9 @@ class MemoryHistory:
     def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
         """See History.begin."""
         turns = self._sessions.get(turn.session_id, [])
+        earlier = [other for other in turns if other.start.epoch < turn.epoch]
         messages = messages_of(
-            [other.record for other in turns if other.start.epoch < turn.epoch],
+            [other.record for other in earlier[-self._max_messages :]],
             turn.prompt,
             max_messages=self._max_messages,
             max_chars=self._max_chars,

@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from loguru import logger
@@ -210,9 +211,9 @@ class HistoryWriter:
     def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
         """See History.begin."""
         if turn.stream_id in self._turns:
-            return resolved(Begun(False, self._messages(turn, []), taken=True))
+            return resolved(Begun(False, self._messages(turn), taken=True))
         if self._closing.is_set():
-            return resolved(Begun(False, self._messages(turn, [])))
+            return resolved(Begun(False, self._messages(turn)))
         mine = _Turn(turn, answer, _Promise())
         self._turns[turn.stream_id] = mine
         self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
@@ -277,7 +278,7 @@ class HistoryWriter:
     async def _tell_unsaved(self, turn: _Turn) -> None:
         # What cannot be written can perhaps still be read: on a full disk, in a read-only file.
         stored: Sequence[TurnRecord] = ()
-        unsaved = self._unsaved(turn.start.session_id)
+        unsaved = self._unsaved_before(turn.start)
         if self._readable:
             try:
                 async with asyncio.timeout(self._limits.begin_timeout / 2):
@@ -330,7 +331,7 @@ class HistoryWriter:
         if not siblings:
             del self._sessions[start.session_id]
         if not turn.begun.future.done():
-            turn.begun.resolve(Begun(False, self._messages(start, [])))
+            turn.begun.resolve(Begun(False, self._messages(start)))
         if turn.finished is not None:
             turn.finished.resolve(saved)
 
@@ -545,9 +546,7 @@ class HistoryWriter:
     ) -> list[TurnRecord]:
         """See History.turns."""
         # First: what is saved while the database is being read is not missed then.
-        unsaved = [
-            turn for turn in self._unsaved(session_id) if before is None or turn.epoch < before
-        ]
+        unsaved = self._unsaved(session_id, before=before, limit=limit)
         stored = await self._read(self._store.turns(session_id, limit=limit, before=before))
         turns = merged(filter(self._visible, stored), unsaved)
         return turns if limit is None else turns[-limit:]
@@ -570,8 +569,13 @@ class HistoryWriter:
             logger.error("history_read_failed error={}", self._store.describe(error))
             raise Unavailable("the history cannot be read now", retry_after=1) from error
 
-    def _unsaved(self, session_id: str) -> list[TurnRecord]:
-        return [turn.record for turn in self._sessions.get(session_id, {}).values()]
+    def _unsaved(
+        self, session_id: str, *, before: int | None = None, limit: int | None = None
+    ) -> list[TurnRecord]:
+        """The newest `limit` of the turns that are not saved yet, with an epoch under `before`."""
+        newest_first = reversed(self._sessions.get(session_id, {}).values())
+        turns = (turn for turn in newest_first if before is None or turn.start.epoch < before)
+        return [turn.record for turn in islice(turns, limit)]
 
     def _visible(self, turn: TurnRecord) -> bool:
         return not any(
@@ -579,17 +583,23 @@ class HistoryWriter:
             for removal in self._removals
         )
 
+    def _unsaved_before(self, turn: TurnStart) -> list[TurnRecord]:
+        """What an agent may have to be told of that is not in the database."""
+        limit = self._limits.max_messages
+        return self._unsaved(turn.session_id, before=turn.epoch, limit=limit)
+
     def _messages(
         self,
         turn: TurnStart,
-        stored: Sequence[TurnRecord],
+        stored: Sequence[TurnRecord] = (),
         unsaved: Sequence[TurnRecord] | None = None,
     ) -> list[Message]:
+        """What an agent is told; `unsaved` is given when it was looked up before `stored` was."""
         if unsaved is None:
-            unsaved = self._unsaved(turn.session_id)
-        turns = merged(filter(self._visible, stored), unsaved)
+            unsaved = self._unsaved_before(turn)
+        earlier = (other for other in stored if other.epoch < turn.epoch and self._visible(other))
         return messages_of(
-            [other for other in turns if other.epoch < turn.epoch],
+            merged(earlier, unsaved),
             turn.prompt,
             max_messages=self._limits.max_messages,
             max_chars=self._limits.max_chars,
