@@ -248,6 +248,9 @@ class SqlStore:
         """See Store.write."""
         written = Written()
         async with self._writing() as connection:
+            if batch.interrupts:
+                these = _INTERRUPT.where(turns.c.stream_id.in_(batch.interrupts))
+                await self._interrupt(connection, these, self._me)
             if batch.deletes:
                 written.deleted = await self._delete(connection, batch.deletes)
             if batch.discards:
@@ -256,9 +259,6 @@ class SqlStore:
                 written.begun = await self._begin(connection, batch.begins)
             if batch.ends:
                 written.ended = await self._end(connection, batch.ends)
-            if batch.interrupts:
-                these = _INTERRUPT.where(turns.c.stream_id.in_(batch.interrupts))
-                await self._interrupt(connection, these, self._me)
             if batch.pieces:
                 await connection.execute(
                     self._append_piece,

@@ -22,6 +22,8 @@ class Piece:
 class Batch:
     """Changes for one transaction, made in the order of the fields."""
 
+    interrupts: list[str] = field(default_factory=list)
+    """This process's turns to end as interrupted, with the text of their pieces."""
     deletes: list[str] = field(default_factory=list)
     """Sessions to remove."""
     discards: list[str] = field(default_factory=list)
@@ -30,8 +32,6 @@ class Batch:
     """Turns to insert; one that is there already and this process's own is overwritten."""
     ends: list[TurnRecord] = field(default_factory=list)
     """This process's turns to end."""
-    interrupts: list[str] = field(default_factory=list)
-    """This process's turns to end as interrupted, with the text of their pieces."""
     pieces: list[Piece] = field(default_factory=list)
     """Text of this process's streaming turns; for a turn that is none it is left out."""
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 import pytest
@@ -59,7 +59,7 @@ class PostgresServer:
         """The URL of one of its databases."""
         return f"postgresql://jarvis@/{name}?host={self.directory}"
 
-    def execute(self, statement: LiteralString) -> list[tuple[Any, ...]]:
+    def execute(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement on its first database; the rows, if it gives any."""
         dsn = f"host={self.directory} user=jarvis dbname=postgres"
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -69,7 +69,7 @@ class PostgresServer:
     def new_database(self) -> str:
         """The URL of an empty database."""
         name = next(self._names)
-        self.execute(cast(LiteralString, f"CREATE DATABASE {name}"))
+        self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
     def _run(self, program: str, *arguments: str, until_it_works: bool = False) -> None:
