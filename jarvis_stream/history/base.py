@@ -1,44 +1,211 @@
-"""The port of what is kept: a session's turns, each a question and its answer."""
+"""The port of what is kept: sessions, each a row of turns, each a question and its answer.
+
+Writing never waits and never raises: `begin`, `finish` and `discard` are called from the middle of
+a stream's life, hand back a future, and the stream decides how much of it it waits for. Reading
+is async and raises Unavailable while the database cannot be read.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
+from jarvis_stream.errors import JarvisError
 from jarvis_stream.frames import Message
 
+EndStatus = Literal["complete", "cancelled", "superseded", "error", "interrupted"]
+Status = Literal["streaming", EndStatus]
 
-@dataclass(slots=True)
-class TurnRecord:
-    """One question and its answer.
 
-    `status` is `streaming`, `complete`, `cancelled`, `superseded`, `error` or `interrupted`; the
-    text of an answer that did not complete is kept as far as it came.
-    """
+class HistoryUnusable(JarvisError):
+    """A history cannot be opened; the message says why and what to do, and holds no password."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds a history; times in seconds."""
+
+    max_messages: int = 100
+    """How many messages an agent gets, the new question included."""
+    max_chars: int = 200_000
+    """How many characters they may have together."""
+    begin_timeout: float = 1.0
+    """How long `begin` waits for the database; reading in its stead may take half of it more."""
+    save_timeout: float = 2.0
+    """How long `finish`, `discard` and `delete` wait for it."""
+    read_timeout: float = 5.0
+    checkpoint_every: float = 0.5
+    lease: float = 15.0
+    """How long a process that gives no sign of life is thought to live."""
+    max_backlog_bytes: int = 64 * 1024 * 1024
+
+
+class Answer(Protocol):
+    """The growing text of one answer: read by the history, so that a token costs it nothing."""
+
+    @property
+    def text_size(self) -> int:
+        """How many bytes (UTF-8) there are so far."""
+        ...
+
+    def text_from(self, start: int, /) -> str:
+        """The text after byte `start`, where `start` is something `text_size` once was."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnStart:
+    """A question that was accepted. `created_at` is in seconds since the epoch."""
+
+    session_id: str
     stream_id: str
+    epoch: int
     prompt: str
     created_at: float
-    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnd:
+    """How its answer ended; `usage` must be JSON-serialisable."""
+
+    status: EndStatus
+    finish_reason: str | None = None
+    error_code: str | None = None
+    usage: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What an agent may know before it speaks."""
+
+    saved: bool
+    """Whether the question is durable."""
+    messages: list[Message]
+    """The session so far, oldest first, the new question last: whole turns within the bounds.
+
+    An answer that did not complete is there as far as it came, an empty one is left out.
+    """
+    taken: bool = False
+    """Whether the stream_id is already that of another turn; this one is then not kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """One question and its answer, as far as it came."""
+
+    session_id: str
+    stream_id: str
+    epoch: int
+    prompt: str
+    created_at: float
     text: str = ""
-    status: str = "streaming"
+    status: Status = "streaming"
+    finish_reason: str | None = None
+    error_code: str | None = None
+    usage: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """One line of the list of sessions."""
+
+    session_id: str
+    title: str
+    """The first question, on one line and shortened."""
+    created_at: float
+    updated_at: float
+    """When its newest turn began, in seconds since the epoch."""
+    message_count: int
+    """Questions and answers, unfinished and empty ones too."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Some sessions, newest first, and where the next page begins (None: nowhere)."""
+
+    sessions: list[SessionRecord]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How the writing goes; the counts are since the history was opened."""
+
+    writable: bool = True
+    """Whether the last attempt to write succeeded."""
+    saved: int = 0
+    """Questions and ended answers that became durable."""
+    failures: int = 0
+    """Transactions that failed."""
+    dropped: int = 0
+    """Turns given up: over the backlog's bound, or refused by the database."""
+    backlog: int = 0
+    """Turns that hold something not yet durable; a live answer's newest text is not counted."""
+    backlog_bytes: int = 0
+    last_error: str | None = None
+    """The class of the last error."""
 
 
 class History(Protocol):
-    """Keeps turns. Calls are made from the event loop and do not block it."""
+    """Keeps turns.
 
-    def begin(self, session_id: str, stream_id: str, prompt: str) -> None:
-        """A question was accepted."""
+    The three writing calls are made on the event loop, take effect in the order of the calls, and
+    neither block nor raise; their futures do not raise either, and may be cancelled, which changes
+    nothing about the writing.
+    """
+
+    @property
+    def health(self) -> Health:
+        """How the writing goes, now."""
         ...
 
-    def finish(self, session_id: str, stream_id: str, text: str, status: str) -> None:
-        """Its answer has ended; called before the terminal frame is logged."""
+    def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
+        """Keep a question; its answer is read from `answer` while it grows, until `finish`.
+
+        Resolves when the question is durable, or after a bound with `saved` False: it stays queued
+        then, and is saved when that becomes possible. A `finish` of the same session that was
+        called earlier shows in `messages`.
+        """
         ...
 
-    def turns(self, session_id: str) -> list[TurnRecord]:
-        """The session's turns, oldest first; empty for an unknown session."""
+    def finish(self, stream_id: str, end: TurnEnd) -> asyncio.Future[bool]:
+        """Take the answer's final text, now, and keep it with its ending.
+
+        True once it is durable: every later read returns it. False when that did not happen within
+        a bound (it stays queued), or the turn is unknown here or has been removed.
+        """
         ...
 
-    def messages(self, session_id: str) -> list[Message]:
-        """What the agent gets: the newest messages within the bounds, oldest first."""
+    def discard(self, stream_id: str) -> asyncio.Future[bool]:
+        """Remove a turn, question and answer, of whatever process. True once it is gone."""
+        ...
+
+    async def turn(self, stream_id: str) -> TurnRecord | None:
+        """One turn, wherever it was begun."""
+        ...
+
+    async def turns(
+        self, session_id: str, *, limit: int | None = None, before: int | None = None
+    ) -> list[TurnRecord]:
+        """The session's turns, oldest first: the newest `limit` with an epoch under `before`."""
+        ...
+
+    async def sessions(self, *, limit: int = 50, before: str | None = None) -> SessionPage:
+        """The sessions, newest first, after the `next` of the page before.
+
+        Raises Invalid for a cursor that is none.
+        """
+        ...
+
+    async def delete(self, session_id: str) -> bool:
+        """Remove a session and all its turns; whether there was anything.
+
+        Raises Unavailable when that did not become durable in time; it stays queued.
+        """
+        ...
+
+    async def last_epoch(self) -> int:
+        """The highest epoch ever kept, removed turns included; 0 for none."""
         ...

@@ -2,62 +2,186 @@
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict, deque
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
 
-from jarvis_stream.frames import Message
-from jarvis_stream.history.base import TurnRecord
+from jarvis_stream.history.base import (
+    Answer,
+    Begun,
+    Health,
+    SessionPage,
+    SessionRecord,
+    TurnEnd,
+    TurnRecord,
+    TurnStart,
+)
+from jarvis_stream.history.views import (
+    cursor_of,
+    messages_of,
+    position_of,
+    record_of,
+    resolved,
+    title_of,
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    start: TurnStart
+    answer: Answer | None
+    end: TurnEnd | None = None
+    text: str = ""
+
+    @property
+    def chars(self) -> int:
+        return len(self.start.prompt) + len(self.text)
+
+    @property
+    def record(self) -> TurnRecord:
+        return record_of(
+            self.start, self.answer.text_from(0) if self.answer else self.text, self.end
+        )
 
 
 class MemoryHistory:
-    """Keeps the newest turns of the sessions used last.
+    """See History. Every future is resolved when it is returned.
 
-    At most `max_sessions` sessions, of each at most `max_messages` messages and `max_chars`
-    characters; the newest turn is kept whatever its length.
+    Keeps at most `max_sessions` sessions and `max_kept_chars` characters of questions and ended
+    answers; the sessions that were used longest ago go first.
     """
 
     def __init__(
-        self, *, max_sessions: int = 10_000, max_messages: int = 100, max_chars: int = 200_000
+        self,
+        *,
+        max_messages: int = 100,
+        max_chars: int = 200_000,
+        max_sessions: int = 10_000,
+        max_kept_chars: int = 256 * 1024 * 1024,
     ) -> None:
-        self._max_sessions = max_sessions
-        self._max_turns = max(1, max_messages // 2)
+        self._max_messages = max_messages
         self._max_chars = max_chars
-        self._sessions: OrderedDict[str, deque[TurnRecord]] = OrderedDict()
+        self._max_sessions = max_sessions
+        self._max_kept_chars = max_kept_chars
+        self._sessions: OrderedDict[str, list[_Turn]] = OrderedDict()
+        self._turns: dict[str, _Turn] = {}
+        self._chars = 0
+        self._last_epoch = 0
+        self._saved = 0
+        self._dropped = 0
 
-    def begin(self, session_id: str, stream_id: str, prompt: str) -> None:
+    @property
+    def health(self) -> Health:
+        """See History.health."""
+        return Health(saved=self._saved, dropped=self._dropped)
+
+    def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
         """See History.begin."""
-        turns = self._sessions.setdefault(session_id, deque())
-        self._sessions.move_to_end(session_id)
-        turns.append(TurnRecord(stream_id, prompt, time.time()))
-        self._trim(turns)
-        while len(self._sessions) > self._max_sessions:
-            self._sessions.popitem(last=False)
+        turns = self._sessions.get(turn.session_id, [])
+        earlier = [other for other in turns if other.start.epoch < turn.epoch]
+        messages = messages_of(
+            [other.record for other in earlier[-self._max_messages :]],
+            turn.prompt,
+            max_messages=self._max_messages,
+            max_chars=self._max_chars,
+        )
+        if turn.stream_id in self._turns:
+            return resolved(Begun(False, messages, taken=True))
+        kept = self._turns[turn.stream_id] = _Turn(turn, answer)
+        turns.append(kept)
+        turns.sort(key=lambda turn: turn.start.epoch)
+        self._sessions[turn.session_id] = turns
+        self._sessions.move_to_end(turn.session_id)
+        self._chars += kept.chars
+        self._last_epoch = max(self._last_epoch, turn.epoch)
+        self._saved += 1
+        self._trim()
+        return resolved(Begun(True, messages))
 
-    def finish(self, session_id: str, stream_id: str, text: str, status: str) -> None:
-        """See History.finish; an answer whose turn was trimmed away is dropped."""
-        turns = self._sessions.get(session_id, ())
-        for turn in reversed(turns):
-            if turn.stream_id == stream_id:
-                turn.text, turn.status = text, status
-                break
-        if isinstance(turns, deque):
-            self._trim(turns)
+    def finish(self, stream_id: str, end: TurnEnd) -> asyncio.Future[bool]:
+        """See History.finish."""
+        turn = self._turns.get(stream_id)
+        if turn is None or turn.answer is None:
+            return resolved(False)
+        turn.text, turn.answer, turn.end = turn.answer.text_from(0), None, end
+        self._chars += len(turn.text)
+        self._saved += 1
+        self._trim()
+        return resolved(True)
 
-    def turns(self, session_id: str) -> list[TurnRecord]:
+    def discard(self, stream_id: str) -> asyncio.Future[bool]:
+        """See History.discard."""
+        turn = self._turns.get(stream_id)
+        if turn is not None:
+            turns = self._sessions[turn.start.session_id]
+            turns.remove(turn)
+            self._forget(turn)
+            if not turns:
+                del self._sessions[turn.start.session_id]
+        return resolved(True)
+
+    async def turn(self, stream_id: str) -> TurnRecord | None:
+        """See History.turn."""
+        turn = self._turns.get(stream_id)
+        return turn.record if turn else None
+
+    async def turns(
+        self, session_id: str, *, limit: int | None = None, before: int | None = None
+    ) -> list[TurnRecord]:
         """See History.turns."""
-        return list(self._sessions.get(session_id, ()))
+        turns = [
+            turn
+            for turn in self._sessions.get(session_id, ())
+            if before is None or turn.start.epoch < before
+        ]
+        return [turn.record for turn in (turns if limit is None else turns[-limit:])]
 
-    def messages(self, session_id: str) -> list[Message]:
-        """See History.messages."""
-        messages: list[Message] = []
-        for turn in self._sessions.get(session_id, ()):
-            messages.append({"role": "user", "content": turn.prompt})
-            if turn.text:
-                messages.append({"role": "assistant", "content": turn.text})
-        return messages
+    async def sessions(self, *, limit: int = 50, before: str | None = None) -> SessionPage:
+        """See History.sessions."""
+        after = position_of(before) if before is not None else None
+        places = sorted(
+            (
+                (max(turn.start.created_at for turn in turns), session_id)
+                for session_id, turns in self._sessions.items()
+            ),
+            reverse=True,
+        )
+        places = [place for place in places if after is None or place < after]
+        page = [self._session(*place) for place in places[:limit]]
+        return SessionPage(page, cursor_of(places[limit - 1]) if len(places) > limit else None)
 
-    def _trim(self, turns: deque[TurnRecord]) -> None:
-        chars = sum(len(turn.prompt) + len(turn.text) for turn in turns)
-        while len(turns) > 1 and (len(turns) > self._max_turns or chars > self._max_chars):
-            oldest = turns.popleft()
-            chars -= len(oldest.prompt) + len(oldest.text)
+    async def delete(self, session_id: str) -> bool:
+        """See History.delete."""
+        return self._delete(session_id)
+
+    async def last_epoch(self) -> int:
+        """See History.last_epoch."""
+        return self._last_epoch
+
+    def _session(self, updated_at: float, session_id: str) -> SessionRecord:
+        turns = self._sessions[session_id]
+        return SessionRecord(
+            session_id=session_id,
+            title=title_of(turns[0].start.prompt),
+            created_at=turns[0].start.created_at,
+            updated_at=updated_at,
+            message_count=2 * len(turns),
+        )
+
+    def _delete(self, session_id: str) -> bool:
+        turns = self._sessions.pop(session_id, [])
+        for turn in turns:
+            self._forget(turn)
+        return bool(turns)
+
+    def _forget(self, turn: _Turn) -> None:
+        del self._turns[turn.start.stream_id]
+        self._chars -= turn.chars
+
+    def _trim(self) -> None:
+        while len(self._sessions) > self._max_sessions or (
+            self._chars > self._max_kept_chars and len(self._sessions) > 1
+        ):
+            oldest, turns = next(iter(self._sessions.items()))
+            self._dropped += len(turns)
+            self._delete(oldest)

@@ -1,136 +1,55 @@
-"""What every history promises, and what the one in memory promises besides."""
+"""History in memory."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from contracts.history import Backend, HistoryContract, Speaker
 
-from jarvis_stream.history.base import History
+from jarvis_stream.history.base import History, Limits
 from jarvis_stream.history.memory import MemoryHistory
+from jarvis_stream.history.open import open_history
 
 
-@pytest.fixture(params=[MemoryHistory])
-def history(request: pytest.FixtureRequest) -> History:
-    """One of each backend."""
-    backend: History = request.param()
-    return backend
+@pytest.fixture
+def backend() -> Backend:
+    @asynccontextmanager
+    async def open_one(limits: Limits | None = None) -> AsyncIterator[History]:
+        async with open_history("memory:", limits) as history:
+            yield history
+
+    return open_one
 
 
-# The contract
+class TestMemory(HistoryContract):
+    """See the contract."""
 
 
-def test_an_unknown_session_is_empty(history: History) -> None:
-    assert history.turns("s") == []
-    assert history.messages("s") == []
-
-
-def test_a_question_is_there_before_its_answer(history: History) -> None:
-    before = time.time()
-    history.begin("s", "A", "Why?")
-    (turn,) = history.turns("s")
-    assert (turn.stream_id, turn.prompt, turn.text, turn.status) == ("A", "Why?", "", "streaming")
-    assert before <= turn.created_at <= time.time()
-    assert history.messages("s") == [{"role": "user", "content": "Why?"}]
-
-
-def test_turns_and_messages_are_told_oldest_first(history: History) -> None:
-    for name in "AB":
-        history.begin("s", name, f"{name}?")
-        history.finish("s", name, f"{name}!", "complete")
-    assert [turn.stream_id for turn in history.turns("s")] == ["A", "B"]
-    assert history.messages("s") == [
-        {"role": "user", "content": "A?"},
-        {"role": "assistant", "content": "A!"},
-        {"role": "user", "content": "B?"},
-        {"role": "assistant", "content": "B!"},
-    ]
-
-
-@pytest.mark.parametrize("status", ["cancelled", "superseded", "error", "interrupted"])
-def test_the_partial_text_of_a_stopped_answer_is_kept(history: History, status: str) -> None:
-    history.begin("s", "A", "Why?")
-    history.finish("s", "A", "Because", status)
-    (turn,) = history.turns("s")
-    assert (turn.text, turn.status) == ("Because", status)
-    assert history.messages("s")[-1] == {"role": "assistant", "content": "Because"}
-
-
-def test_an_answer_that_never_spoke_is_no_message(history: History) -> None:
-    history.begin("s", "A", "Why?")
-    history.finish("s", "A", "", "superseded")
-    history.begin("s", "B", "And?")
-    assert [message["role"] for message in history.messages("s")] == ["user", "user"]
-
-
-def test_an_older_answer_may_end_after_a_newer_question(history: History) -> None:
-    history.begin("s", "A", "Why?")
-    history.begin("s", "B", "And?")
-    history.finish("s", "A", "Because", "superseded")
-    assert [turn.text for turn in history.turns("s")] == ["Because", ""]
-    assert history.messages("s")[-1] == {"role": "user", "content": "And?"}
-
-
-def test_sessions_are_apart(history: History) -> None:
-    history.begin("s", "A", "Why?")
-    history.begin("t", "B", "How?")
-    history.finish("t", "A", "not this one's", "complete")
-    assert [turn.text for turn in history.turns("s")] == [""]
-    assert [turn.stream_id for turn in history.turns("t")] == ["B"]
-
-
-def test_an_answer_without_a_question_is_dropped(history: History) -> None:
-    history.finish("s", "A", "Because", "complete")
-    assert history.turns("s") == []
-
-
-def test_what_was_told_does_not_change_what_is_kept(history: History) -> None:
-    history.begin("s", "A", "Why?")
-    history.turns("s").clear()
-    history.messages("s").clear()
-    assert len(history.turns("s")) == len(history.messages("s")) == 1
-
-
-# In memory
-
-
-def test_the_sessions_used_last_are_kept() -> None:
+async def test_the_sessions_used_longest_ago_leave_first() -> None:
     history = MemoryHistory(max_sessions=2)
-    for session_id in ("s", "t", "s", "u"):
-        history.begin(session_id, "A", "Why?")
-    assert [len(history.turns(session_id)) for session_id in "stu"] == [2, 0, 1]
+    speaker = Speaker(history)
+    for stream_id, session_id in enumerate("abac"):
+        await speaker.turn(session_id, str(stream_id))
+    assert {one.session_id for one in (await history.sessions()).sessions} == {"a", "c"}
+    assert history.health.dropped == 1
 
 
-def test_the_newest_messages_are_kept() -> None:
-    history = MemoryHistory(max_messages=4)
-    for name in "ABC":
-        history.begin("s", name, "Why?")
-        history.finish("s", name, "Because", "complete")
-    assert [turn.stream_id for turn in history.turns("s")] == ["B", "C"]
-    history.finish("s", "A", "too late", "complete")
-    assert len(history.messages("s")) == 4
+async def test_the_text_of_all_sessions_is_bounded() -> None:
+    history = MemoryHistory(max_kept_chars=100)
+    speaker = Speaker(history)
+    await speaker.turn("a", "1", text="x" * 60)
+    begun, answer = speaker.ask("b", "2")
+    await begun
+    answer.say("x" * 60)
+    assert await speaker.end("2")
+    assert [one.session_id for one in (await history.sessions()).sessions] == ["b"]
+    assert await history.last_epoch() == 2
 
 
-def test_the_newest_turn_is_kept_whatever_its_length() -> None:
-    history = MemoryHistory(max_chars=10)
-    history.begin("s", "A", "x" * 5)
-    history.begin("s", "B", "y" * 100)
-    assert [turn.stream_id for turn in history.turns("s")] == ["B"]
-    history.finish("s", "B", "z" * 1000, "complete")
-    assert len(history.messages("s")[-1]["content"]) == 1000
-
-
-@given(st.lists(st.tuples(st.sampled_from("stuv"), st.text(max_size=30), st.text(max_size=30))))
-def test_the_bounds_hold_after_every_turn(turns: list[tuple[str, str, str]]) -> None:
-    history = MemoryHistory(max_sessions=3, max_messages=6, max_chars=50)
-    for n, (session_id, prompt, text) in enumerate(turns):
-        history.begin(session_id, str(n), prompt)
-        history.finish(session_id, str(n), text, "complete")
-        messages = history.messages(session_id)
-        assert len(messages) <= 6
-        chars = sum(len(message["content"]) for message in messages)
-        assert chars <= 50 or len(history.turns(session_id)) == 1
-        assert history.turns(session_id)[-1].stream_id == str(n)
-        assert sum(bool(history.turns(other)) for other in "stuv") <= 3
+async def test_its_futures_are_resolved_at_once() -> None:
+    speaker = Speaker(MemoryHistory())
+    begun, _ = speaker.ask("s", "1")
+    assert begun.done()
+    assert speaker.end("1").done()

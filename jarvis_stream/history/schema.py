@@ -1,0 +1,168 @@
+"""The tables, and how a database gets to the version this program knows.
+
+`jarvis_sessions` and `jarvis_turns` are what is kept. `jarvis_pieces` holds the text of answers
+that are still streaming: appended to, never rewritten, and folded into the turn when it ends.
+`jarvis_instances` tells which processes are alive, so that a turn whose process died can be told
+from one that is still being answered. `jarvis_removed` remembers the highest epoch that a removed
+turn had.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    inspect,
+    select,
+    text,
+)
+
+from jarvis_stream.history.base import HistoryUnusable
+
+HEAD: Final = "0001"
+"""The version of the schema this program reads and writes: the newest file in migrations."""
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+VERSION_TABLE: Final = "jarvis_schema"
+
+
+class AnyText(TypeDecorator[str]):
+    """Text that may hold any character.
+
+    PostgreSQL has no U+0000 in text, and SQLite's own functions stop at it. It is kept as DLE @,
+    and DLE itself as DLE P: other text is unchanged, and escaped pieces can be joined.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """See TypeDecorator."""
+        if value is None or ("\x00" not in value and "\x10" not in value):
+            return value
+        return value.replace("\x10", "\x10P").replace("\x00", "\x10@")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """See TypeDecorator."""
+        if value is None or "\x10" not in value:
+            return value
+        return _ESCAPED.sub(lambda found: "\x00" if found[1] == "@" else "\x10", value)
+
+
+_ESCAPED: Final = re.compile("\x10([@P])")
+
+# Compared byte by byte: what a session_id means in some language is not asked.
+_ID = String(128).with_variant(String(128, collation="C"), "postgresql")
+
+metadata = MetaData()
+
+sessions = Table(
+    "jarvis_sessions",
+    metadata,
+    Column("session_id", _ID, primary_key=True),
+    Column("updated_at", Double, nullable=False),
+    Index("jarvis_sessions_newest", "updated_at", "session_id"),
+)
+
+turns = Table(
+    "jarvis_turns",
+    metadata,
+    Column("stream_id", _ID, primary_key=True),
+    Column(
+        "session_id",
+        _ID,
+        ForeignKey(sessions.c.session_id, ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("epoch", BigInteger, nullable=False),
+    Column("instance_id", _ID, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("finish_reason", Text),
+    Column("error_code", Text),
+    Column("usage", Text),
+    # Of question and answer: the agent's messages are chosen without reading the texts.
+    Column("chars", Integer, nullable=False),
+    # Last, so that a row's other columns are read without them.
+    Column("prompt", AnyText, nullable=False),
+    Column("answer", AnyText, nullable=False),
+    Index("jarvis_turns_of_session", "session_id", "epoch"),
+    Index(
+        "jarvis_turns_streaming",
+        "instance_id",
+        sqlite_where=text("status = 'streaming'"),
+        postgresql_where=text("status = 'streaming'"),
+    ),
+)
+
+pieces = Table(
+    "jarvis_pieces",
+    metadata,
+    Column(
+        "stream_id",
+        _ID,
+        ForeignKey(turns.c.stream_id, ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    # The byte of the answer at which it begins.
+    Column("start", Integer, primary_key=True, autoincrement=False),
+    Column("text", AnyText, nullable=False),
+)
+
+instances = Table(
+    "jarvis_instances",
+    metadata,
+    Column("instance_id", _ID, primary_key=True),
+    Column("seen_at", Double, nullable=False),
+)
+
+removed = Table("jarvis_removed", metadata, Column("epoch", BigInteger, primary_key=True))
+
+
+def version_of(connection: Connection) -> str | None:
+    """The schema's version in this database; None when it has none."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    table = Table(VERSION_TABLE, MetaData(), Column("version_num", String))
+    return connection.scalar(select(table.c.version_num))
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the database to HEAD, in the connection's transaction.
+
+    Raises HistoryUnusable for a version this program does not know: a newer program wrote it, and
+    there is no way down.
+    """
+    version = version_of(connection)
+    if version == HEAD:
+        return
+    # Alembic takes long to import, and is needed only now.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if version is not None and version not in known:
+        raise HistoryUnusable(
+            f"the history's database has schema version {version}, which this program does not"
+            f" know (it knows up to {HEAD}): it was written by a newer one. Use that one, or"
+            " another database; it is never downgraded"
+        )
+    command.upgrade(config, "head")

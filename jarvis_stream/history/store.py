@@ -1,0 +1,102 @@
+"""What the writer asks of a database: one batch of changes, one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jarvis_stream.history.base import SessionPage, TurnRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text of an answer that is still streaming, from byte `start` on."""
+
+    stream_id: str
+    start: int
+    text: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes for one transaction, made in the order of the fields."""
+
+    interrupts: list[str] = field(default_factory=list)
+    """This process's turns to end as interrupted, with the text of their pieces."""
+    deletes: list[str] = field(default_factory=list)
+    """Sessions to remove."""
+    discards: list[str] = field(default_factory=list)
+    """Turns to remove."""
+    begins: list[TurnRecord] = field(default_factory=list)
+    """Turns to insert; one that is there already and this process's own is overwritten."""
+    ends: list[TurnRecord] = field(default_factory=list)
+    """This process's turns to end."""
+    pieces: list[Piece] = field(default_factory=list)
+    """Text of this process's streaming turns; for a turn that is none it is left out."""
+
+
+@dataclass(slots=True)
+class Written:
+    """What a batch has done, and found."""
+
+    deleted: set[str] = field(default_factory=set)
+    """The sessions that were there to be removed."""
+    begun: set[str] = field(default_factory=set)
+    """The begins that are in the database now; the others' stream_id is another turn's."""
+    ended: set[str] = field(default_factory=set)
+    """The ends that found their turn."""
+    earlier: dict[str, list[TurnRecord]] = field(default_factory=dict)
+    """Of each session with a begin: its recent turns, oldest first, without this batch's begins."""
+
+
+class Store(Protocol):
+    """A database. Every call may raise whatever the database raises; then nothing has happened,
+    or, when the connection broke at the commit, everything: every change can be made again."""
+
+    async def renew(self) -> bool:
+        """Say that this process is alive; False when that was not known: then none of its turns
+        can be relied on to be there, or to be streaming."""
+        ...
+
+    async def reclaim(self, *, opening: bool) -> int:
+        """End as interrupted the streaming turns of processes that are gone; how many.
+
+        Gone are those whose lease has run out; when `opening`, those that have let go of their
+        lock too.
+        """
+        ...
+
+    async def write(self, batch: Batch) -> Written:
+        """Make the changes, all or none."""
+        ...
+
+    async def recent(self, session_id: str) -> list[TurnRecord]:
+        """The turns an agent might be told of, oldest first."""
+        ...
+
+    async def turn(self, stream_id: str) -> TurnRecord | None:
+        """See History.turn."""
+        ...
+
+    async def turns(
+        self, session_id: str, *, limit: int | None, before: int | None
+    ) -> Sequence[TurnRecord]:
+        """See History.turns."""
+        ...
+
+    async def sessions(self, *, limit: int, before: str | None) -> SessionPage:
+        """See History.sessions."""
+        ...
+
+    async def last_epoch(self) -> int:
+        """See History.last_epoch."""
+        ...
+
+    def refused(self, error: Exception) -> bool:
+        """Whether the database refuses the data itself: trying again is no use."""
+        ...
+
+    def describe(self, error: Exception) -> str:
+        """An error for the log: its class, and nothing of what was written or of the password."""
+        ...

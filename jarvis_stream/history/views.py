@@ -1,0 +1,95 @@
+"""What every backend makes of turns: records, an agent's messages, titles, cursors, futures."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeVar
+
+import orjson
+
+from jarvis_stream.errors import Invalid
+from jarvis_stream.frames import Message
+from jarvis_stream.history.base import TurnEnd, TurnRecord, TurnStart
+
+T = TypeVar("T")
+
+TITLE_CHARS: Final = 80
+
+Position = tuple[float, str]
+"""Where a session stands in the list: updated_at, session_id."""
+
+
+def record_of(start: TurnStart, text: str, end: TurnEnd | None) -> TurnRecord:
+    """A turn as it stands, with its ending when it has one."""
+    return TurnRecord(
+        session_id=start.session_id,
+        stream_id=start.stream_id,
+        epoch=start.epoch,
+        prompt=start.prompt,
+        created_at=start.created_at,
+        text=text,
+        status=end.status if end else "streaming",
+        finish_reason=end.finish_reason if end else None,
+        error_code=end.error_code if end else None,
+        usage=end.usage if end else None,
+    )
+
+
+def messages_of(
+    earlier: Sequence[TurnRecord], prompt: str, *, max_messages: int, max_chars: int
+) -> list[Message]:
+    """The session for its agent: `earlier` (oldest first), and the new question last.
+
+    Whole turns from the newest back, as long as all fit; the new question is there in any case.
+    """
+    chars = len(prompt)
+    messages: list[Message] = [{"role": "user", "content": prompt}]
+    for turn in reversed(earlier):
+        pair: list[Message] = [{"role": "user", "content": turn.prompt}]
+        if turn.text:
+            pair.append({"role": "assistant", "content": turn.text})
+        chars += len(turn.prompt) + len(turn.text)
+        if len(messages) + len(pair) > max_messages or chars > max_chars:
+            break
+        messages[:0] = pair
+    return messages
+
+
+def merged(stored: Iterable[TurnRecord], unsaved: Iterable[TurnRecord]) -> list[TurnRecord]:
+    """Both, oldest first; what is not saved yet is newer than what is."""
+    turns = {turn.stream_id: turn for turn in stored}
+    turns.update((turn.stream_id, turn) for turn in unsaved)
+    return sorted(turns.values(), key=lambda turn: (turn.epoch, turn.stream_id))
+
+
+def title_of(prompt: str) -> str:
+    """A question on one line, shortened. A long question's beginning gives the same title."""
+    line = " ".join(prompt[: 4 * TITLE_CHARS].split())
+    return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
+
+
+def cursor_of(position: Position) -> str:
+    """A position as an opaque word for URLs."""
+    return base64.urlsafe_b64encode(orjson.dumps(position)).decode().rstrip("=")
+
+
+def position_of(cursor: str) -> Position:
+    """The position a cursor stands for; raises Invalid."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        updated_at, session_id = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
+        if isinstance(updated_at, float) and isinstance(session_id, str):
+            return updated_at, session_id
+    except (UnicodeEncodeError, binascii.Error, orjson.JSONDecodeError, TypeError, ValueError):
+        pass
+    raise Invalid("before is not a cursor of this list")
+
+
+def resolved(value: T) -> asyncio.Future[T]:
+    """A future that is done."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    future.set_result(value)
+    return future

@@ -1,0 +1,614 @@
+"""The one writer of a process: what streams owe the database, in as few transactions as possible.
+
+    begin, finish, discard --> backlog --> one task --> batch after batch --> Store
+
+Not a queue of operations but of turns: each is written as it stands when its batch is made, so
+that a question and its answer's end can share a statement, an attempt that failed is simply made
+again, and the text of a live answer is fetched only when it is wanted. Whatever came while one
+transaction was under way shares the next. While answers grow, the newest text of all of them is
+appended every `checkpoint_every` seconds, in one transaction.
+
+A database that fails is tried again with growing pauses, in smaller batches: the batch shrinks
+until what cannot be written is alone, and that steps back, or, when the database refuses the data
+itself, is given up. Nothing of this is felt by a stream but that its futures say `saved` False.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Generic, TypeVar
+
+from loguru import logger
+
+from jarvis_stream.errors import JarvisError, Unavailable
+from jarvis_stream.frames import Message
+from jarvis_stream.history.base import (
+    Answer,
+    Begun,
+    Health,
+    Limits,
+    SessionPage,
+    TurnEnd,
+    TurnRecord,
+    TurnStart,
+)
+from jarvis_stream.history.store import Batch, Piece, Store, Written
+from jarvis_stream.history.views import merged, messages_of, record_of, resolved
+
+T = TypeVar("T")
+
+BATCH_TURNS: Final = 256
+BATCH_BYTES: Final = 8 * 1024 * 1024
+"""How much goes into one transaction; a larger single turn goes alone."""
+WRITE_TIMEOUT: Final = 15.0
+"""Seconds after which a transaction has failed; longer than databases wait for locks."""
+SHORTEST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between two attempts at a database that fails."""
+REMOVAL_BYTES: Final = 256
+"""What a removal counts in the backlog."""
+
+
+class _Promise(Generic[T]):
+    """A future and the timer that bounds it."""
+
+    __slots__ = ("future", "timer")
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def resolve(self, value: T) -> None:
+        """The first value counts; nothing happens when the future was cancelled."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if not self.future.done():
+            self.future.set_result(value)
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A turn with something to save, now or later."""
+
+    start: TurnStart
+    answer: Answer | None
+    """None once it has ended."""
+    begun: _Promise[Begun]
+    text: str = ""
+    """The final text."""
+    end: TurnEnd | None = None
+    finished: _Promise[bool] | None = None
+    stored: bool = False
+    """Whether the question is durable."""
+    kept: int = 0
+    """How many bytes of the answer are durable, as pieces."""
+    owed: int = 0
+    """What it counts in the backlog, in bytes."""
+    gone: bool = False
+    """Whether it has been removed: nothing of it may be written any more."""
+
+    @property
+    def record(self) -> TurnRecord:
+        text = self.text if self.answer is None else self.answer.text_from(0)
+        return record_of(self.start, text, self.end)
+
+
+@dataclass(slots=True, eq=False)
+class _Removal:
+    """A session, or one turn, that shall leave."""
+
+    id: str
+    of_session: bool
+    done: _Promise[bool]
+    existed: bool
+    """Whether there was anything to remove, as far as it is known."""
+    owed: int = 0
+
+
+_Work = _Turn | _Removal
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What of one work is in a batch."""
+
+    work: _Work
+    owed: int
+    size: int
+    """In bytes, the text of its piece included."""
+    begins: bool = False
+    ends: bool = False
+    upto: int = 0
+    """The byte of the answer that its piece reaches."""
+
+
+class HistoryWriter:
+    """See History. Works inside `async with writer.running():`."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        # Turns live here, by either id, until nothing of them is left to save.
+        self._turns: dict[str, _Turn] = {}
+        self._sessions: dict[str, dict[str, _Turn]] = {}
+        self._removals: set[_Removal] = set()
+        # Given up, but begun in the database: they shall not be streaming there for ever.
+        self._abandoned: set[str] = set()
+        # What has something to write, in the order in which it came to.
+        self._backlog: dict[_Work, None] = {}
+        self._backlog_bytes = 0
+        self._in_flight = 0
+        self._batch_turns = BATCH_TURNS
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        # When it is time for what; on the clock of time.monotonic().
+        self._checkpoint_at = 0.0
+        self._renew_at = 0.0
+        self._reclaim_at = 0.0
+        self._opening = True
+        # How the database is.
+        self._failing_since: float | None = None
+        self._retries = 0
+        self._hopeless = False  # it took too long, or failed twice: nobody waits for it now
+        self._readable = True
+        self._dropping = False
+        self._fallbacks: set[asyncio.Task[None]] = set()
+        self._saved = 0
+        self._failures = 0
+        self._dropped = 0
+        self._last_error: str | None = None
+
+    # Its life
+
+    @asynccontextmanager
+    async def running(self, *, flush_timeout: float = 5.0) -> AsyncIterator[HistoryWriter]:
+        """Write while inside.
+
+        When this is entered, the turns of processes that are gone have been interrupted, unless
+        the database cannot be written now. At the end, what is owed is written within
+        `flush_timeout` seconds; answers that have not ended are interrupted.
+        """
+        with suppress(Exception):  # it has been noted
+            await self._attempt(self._keep_house)
+        task = asyncio.create_task(self._run())
+        try:
+            yield self
+        finally:
+            for turn in list(self._turns.values()):
+                self.finish(turn.start.stream_id, TurnEnd(status="interrupted"))
+            self._closing.set()
+            self._wake.set()
+            await asyncio.wait({task}, timeout=flush_timeout)
+            if self._backlog:
+                logger.error("history_not_flushed turns={}", len(self._backlog))
+            tasks = {task, *self._fallbacks}
+            for running in tasks:
+                running.cancel()
+            await asyncio.wait(tasks)
+            for work in list(self._backlog):
+                self._give_up(work)
+
+    @property
+    def health(self) -> Health:
+        """See History.health."""
+        return Health(
+            writable=self._failing_since is None,
+            saved=self._saved,
+            failures=self._failures,
+            dropped=self._dropped,
+            backlog=len(self._backlog) + self._in_flight,
+            backlog_bytes=self._backlog_bytes,
+            last_error=self._last_error,
+        )
+
+    # Writing, as the streams see it: nothing here waits
+
+    def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
+        """See History.begin."""
+        if turn.stream_id in self._turns:
+            return resolved(Begun(False, self._messages(turn), taken=True))
+        if self._closing.is_set():
+            return resolved(Begun(False, self._messages(turn)))
+        mine = _Turn(turn, answer, _Promise())
+        self._turns[turn.stream_id] = mine
+        self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
+        self._owe(mine, _size_of(turn.prompt))
+        self._bound(mine.begun, self._limits.begin_timeout, lambda: self._begin_unsaved(mine))
+        return mine.begun.future
+
+    def finish(self, stream_id: str, end: TurnEnd) -> asyncio.Future[bool]:
+        """See History.finish."""
+        turn = self._turns.get(stream_id)
+        if turn is None or turn.answer is None:
+            return resolved(False)
+        turn.text, turn.answer, turn.end = turn.answer.text_from(0), None, end
+        done = turn.finished = _Promise()
+        self._owe(turn, _size_of(turn.text))
+        self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
+        return done.future
+
+    def discard(self, stream_id: str) -> asyncio.Future[bool]:
+        """See History.discard."""
+        turn = self._turns.get(stream_id)
+        return self._remove(stream_id, [turn] if turn else [], of_session=False).done.future
+
+    async def delete(self, session_id: str) -> bool:
+        """See History.delete."""
+        turns = list(self._sessions.get(session_id, {}).values())
+        removal = self._remove(session_id, turns, of_session=True)
+        if not await removal.done.future:
+            raise Unavailable("the history cannot be written now", retry_after=1)
+        return removal.existed
+
+    def _remove(self, id: str, turns: Sequence[_Turn], *, of_session: bool) -> _Removal:
+        removal = _Removal(id, of_session, _Promise(), existed=bool(turns))
+        for turn in turns:
+            self._let_go(turn)
+        if self._closing.is_set():
+            removal.done.resolve(False)
+            return removal
+        self._removals.add(removal)
+        self._owe(removal, REMOVAL_BYTES)
+        done = removal.done
+        self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
+        return removal
+
+    def _bound(self, promise: _Promise[T], timeout: float, give_up: Callable[[], object]) -> None:
+        """Keep the promise at the latest after `timeout`, or at once when waiting is no use."""
+
+        def too_late() -> None:
+            self._hopeless = True
+            give_up()
+
+        if self._hopeless:
+            give_up()
+        elif not promise.future.done():
+            promise.timer = asyncio.get_running_loop().call_later(timeout, too_late)
+
+    def _begin_unsaved(self, turn: _Turn) -> None:
+        task = asyncio.create_task(self._tell_unsaved(turn))
+        self._fallbacks.add(task)
+        task.add_done_callback(self._fallbacks.discard)
+
+    async def _tell_unsaved(self, turn: _Turn) -> None:
+        # What cannot be written can perhaps still be read: on a full disk, in a read-only file.
+        stored: Sequence[TurnRecord] = ()
+        unsaved = self._unsaved_before(turn.start)
+        if self._readable:
+            try:
+                async with asyncio.timeout(self._limits.begin_timeout / 2):
+                    stored = await self._store.recent(turn.start.session_id)
+            except Exception:
+                self._readable = False  # until the next attempt to write
+        if not turn.begun.future.done():
+            turn.begun.resolve(Begun(False, self._messages(turn.start, stored, unsaved)))
+
+    # The backlog
+
+    def _owe(self, work: _Work, size: int) -> None:
+        work.owed += size
+        self._backlog_bytes += size
+        self._backlog.setdefault(work)
+        self._wake.set()
+        while self._backlog_bytes > self._limits.max_backlog_bytes and self._backlog:
+            if not self._dropping:
+                self._dropping = True
+                logger.error("history_backlog_full turns={}", len(self._backlog))
+            self._give_up(next(iter(self._backlog)))
+
+    def _pay(self, work: _Work, size: int) -> None:
+        size = min(size, work.owed)  # it may have been let go in the meantime
+        work.owed -= size
+        self._backlog_bytes -= size
+
+    def _give_up(self, work: _Work) -> None:
+        """Never write it."""
+        self._dropped += 1
+        if isinstance(work, _Turn):
+            if work.stored:
+                self._abandoned.add(work.start.stream_id)
+            self._let_go(work)
+        else:
+            self._backlog.pop(work, None)
+            self._removals.discard(work)
+            self._pay(work, work.owed)
+            work.done.resolve(False)
+
+    def _let_go(self, turn: _Turn, *, saved: bool = False) -> None:
+        """Nothing of it is to be written any more; whoever waits for it is told."""
+        turn.gone = True
+        self._backlog.pop(turn, None)
+        self._pay(turn, turn.owed)
+        start = turn.start
+        del self._turns[start.stream_id]
+        siblings = self._sessions[start.session_id]
+        del siblings[start.stream_id]
+        if not siblings:
+            del self._sessions[start.session_id]
+        if not turn.begun.future.done():
+            turn.begun.resolve(Begun(False, self._messages(start)))
+        if turn.finished is not None:
+            turn.finished.resolve(saved)
+
+    def _start_over(self) -> None:
+        """The database may not have what it once had: owe everything that is not at its end."""
+        self._abandoned.clear()
+        for turn in self._turns.values():
+            turn.stored, turn.kept = False, 0
+            self._backlog.setdefault(turn)
+
+    # The task
+
+    async def _run(self) -> None:
+        while True:
+            await self._until_due()
+            if self._closing.is_set() and not self._backlog:
+                return
+            try:
+                await self._attempt(self._keep_house)
+                await self._attempt(self._write_some)
+            except Exception as error:
+                if not self._store.refused(error):
+                    await self._pause()
+
+    async def _until_due(self) -> None:
+        now = time.monotonic()
+        if not (self._backlog or self._abandoned or self._closing.is_set()):
+            due = self._reclaim_at
+            if self._turns:
+                due = min(due, self._checkpoint_at)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(due - now):
+                    await self._wake.wait()
+            now = time.monotonic()
+        self._wake.clear()
+        if now >= self._checkpoint_at:
+            self._checkpoint_at = now + self._limits.checkpoint_every
+            for turn in self._turns.values():
+                if turn.answer is not None and turn.answer.text_size > turn.kept:
+                    self._backlog.setdefault(turn)
+
+    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                await step()
+        except Exception as error:
+            self._note_failure(error)
+            raise
+
+    async def _keep_house(self) -> None:
+        """Tell that this process lives, and see which others do not."""
+        now = time.monotonic()
+        idle = not (self._turns or self._backlog or self._opening or self._retries)
+        if now >= self._renew_at and not idle:
+            if not await self._store.renew():
+                self._start_over()
+            self._renew_at = now + self._limits.lease / 3
+        if now >= self._reclaim_at:
+            if count := await self._store.reclaim(opening=self._opening):
+                logger.info("history_interrupted turns={}", count)
+            self._opening = False
+            self._reclaim_at = now + self._limits.lease
+
+    async def _write_some(self) -> None:
+        batch, parts = self._draft()
+        if not parts and not batch.interrupts:
+            self._note_success()
+            return
+        self._in_flight = len(parts)
+        try:
+            written = await self._store.write(batch)
+        except BaseException as error:
+            again = {part.work: None for part in parts if not _is_gone(part.work)}
+            self._backlog = again | self._backlog
+            if isinstance(error, Exception):
+                self._narrow(parts, error)
+            raise
+        finally:
+            self._in_flight = 0
+        self._note_success()
+        self._abandoned.difference_update(batch.interrupts)
+        self._settle(parts, written)
+
+    def _draft(self) -> tuple[Batch, list[_Part]]:
+        batch = Batch(interrupts=list(self._abandoned))
+        parts: list[_Part] = []
+        size = 0
+        for work in self._backlog:
+            if len(parts) >= self._batch_turns or size >= BATCH_BYTES:
+                break
+            part = self._add(batch, work)
+            parts.append(part)
+            size += part.size
+        for part in parts:
+            del self._backlog[part.work]
+        return batch, parts
+
+    def _add(self, batch: Batch, work: _Work) -> _Part:
+        if isinstance(work, _Removal):
+            (batch.deletes if work.of_session else batch.discards).append(work.id)
+            return _Part(work, work.owed, work.owed)
+        if work.answer is None:
+            (batch.ends if work.stored else batch.begins).append(work.record)
+            return _Part(work, work.owed, work.owed, begins=not work.stored, ends=True)
+        if not work.stored:
+            batch.begins.append(record_of(work.start, "", None))
+        upto = work.answer.text_size
+        if upto > work.kept:
+            text = work.answer.text_from(work.kept)
+            batch.pieces.append(Piece(work.start.stream_id, work.kept, text))
+        size = work.owed + upto - work.kept
+        return _Part(work, work.owed, size, begins=not work.stored, upto=upto)
+
+    def _settle(self, parts: list[_Part], written: Written) -> None:
+        for work in (part.work for part in parts):
+            if isinstance(work, _Removal):
+                work.existed |= work.id in written.deleted
+                self._removals.discard(work)
+                work.done.resolve(True)
+        # What agents are told, before anything is forgotten that they must be told of.
+        for part in parts:
+            turn = part.work
+            if isinstance(turn, _Turn) and part.begins and not turn.begun.future.done():
+                begun = turn.start.stream_id in written.begun
+                earlier = written.earlier.get(turn.start.session_id, [])
+                turn.begun.resolve(
+                    Begun(begun, self._messages(turn.start, earlier), taken=not begun)
+                )
+        for part in parts:
+            self._pay(part.work, part.owed)
+            if isinstance(part.work, _Turn):
+                self._settle_turn(part.work, part, written)
+
+    def _settle_turn(self, turn: _Turn, part: _Part, written: Written) -> None:
+        stream_id = turn.start.stream_id
+        there = stream_id in (written.begun if part.begins else written.ended)
+        if turn.gone:  # while it was being written; a turn that was removed is removed next
+            if part.begins and there:
+                self._abandoned.add(stream_id)
+            return
+        if part.begins:
+            self._saved += there
+            turn.stored = there
+        if part.ends:
+            self._saved += there
+            self._let_go(turn, saved=there)
+        elif part.begins and not there:
+            logger.warning("history_stream_id_taken stream={}", stream_id)
+            self._let_go(turn)
+        else:
+            turn.kept = part.upto
+
+    # How the database is
+
+    def _narrow(self, parts: list[_Part], error: Exception) -> None:
+        """Halve the batches until what cannot be written is alone: it steps back, or leaves."""
+        self._batch_turns = max(1, len(parts) // 2)
+        if len(parts) != 1:
+            return
+        work = parts[0].work
+        if self._store.refused(error):
+            logger.error("history_refused error={}", type(error).__name__)
+            if not _is_gone(work):
+                self._give_up(work)
+        elif work in self._backlog:
+            del self._backlog[work]
+            self._backlog[work] = None
+
+    def _note_failure(self, error: Exception) -> None:
+        self._failures += 1
+        self._last_error = type(error).__name__
+        if self._store.refused(error):
+            return
+        self._renew_at = 0.0
+        self._readable = True
+        self._retries += 1
+        self._hopeless = self._hopeless or self._retries > 1
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            logger.error("history_write_failed error={}", self._store.describe(error))
+
+    def _note_success(self) -> None:
+        self._batch_turns = min(BATCH_TURNS, 2 * self._batch_turns)
+        self._hopeless = self._dropping = False
+        self._readable = True
+        self._retries = 0
+        if self._failing_since is not None:
+            seconds = time.monotonic() - self._failing_since
+            self._failing_since = None
+            logger.info("history_recovered seconds={:.1f} backlog={}", seconds, len(self._backlog))
+
+    async def _pause(self) -> None:
+        if self._closing.is_set():
+            await asyncio.sleep(SHORTEST_PAUSE)
+            return
+        pause = min(SHORTEST_PAUSE * 2.0 ** (self._retries - 1), LONGEST_PAUSE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._closing.wait()
+
+    # Reading: what is in the database, and what is not there yet
+
+    async def turn(self, stream_id: str) -> TurnRecord | None:
+        """See History.turn."""
+        if (turn := self._turns.get(stream_id)) is not None:
+            return turn.record
+        found = await self._read(self._store.turn(stream_id))
+        return found if found and self._visible(found) else None
+
+    async def turns(
+        self, session_id: str, *, limit: int | None = None, before: int | None = None
+    ) -> list[TurnRecord]:
+        """See History.turns."""
+        # First: what is saved while the database is being read is not missed then.
+        unsaved = self._unsaved(session_id, before=before, limit=limit)
+        stored = await self._read(self._store.turns(session_id, limit=limit, before=before))
+        turns = merged(filter(self._visible, stored), unsaved)
+        return turns if limit is None else turns[-limit:]
+
+    async def sessions(self, *, limit: int = 50, before: str | None = None) -> SessionPage:
+        """See History.sessions."""
+        return await self._read(self._store.sessions(limit=limit, before=before))
+
+    async def last_epoch(self) -> int:
+        """See History.last_epoch."""
+        return await self._read(self._store.last_epoch())
+
+    async def _read(self, reading: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._limits.read_timeout):
+                return await reading
+        except JarvisError:
+            raise
+        except Exception as error:
+            logger.error("history_read_failed error={}", self._store.describe(error))
+            raise Unavailable("the history cannot be read now", retry_after=1) from error
+
+    def _unsaved(
+        self, session_id: str, *, before: int | None = None, limit: int | None = None
+    ) -> list[TurnRecord]:
+        """The newest `limit` of the turns that are not saved yet, with an epoch under `before`."""
+        newest_first = reversed(self._sessions.get(session_id, {}).values())
+        turns = (turn for turn in newest_first if before is None or turn.start.epoch < before)
+        return [turn.record for turn in islice(turns, limit)]
+
+    def _visible(self, turn: TurnRecord) -> bool:
+        return not any(
+            removal.id == (turn.session_id if removal.of_session else turn.stream_id)
+            for removal in self._removals
+        )
+
+    def _unsaved_before(self, turn: TurnStart) -> list[TurnRecord]:
+        """What an agent may have to be told of that is not in the database."""
+        limit = self._limits.max_messages
+        return self._unsaved(turn.session_id, before=turn.epoch, limit=limit)
+
+    def _messages(
+        self,
+        turn: TurnStart,
+        stored: Sequence[TurnRecord] = (),
+        unsaved: Sequence[TurnRecord] | None = None,
+    ) -> list[Message]:
+        """What an agent is told; `unsaved` is given when it was looked up before `stored` was."""
+        if unsaved is None:
+            unsaved = self._unsaved_before(turn)
+        earlier = (other for other in stored if other.epoch < turn.epoch and self._visible(other))
+        return messages_of(
+            merged(earlier, unsaved),
+            turn.prompt,
+            max_messages=self._limits.max_messages,
+            max_chars=self._limits.max_chars,
+        )
+
+
+def _is_gone(work: _Work) -> bool:
+    return isinstance(work, _Turn) and work.gone
+
+
+def _size_of(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))

@@ -1,0 +1,636 @@
+"""What every history promises. Feed it a `backend` fixture: how to open one, empty at first."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import pytest
+
+from jarvis_stream.errors import Invalid
+from jarvis_stream.frames import Message
+from jarvis_stream.history.base import (
+    Begun,
+    EndStatus,
+    History,
+    Limits,
+    SessionRecord,
+    TurnEnd,
+    TurnRecord,
+    TurnStart,
+)
+
+NASTY = (
+    "a\x00b\x10c\x10@\x10P\x00\x00 \U0001f600 e\u0301 \u2028\u2029\x85\r\n\t\ufeff\x7f 'x' %s {}"
+)
+
+PATIENCE = 20.0
+
+
+class Backend(Protocol):
+    """Opens a history; every time the same one, where it can be kept."""
+
+    def __call__(self, limits: Limits | None = None) -> AbstractAsyncContextManager[History]: ...
+
+
+class FakeAnswer:
+    """An answer that grows when a test says so."""
+
+    def __init__(self, text: str = "") -> None:
+        self._raw = bytearray(text.encode())
+
+    def say(self, text: str) -> None:
+        self._raw += text.encode()
+
+    @property
+    def text_size(self) -> int:
+        return len(self._raw)
+
+    def text_from(self, start: int, /) -> str:
+        return self._raw[start:].decode()
+
+
+class Speaker:
+    """Begins and ends turns in a history, with growing epochs and times."""
+
+    def __init__(self, history: History, *, first: int = 1) -> None:
+        self.history = history
+        self._epochs = itertools.count(first)
+
+    def ask(
+        self, session_id: str, stream_id: str, prompt: str = "q"
+    ) -> tuple[asyncio.Future[Begun], FakeAnswer]:
+        epoch = next(self._epochs)
+        answer = FakeAnswer()
+        turn = TurnStart(
+            session_id=session_id,
+            stream_id=stream_id,
+            epoch=epoch,
+            prompt=prompt,
+            created_at=1_700_000_000.0 + epoch / 4,
+        )
+        return self.history.begin(turn, answer), answer
+
+    def end(
+        self, stream_id: str, status: EndStatus = "complete", **more: Any
+    ) -> asyncio.Future[bool]:
+        return self.history.finish(stream_id, TurnEnd(status=status, **more))
+
+    async def turn(
+        self, session_id: str, stream_id: str, prompt: str = "q", text: str = "a"
+    ) -> None:
+        begun, answer = self.ask(session_id, stream_id, prompt)
+        assert (await begun).saved
+        answer.say(text)
+        assert await self.end(stream_id)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until another process, or a database, has come to something."""
+    async with asyncio.timeout(PATIENCE):
+        while not await condition():  # noqa: ASYNC110 (nobody here could set an event)
+            await asyncio.sleep(0.02)
+
+
+def plain(messages: list[Message]) -> list[str]:
+    return [f"{message['role'][0]}:{message['content']}" for message in messages]
+
+
+def shapes(turns: list[TurnRecord]) -> list[tuple[str, str, str, str]]:
+    return [(turn.stream_id, turn.prompt, turn.text, turn.status) for turn in turns]
+
+
+async def all_sessions(history: History, *, limit: int) -> list[list[SessionRecord]]:
+    """Every page of the list."""
+    pages = [await history.sessions(limit=limit)]
+    while pages[-1].next is not None:
+        pages.append(await history.sessions(limit=limit, before=pages[-1].next))
+    return [page.sessions for page in pages]
+
+
+class HistoryContract:
+    """What they all do."""
+
+    @pytest.fixture
+    async def history(self, backend: Backend) -> AsyncIterator[History]:
+        async with backend() as history:
+            yield history
+
+    @pytest.fixture
+    def speaker(self, history: History) -> Speaker:
+        return Speaker(history)
+
+    async def test_a_finished_turn_is_read_as_it_was(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1", "question")
+        assert await begun == Begun(True, [{"role": "user", "content": "question"}])
+        answer.say("ans")
+        answer.say("wer")
+        usage = {"total_tokens": 3, "details": {"cached": None}}
+        assert await speaker.end("1", finish_reason="length", usage=usage)
+        expected = TurnRecord(
+            session_id="s",
+            stream_id="1",
+            epoch=1,
+            prompt="question",
+            created_at=1_700_000_000.25,
+            text="answer",
+            status="complete",
+            finish_reason="length",
+            usage=usage,
+        )
+        assert await history.turns("s") == [expected]
+        assert await history.turn("1") == expected
+
+    async def test_nothing_is_known_of_the_unknown(self, history: History) -> None:
+        assert await history.turn("1") is None
+        assert await history.turns("s") == []
+        assert await history.sessions() == type(await history.sessions())([], None)
+        assert await history.last_epoch() == 0
+        assert not await history.finish("1", TurnEnd(status="complete"))
+        assert await history.discard("1")
+        assert not await history.delete("s")
+
+    @pytest.mark.parametrize(
+        "status", ["complete", "cancelled", "superseded", "error", "interrupted"]
+    )
+    async def test_every_ending_keeps_the_text_so_far(
+        self, history: History, speaker: Speaker, status: EndStatus
+    ) -> None:
+        begun, answer = speaker.ask("s", "1")
+        await begun
+        answer.say("half an ans")
+        assert await speaker.end("1", status, error_code="too_long" if status == "error" else None)
+        (turn,) = await history.turns("s")
+        assert (turn.text, turn.status) == ("half an ans", status)
+        assert turn.error_code == ("too_long" if status == "error" else None)
+
+    async def test_the_final_text_is_taken_when_finish_is_called(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1")
+        answer.say("kept")
+        ended = speaker.end("1")
+        answer.say(" and no more")
+        assert (await begun).saved
+        assert await ended
+        assert shapes(await history.turns("s")) == [("1", "q", "kept", "complete")]
+
+    async def test_finishing_twice_changes_nothing(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1")
+        await begun
+        answer.say("a")
+        first, second = speaker.end("1", "cancelled"), speaker.end("1", "complete")
+        assert (await first, await second) == (True, False)
+        assert not await speaker.end("1", "complete")
+        assert shapes(await history.turns("s")) == [("1", "q", "a", "cancelled")]
+
+    async def test_any_text_comes_back_as_it_was(self, history: History, speaker: Speaker) -> None:
+        begun, answer = speaker.ask("s", "1", NASTY)
+        assert (await begun).messages == [{"role": "user", "content": NASTY}]
+        answer.say(NASTY)
+        assert await speaker.end("1")
+        assert shapes(await history.turns("s")) == [("1", NASTY, NASTY, "complete")]
+        begun, _ = speaker.ask("s", "2")
+        assert plain((await begun).messages) == [f"u:{NASTY}", f"a:{NASTY}", "u:q"]
+
+    async def test_an_answer_of_four_mebibytes_is_kept(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        text = "0123456789abcdef" * (4 * 1024 * 1024 // 16)
+        await speaker.turn("s", "1", text=text)
+        (turn,) = await history.turns("s")
+        assert turn.text == text
+
+    # What an agent is told
+
+    async def test_a_begin_after_a_finish_sees_its_answer_without_waiting(
+        self, speaker: Speaker
+    ) -> None:
+        _, answer = speaker.ask("s", "1", "q1")
+        answer.say("a1")
+        speaker.end("1", "superseded")
+        begun, _ = speaker.ask("s", "2", "q2")
+        assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2"]
+
+    async def test_an_unfinished_answer_is_told_as_far_as_it_came(self, speaker: Speaker) -> None:
+        begun, answer = speaker.ask("s", "1", "q1")
+        await begun
+        answer.say("half")
+        begun, _ = speaker.ask("s", "2", "q2")
+        assert plain((await begun).messages) == ["u:q1", "a:half", "u:q2"]
+
+    async def test_an_empty_answer_is_left_out(self, speaker: Speaker) -> None:
+        await speaker.turn("s", "1", "q1", text="")
+        begun, _ = speaker.ask("s", "2", "q2")
+        assert plain((await begun).messages) == ["u:q1", "u:q2"]
+
+    async def test_later_turns_and_other_sessions_are_not_told(self, speaker: Speaker) -> None:
+        await speaker.turn("other", "0")
+        begun = [speaker.ask("s", str(number), f"q{number}")[0] for number in range(1, 4)]
+        assert [plain((await one).messages) for one in begun] == [
+            ["u:q1"],
+            ["u:q1", "u:q2"],
+            ["u:q1", "u:q2", "u:q3"],
+        ]
+
+    @pytest.mark.parametrize(
+        ("max_messages", "max_chars", "told"),
+        [
+            (100, 1000, ["u:q1", "a:a1", "u:q2", "a:a2", "u:new"]),
+            (5, 11, ["u:q1", "a:a1", "u:q2", "a:a2", "u:new"]),
+            (4, 1000, ["u:q2", "a:a2", "u:new"]),
+            (100, 10, ["u:q2", "a:a2", "u:new"]),
+            (2, 1000, ["u:new"]),
+            (1, 1000, ["u:new"]),
+            (100, 1, ["u:new"]),
+        ],
+    )
+    async def test_whole_turns_are_told_within_the_bounds(
+        self, backend: Backend, max_messages: int, max_chars: int, told: list[str]
+    ) -> None:
+        async with backend(Limits(max_messages=max_messages, max_chars=max_chars)) as history:
+            speaker = Speaker(history)
+            await speaker.turn("s", "1", "q1", "a1")
+            await speaker.turn("s", "2", "q2", "a2")
+            begun, _ = speaker.ask("s", "3", "new")
+            assert plain((await begun).messages) == told
+
+    # The same stream_id again
+
+    async def test_a_stream_id_that_lives_is_taken(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1", "q1")
+        answer.say("a1")
+        again, _ = speaker.ask("t", "1", "q2")
+        assert (await begun).saved
+        assert (await again) == Begun(False, [{"role": "user", "content": "q2"}], taken=True)
+        assert await speaker.end("1")
+        assert shapes(await history.turns("s")) == [("1", "q1", "a1", "complete")]
+        assert await history.turns("t") == []
+
+    @pytest.mark.parametrize("session_id", ["s", "t"])
+    async def test_a_stream_id_that_has_ended_is_taken(
+        self, history: History, speaker: Speaker, session_id: str
+    ) -> None:
+        await speaker.turn("s", "1", "q1", "a1")
+        begun, answer = speaker.ask(session_id, "1", "q2")
+        answer.say("a2")
+        result = await begun
+        assert (result.saved, result.taken) == (False, True)
+        assert not await speaker.end("1")
+        assert shapes(await history.turns("s")) == [("1", "q1", "a1", "complete")]
+        assert [one.session_id for one in (await history.sessions()).sessions] == ["s"]
+
+    # Removing
+
+    async def test_a_discarded_turn_is_gone(self, history: History, speaker: Speaker) -> None:
+        await speaker.turn("s", "1", "q1", "a1")
+        await speaker.turn("s", "2", "q2", "a2")
+        assert await history.discard("2")
+        assert await history.discard("2")
+        assert await history.turn("2") is None
+        assert shapes(await history.turns("s")) == [("1", "q1", "a1", "complete")]
+        begun, _ = speaker.ask("s", "3", "q3")
+        assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q3"]
+
+    async def test_a_turn_that_is_rolled_back_is_not_told_to_the_next(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "q1", "a1")
+        _, answer = speaker.ask("s", "2", "oops")
+        answer.say("half")
+        ended, discarded = speaker.end("2", "cancelled"), history.discard("2")
+        begun, _ = speaker.ask("s", "3", "q3")
+        assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q3"]
+        assert await discarded
+        await ended
+        assert [turn.stream_id for turn in await history.turns("s")] == ["1", "3"]
+
+    async def test_a_live_turn_that_is_discarded_cannot_be_finished(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1")
+        await begun
+        answer.say("a")
+        assert await history.discard("1")
+        assert not await speaker.end("1")
+        assert await history.turns("s") == []
+
+    async def test_a_session_without_turns_is_none(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "first")
+        await speaker.turn("s", "2", "second")
+        assert await history.discard("1")
+        (session,) = (await history.sessions()).sessions
+        assert (session.title, session.created_at) == ("second", session.updated_at)
+        assert await history.discard("2")
+        assert (await history.sessions()).sessions == []
+        assert not await history.delete("s")
+
+    async def test_discarding_the_newest_turn_turns_the_clock_back(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1")
+        before = await history.sessions()
+        await speaker.turn("s", "2")
+        assert await history.discard("2")
+        assert await history.sessions() == before
+
+    async def test_a_deleted_session_is_gone(self, history: History, speaker: Speaker) -> None:
+        await speaker.turn("s", "1")
+        await speaker.turn("t", "2")
+        begun, _ = speaker.ask("s", "3")
+        await begun
+        assert await history.delete("s")
+        assert not await history.delete("s")
+        assert not await speaker.end("3")
+        assert await history.turns("s") == []
+        assert await history.turn("1") is None
+        assert [one.session_id for one in (await history.sessions()).sessions] == ["t"]
+
+    async def test_a_deleted_session_can_be_begun_anew(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "old")
+        deleting = asyncio.ensure_future(history.delete("s"))
+        await asyncio.sleep(0)
+        begun, _ = speaker.ask("s", "2", "new")
+        assert plain((await begun).messages) == ["u:new"]
+        assert await deleting
+        assert shapes(await history.turns("s")) == [("2", "new", "", "streaming")]
+
+    async def test_epochs_outlive_what_had_them(self, history: History, speaker: Speaker) -> None:
+        for number in range(1, 4):
+            await speaker.turn("s", str(number))
+        await speaker.turn("t", "4")
+        assert await history.last_epoch() == 4
+        await history.discard("4")
+        assert await history.last_epoch() == 4
+        await history.discard("2")
+        await history.delete("s")
+        assert await history.last_epoch() == 4
+        await speaker.turn("s", "5")
+        assert await history.last_epoch() == 5
+
+    # Reading
+
+    async def test_a_live_answer_is_read_as_far_as_it_came(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1")
+        assert shapes(await history.turns("s")) == [("1", "q", "", "streaming")]
+        await begun
+        answer.say("so far")
+        assert shapes(await history.turns("s")) == [("1", "q", "so far", "streaming")]
+        turn = await history.turn("1")
+        assert turn is not None
+        assert turn.text == "so far"
+
+    async def test_some_of_a_long_session_is_read(self, history: History, speaker: Speaker) -> None:
+        for number in range(1, 6):
+            await speaker.turn("s", str(number))
+
+        async def read(**which: int) -> str:
+            return "".join([turn.stream_id for turn in await history.turns("s", **which)])
+
+        assert await read() == "12345"
+        assert await read(limit=2) == "45"
+        assert await read(limit=9) == "12345"
+        assert await read(before=4) == "123"
+        assert await read(limit=2, before=4) == "23"
+        assert await read(before=1) == ""
+
+    async def test_sessions_are_listed_newest_first(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("a", "1", " first \n question\x00 of\ta ")
+        await speaker.turn("b", "2", "x" * 500)
+        await speaker.turn("a", "3", "another")
+        start = 1_700_000_000.0
+        assert (await history.sessions()).sessions == [
+            SessionRecord(
+                session_id="a",
+                title="first question\x00 of a",
+                created_at=start + 0.25,
+                updated_at=start + 0.75,
+                message_count=4,
+            ),
+            SessionRecord(
+                session_id="b",
+                title="x" * 79 + "…",
+                created_at=start + 0.5,
+                updated_at=start + 0.5,
+                message_count=2,
+            ),
+        ]
+
+    async def test_pages_join_to_the_whole_list(self, history: History) -> None:
+        ids = [f"{number}.{case}" for number in range(9) for case in "aB"]
+        for epoch, session_id in enumerate(ids, 1):
+            turn = TurnStart(
+                session_id=session_id,
+                stream_id=f"of-{session_id}",
+                epoch=epoch,
+                prompt="q",
+                created_at=1.1 * (epoch // 5),  # many at the same moment
+            )
+            assert (await history.begin(turn, FakeAnswer())).saved
+        whole = [session.session_id for session in (await history.sessions(limit=100)).sessions]
+        assert sorted(whole) == sorted(ids)
+        for limit in (1, 4, 18):
+            pages = await all_sessions(history, limit=limit)
+            assert [session.session_id for page in pages for session in page] == whole
+            assert all(pages)
+
+    async def test_a_page_is_not_shifted_by_what_is_new(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        for session_id in "abcd":
+            await speaker.turn(session_id, f"of-{session_id}")
+        first = await history.sessions(limit=2)
+        await speaker.turn("e", "of-e")
+        second = await history.sessions(limit=2, before=first.next)
+        assert [one.session_id for one in first.sessions + second.sessions] == list("dcba")
+        assert second.next is None
+
+    @pytest.mark.parametrize(
+        "cursor", ["", "x", "W10", "é", "W251bGwsbnVsbF0", "WzEsICIiXQ", "a" * 5000]
+    )
+    async def test_what_is_no_cursor_is_refused(self, history: History, cursor: str) -> None:
+        with pytest.raises(Invalid, match="before"):
+            await history.sessions(before=cursor)
+
+    # Many at once, and impatient callers
+
+    async def test_many_turns_at_once_are_all_kept(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        async def chat(number: int) -> None:
+            for round in range(3):
+                await speaker.turn(f"s{number}", f"{number}-{round}", text=f"a{number}-{round}")
+
+        await asyncio.gather(*(chat(number) for number in range(100)))
+        for number in range(100):
+            assert shapes(await history.turns(f"s{number}")) == [
+                (f"{number}-{round}", "q", f"a{number}-{round}", "complete") for round in range(3)
+            ]
+        assert (history.health.saved, history.health.dropped) == (600, 0)
+        assert (history.health.backlog, history.health.backlog_bytes) == (0, 0)
+
+    async def test_a_thousand_questions_in_one_session_supersede_each_other(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun = []
+        for number in range(1000):
+            begun.append(speaker.ask("s", str(number), f"q{number}")[0])
+            if number:
+                speaker.end(str(number - 1), "superseded")
+        results = await asyncio.gather(*begun)
+        assert all(result.saved for result in results)
+        assert plain(results[-1].messages) == [f"u:q{number}" for number in range(900, 1000)]
+        assert len(await history.turns("s")) == 1000
+
+    async def test_who_no_longer_waits_changes_nothing(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1")
+        begun.cancel()
+        answer.say("a")
+        ended = speaker.end("1")
+        ended.cancel()
+        await speaker.turn("s", "2")
+        assert shapes(await history.turns("s")) == [
+            ("1", "q", "a", "complete"),
+            ("2", "q", "a", "complete"),
+        ]
+
+
+class DurableContract(HistoryContract):
+    """What those do that outlive a process, or are shared by several."""
+
+    async def test_it_is_there_again(self, backend: Backend) -> None:
+        async with backend() as history:
+            await Speaker(history).turn("s", "1", NASTY, NASTY)
+            kept = await history.turns("s")
+        async with backend() as history:
+            assert await history.turns("s") == kept
+            assert await history.last_epoch() == 1
+            begun, _ = Speaker(history, first=2).ask("s", "2")
+            assert plain((await begun).messages) == [f"u:{NASTY}", f"a:{NASTY}", "u:q"]
+
+    async def test_what_is_owed_at_the_end_is_written(self, backend: Backend) -> None:
+        async with backend() as history:
+            speaker = Speaker(history)
+            _, answer = speaker.ask("s", "1")
+            answer.say("a")
+            speaker.end("1")
+            _, answer = speaker.ask("s", "2")
+            answer.say("never finish")
+        async with backend() as history:
+            assert shapes(await history.turns("s")) == [
+                ("1", "q", "a", "complete"),
+                ("2", "q", "never finish", "interrupted"),
+            ]
+            assert not await Speaker(history).end("2")
+
+    async def test_text_is_durable_while_it_grows(self, backend: Backend) -> None:
+        async with backend(Limits(checkpoint_every=0.01)) as ours, backend() as theirs:
+            begun, answer = Speaker(ours).ask("s", "1")
+            await begun
+            text = ""
+            for piece in ("one ", NASTY, "two \x10", "@ three"):
+                answer.say(piece)
+                text += piece
+
+                async def arrived(text: str = text) -> bool:
+                    return shapes(await theirs.turns("s")) == [("1", "q", text, "streaming")]
+
+                await eventually(arrived)
+            begun, _ = Speaker(theirs, first=2).ask("s", "2")
+            assert plain((await begun).messages) == ["u:q", f"a:{text}", "u:q"]
+
+    async def test_another_process_that_comes_and_goes_touches_no_living_turn(
+        self, backend: Backend
+    ) -> None:
+        async with backend() as ours:
+            speaker = Speaker(ours)
+            begun, answer = speaker.ask("s", "1")
+            await begun
+            for _ in range(2):
+                async with backend() as theirs:
+                    assert shapes(await theirs.turns("s")) == [("1", "q", "", "streaming")]
+                    assert not await Speaker(theirs).end("1")
+            answer.say("a")
+            assert await speaker.end("1")
+            assert shapes(await ours.turns("s")) == [("1", "q", "a", "complete")]
+
+    async def test_a_process_that_was_thought_dead_gets_its_turns_back(
+        self, backend: Backend
+    ) -> None:
+        async with backend(Limits(checkpoint_every=0.01, lease=3.0)) as ours:
+            speaker = Speaker(ours)
+            begun, answer = speaker.ask("s", "1")
+            await begun
+            answer.say("half ")
+
+            async with backend(Limits(lease=0.02)) as theirs:
+
+                async def interrupted() -> bool:
+                    (turn,) = await theirs.turns("s")
+                    return turn.status == "interrupted"
+
+                await eventually(interrupted)
+            async with backend() as theirs:
+
+                async def streaming() -> bool:
+                    return shapes(await theirs.turns("s")) == [("1", "q", "half ", "streaming")]
+
+                await eventually(streaming)
+                answer.say("whole")
+                assert await speaker.end("1")
+                assert shapes(await theirs.turns("s")) == [("1", "q", "half whole", "complete")]
+
+    async def test_a_turn_interrupted_by_mistake_can_still_end(self, backend: Backend) -> None:
+        async with backend() as ours:
+            speaker = Speaker(ours)
+            begun, answer = speaker.ask("s", "1")
+            await begun
+            async with backend(Limits(lease=0.02)) as theirs:
+
+                async def interrupted() -> bool:
+                    (turn,) = await theirs.turns("s")
+                    return turn.status == "interrupted"
+
+                await eventually(interrupted)
+            answer.say("whole")
+            assert await speaker.end("1")
+        async with backend() as history:
+            assert shapes(await history.turns("s")) == [("1", "q", "whole", "complete")]
+
+    async def test_a_session_deleted_elsewhere_stays_deleted(self, backend: Backend) -> None:
+        async with backend(Limits(checkpoint_every=0.01)) as ours, backend() as theirs:
+            speaker = Speaker(ours)
+            begun, answer = speaker.ask("s", "1")
+            await begun
+            assert await theirs.delete("s")
+            answer.say("a")
+            await speaker.turn("t", "2")
+            assert not await speaker.end("1")
+            assert await theirs.turns("s") == []
+            assert ours.health.dropped == 0
+
+    async def test_a_turn_of_another_process_can_be_discarded(self, backend: Backend) -> None:
+        async with backend() as ours, backend() as theirs:
+            speaker = Speaker(ours)
+            await speaker.turn("s", "1")
+            assert await theirs.discard("1")
+            assert await ours.turns("s") == []

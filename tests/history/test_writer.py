@@ -1,0 +1,547 @@
+"""The writer, over a store that does what a test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from contracts.history import Speaker, eventually, plain, shapes
+
+from jarvis_stream.errors import Unavailable
+from jarvis_stream.history.base import Limits, SessionPage, TurnRecord
+from jarvis_stream.history.store import Batch, Written
+from jarvis_stream.history.writer import HistoryWriter
+
+POISON = "poison"
+
+
+class Outage(Exception):
+    """The database does not work."""
+
+
+class Refusal(Exception):
+    """The database does not take this."""
+
+
+class FakeStore:
+    """Keeps what it is given, in memory; can be held up, fail, and refuse."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        """Every batch it was asked to write, those that failed too."""
+        self.kept: dict[str, TurnRecord] = {}
+        self.failing = False
+        self.failing_if: Callable[[Batch], bool] = lambda batch: False
+        self.readable = True
+        self.knows_us = True
+        self.reads = 0
+        self.asked = asyncio.Event()
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def renew(self) -> bool:
+        if self.failing:
+            raise Outage
+        known, self.knows_us = self.knows_us, True
+        return known
+
+    async def reclaim(self, *, opening: bool) -> int:
+        if self.failing:
+            raise Outage
+        return 0
+
+    async def write(self, batch: Batch) -> Written:
+        self.batches.append(batch)
+        self.asked.set()
+        await self.free.wait()
+        prompts = [turn.prompt for turn in batch.begins]
+        if self.failing or self.failing_if(batch):
+            raise Outage
+        if POISON in prompts:
+            raise Refusal
+        written = Written()
+        for stream_id in batch.discards:
+            self.kept.pop(stream_id, None)
+        for turn in batch.begins:
+            earlier = [other for other in self.kept.values() if other.session_id == turn.session_id]
+            written.earlier[turn.session_id] = earlier
+        for turn in [*batch.begins, *batch.ends]:
+            self.kept[turn.stream_id] = turn
+        written.begun = {turn.stream_id for turn in batch.begins}
+        written.ended = {turn.stream_id for turn in batch.ends}
+        return written
+
+    async def recent(self, session_id: str) -> list[TurnRecord]:
+        self.reads += 1
+        return await self.turns(session_id, limit=None, before=None)
+
+    async def turn(self, stream_id: str) -> TurnRecord | None:
+        return self.kept.get(stream_id)
+
+    async def turns(
+        self, session_id: str, *, limit: int | None, before: int | None
+    ) -> list[TurnRecord]:
+        if not self.readable:
+            raise Outage
+        return [turn for turn in self.kept.values() if turn.session_id == session_id]
+
+    async def sessions(self, *, limit: int, before: str | None) -> SessionPage:
+        raise Outage
+
+    async def last_epoch(self) -> int:
+        return 0
+
+    def refused(self, error: Exception) -> bool:
+        return isinstance(error, Refusal)
+
+    def describe(self, error: Exception) -> str:
+        return type(error).__name__
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Inside, a write that has begun does not end."""
+        self.free.clear()
+        self.asked.clear()
+        try:
+            yield
+        finally:
+            self.free.set()
+
+
+LIMITS = Limits(begin_timeout=0.05, save_timeout=0.05, checkpoint_every=0.01)
+"""Impatient, for the tests that wait for a bound to pass."""
+PATIENT = Limits(begin_timeout=30.0, save_timeout=30.0, checkpoint_every=3600.0)
+"""For those in which none may pass."""
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+async def history(store: FakeStore) -> AsyncIterator[HistoryWriter]:
+    async with HistoryWriter(store, LIMITS).running(flush_timeout=0.5) as history:
+        yield history
+
+
+@pytest.fixture
+async def patient(store: FakeStore) -> AsyncIterator[HistoryWriter]:
+    async with HistoryWriter(store, PATIENT).running() as history:
+        yield history
+
+
+# Few transactions
+
+
+async def test_what_came_during_a_transaction_shares_the_next(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    async with store.held():
+        first, _ = speaker.ask("s", "0")
+        await store.asked.wait()
+        begun = [speaker.ask("s", str(number))[0] for number in range(1, 100)]
+        speaker.end("0")
+        ended = [speaker.end(str(number)) for number in range(1, 50)]
+    await asyncio.gather(first, *begun, *ended)
+    assert len(store.batches) == 2
+    assert [len(batch.begins) for batch in store.batches] == [1, 99]
+    assert [len(batch.ends) for batch in store.batches] == [0, 1]
+    assert [turn.status for turn in store.batches[1].begins].count("complete") == 49
+
+
+async def test_tokens_alone_cost_a_transaction_per_checkpoint_for_all_answers_together(
+    store: FakeStore,
+) -> None:
+    clock = Limits(checkpoint_every=0.1)
+    async with HistoryWriter(store, clock).running() as history:
+        speaker = Speaker(history)
+        live = [speaker.ask("s", str(number)) for number in range(50)]
+        await asyncio.gather(*(begun for begun, _ in live))
+        before = len(store.batches)
+        started = asyncio.get_running_loop().time()
+        for _ in range(200):
+            for _, answer in live:
+                answer.say("token ")
+            await asyncio.sleep(0.001)
+        took = asyncio.get_running_loop().time() - started
+
+        async def all_kept() -> bool:
+            pieces = [piece for batch in store.batches for piece in batch.pieces]
+            return sum(len(piece.text) for piece in pieces) == 50 * 200 * len("token ")
+
+        await eventually(all_kept)
+        assert len(store.batches) - before <= took / 0.1 + 2
+
+
+async def test_only_new_text_is_checkpointed(store: FakeStore, history: HistoryWriter) -> None:
+    begun, answer = Speaker(history).ask("s", "1")
+    await begun
+    text = ""
+    for piece in ("one ", "zwölf ", "drei"):
+        answer.say(piece)
+        text += piece
+
+        async def kept(text: str = text) -> bool:
+            return text == "".join(p.text for batch in store.batches for p in batch.pieces)
+
+        await eventually(kept)
+    pieces = [piece for batch in store.batches for piece in batch.pieces]
+    assert [piece.start for piece in pieces] == [0, 4, 11]
+
+
+async def test_an_idle_history_writes_nothing(store: FakeStore, history: HistoryWriter) -> None:
+    speaker = Speaker(history)
+    await speaker.turn("s", "1")
+    begun, _ = speaker.ask("s", "2")
+    await begun
+    before = len(store.batches)
+    await asyncio.sleep(0.1)  # ten checkpoints
+    assert len(store.batches) == before
+
+
+async def test_a_large_backlog_is_written_in_batches(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    begun = [speaker.ask(f"s{number}", str(number))[0] for number in range(1000)]
+    await asyncio.gather(*begun)
+    assert max(len(batch.begins) for batch in store.batches) == 256
+    store.batches.clear()
+    ended = []
+    for number in range(8):
+        _, answer = speaker.ask("big", f"big{number}")
+        answer.say("x" * 4 * 1024 * 1024)
+        ended.append(speaker.end(f"big{number}"))
+    assert all(await asyncio.gather(*ended))
+    assert max(len(batch.begins) for batch in store.batches) == 2
+
+
+# A database that does not answer
+
+
+async def test_nobody_waits_longer_than_the_bound_for_a_slow_database(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    async with store.held():
+        begun, answer = speaker.ask("s", "1", "q1")
+        assert not (await begun).saved
+        answer.say("a1")
+        assert not await speaker.end("1", "cancelled")
+        begun, _ = speaker.ask("s", "2", "q2")
+        assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2"]
+        assert shapes(await history.turns("s")) == [
+            ("1", "q1", "a1", "cancelled"),
+            ("2", "q2", "", "streaming"),
+        ]
+
+    async def saved() -> bool:
+        return history.health.backlog == 0
+
+    await eventually(saved)
+    assert shapes(list(store.kept.values())) == [
+        ("1", "q1", "a1", "cancelled"),
+        ("2", "q2", "", "streaming"),
+    ]
+
+
+async def test_nobody_waits_at_all_for_a_database_that_is_known_to_be_down(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    store.failing = True
+    speaker = Speaker(patient)
+    waiting, _ = speaker.ask("s", "0")
+
+    async def down() -> bool:
+        return patient.health.failures >= 2
+
+    await eventually(down)
+    begun, answer = speaker.ask("s", "1")
+    assert not (await begun).saved  # long before its bound
+    answer.say("a")
+    assert not await speaker.end("1")
+    assert not await patient.discard("0")
+    with pytest.raises(Unavailable):
+        await patient.delete("s")
+    assert not (await waiting).saved
+    store.failing = False
+
+
+async def test_what_could_not_be_saved_is_saved_when_it_can_be(
+    store: FakeStore, history: HistoryWriter, log_lines: list[str]
+) -> None:
+    store.failing = True
+    speaker = Speaker(history)
+    for number in range(20):
+        begun, answer = speaker.ask("s", str(number))
+        assert not (await begun).saved
+        answer.say(f"a{number}")
+        assert not await speaker.end(str(number))
+    health = history.health
+    assert (health.writable, health.backlog, health.last_error) == (False, 20, "Outage")
+    assert health.backlog_bytes == sum(len(f"qa{number}") for number in range(20))
+    store.failing = False
+
+    async def saved() -> bool:
+        return history.health.backlog == 0
+
+    await eventually(saved)
+    assert [turn.text for turn in store.kept.values()] == [f"a{number}" for number in range(20)]
+    assert (history.health.writable, history.health.backlog_bytes) == (True, 0)
+    assert (history.health.saved, history.health.dropped) == (40, 0)
+    assert [line.split(" ")[0] for line in log_lines] == [
+        "history_write_failed",
+        "history_recovered",
+    ]
+    await speaker.turn("s", "now")  # and everybody waits again
+
+
+async def test_a_database_that_can_be_read_but_not_written_still_tells_the_agent(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    await speaker.turn("s", "1", "q1", "a1")
+    store.failing = True
+    begun, answer = speaker.ask("s", "2", "q2")
+    answer.say("a2")
+    assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2"]
+    await speaker.end("2")
+    begun, _ = speaker.ask("s", "3", "q3")
+    assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2", "a:a2", "u:q3"]
+
+
+async def test_a_database_that_cannot_be_read_is_not_asked_again_and_again(
+    store: FakeStore, history: HistoryWriter, log_lines: list[str]
+) -> None:
+    store.failing, store.readable = True, False
+    speaker = Speaker(history)
+    begun, _ = speaker.ask("s", "0")
+    assert not (await begun).saved
+
+    async def down() -> bool:
+        return history.health.failures >= 4  # the pauses are long by now
+
+    await eventually(down)
+    before = store.reads
+    for number in range(1, 100):
+        begun, _ = speaker.ask("s", str(number), f"q{number}")
+        assert (await begun).messages[-1] == {"role": "user", "content": f"q{number}"}
+    assert store.reads - before <= 3
+    with pytest.raises(Unavailable):
+        await history.turns("s")
+    with pytest.raises(Unavailable):
+        await history.sessions()
+    assert "history_read_failed error=Outage" in log_lines
+
+
+async def test_a_database_that_is_down_at_the_start_is_used_when_it_is_up(
+    store: FakeStore,
+) -> None:
+    store.failing = True
+    async with HistoryWriter(store, LIMITS).running() as history:
+        speaker = Speaker(history)
+        begun, answer = speaker.ask("s", "1")
+        assert not (await begun).saved
+        store.failing = False
+        answer.say("a")
+
+        async def saved() -> bool:
+            return await speaker.end("1") or "1" in store.kept
+
+        await eventually(saved)
+
+
+async def test_leaving_is_bounded_however_the_database_is(store: FakeStore) -> None:
+    store.failing = True
+    async with HistoryWriter(store, LIMITS).running(flush_timeout=0.1) as history:
+        speaker = Speaker(history)
+        begun, _ = speaker.ask("s", "1")
+        ended = speaker.end("1")
+        promise = history.discard("0")
+        impatient = asyncio.timeout(20)
+        await impatient.__aenter__()
+    await impatient.__aexit__(None, None, None)
+    assert not (await begun).saved
+    assert (await ended, await promise) == (False, False)
+    assert not (await speaker.ask("s", "2")[0]).saved
+    assert not await history.discard("1")
+    with pytest.raises(Unavailable):
+        await history.delete("s")
+
+
+async def test_a_transaction_in_flight_at_the_end_is_finished(store: FakeStore) -> None:
+    async with HistoryWriter(store, PATIENT).running() as history, store.held():
+        speaker = Speaker(history)
+        _, answer = speaker.ask("s", "1")
+        await store.asked.wait()
+        answer.say("a")
+        speaker.end("1")
+    assert shapes(list(store.kept.values())) == [("1", "q", "a", "complete")]
+
+
+# A bounded backlog
+
+
+async def test_the_oldest_are_dropped_when_too_much_is_owed(
+    store: FakeStore, log_lines: list[str]
+) -> None:
+    store.failing = True
+    limits = Limits(begin_timeout=0.05, save_timeout=0.05, max_backlog_bytes=1000)
+    async with HistoryWriter(store, limits).running() as history:
+        speaker = Speaker(history)
+        for number in range(10):
+            begun, answer = speaker.ask("s", str(number), "x" * 100)
+            assert not (await begun).saved
+            answer.say("y" * 100)
+            assert not await speaker.end(str(number))
+            assert history.health.backlog_bytes <= 1000
+        assert history.health.dropped == 5
+        store.failing = False
+
+        async def saved() -> bool:
+            return history.health.backlog == 0
+
+        await eventually(saved)
+        assert sorted(store.kept) == list("56789")
+    assert sum(line.startswith("history_backlog_full") for line in log_lines) == 1
+
+
+async def test_a_turn_larger_than_the_bound_is_dropped_alone(store: FakeStore) -> None:
+    limits = Limits(max_backlog_bytes=1000)
+    async with HistoryWriter(store, limits).running() as history:
+        speaker = Speaker(history)
+        begun, _ = speaker.ask("s", "1", "x" * 1001)
+        assert not (await begun).saved
+        begun, answer = speaker.ask("s", "2")
+        assert (await begun).saved
+        answer.say("x" * 1001)
+        assert not await speaker.end("2")
+        await speaker.turn("s", "3")
+
+        async def told() -> bool:
+            return any(batch.interrupts == ["2"] for batch in store.batches)
+
+        await eventually(told)  # its beginning was saved: it may not stream for ever
+        assert history.health.dropped == 2
+
+
+# Data that cannot be written
+
+
+async def test_what_the_database_refuses_stops_nothing_else(
+    store: FakeStore, patient: HistoryWriter, log_lines: list[str]
+) -> None:
+    speaker = Speaker(patient)
+    async with store.held():
+        speaker.ask("s", "first")
+        await store.asked.wait()
+        begun = [
+            speaker.ask("s", str(number), POISON if number in (7, 40) else "q")[0]
+            for number in range(100)
+        ]
+    results = await asyncio.gather(*begun)
+    assert [number for number, result in enumerate(results) if not result.saved] == [7, 40]
+    assert patient.health.dropped == 2
+    assert patient.health.writable
+    assert not await speaker.end("7")
+    assert await speaker.end("8")
+    assert log_lines == ["history_refused error=Refusal"] * 2
+
+
+async def test_what_alone_cannot_be_written_now_steps_back(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    # As on a full disk, where short texts still fit.
+    store.failing_if = lambda batch: any(len(turn.text) > 100 for turn in batch.begins)
+    speaker = Speaker(patient)
+    _, answer = speaker.ask("s", "long")
+    answer.say("x" * 101)
+    long = speaker.end("long")
+    ended = []
+    for number in range(20):
+        speaker.ask("s", str(number))
+        ended.append(speaker.end(str(number)))
+    assert all(await asyncio.gather(*ended))
+    assert patient.health.backlog == 1
+    store.failing_if = lambda batch: False
+    assert await long
+
+
+# The same turn, whatever happens around it
+
+
+async def test_a_turn_that_ends_while_its_beginning_is_written_is_ended_next(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    async with store.held():
+        begun, answer = speaker.ask("s", "1")
+        await store.asked.wait()
+        answer.say("a")
+        ended = speaker.end("1")
+    assert (await begun).saved
+    assert await ended
+    assert shapes(list(store.kept.values())) == [("1", "q", "a", "complete")]
+    assert patient.health.backlog_bytes == 0
+
+
+async def test_a_turn_discarded_while_its_beginning_is_written_leaves_again(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    async with store.held():
+        begun, _ = speaker.ask("s", "1")
+        await store.asked.wait()
+        discarded = patient.discard("1")
+        assert await patient.turns("s") == []
+        again, answer = speaker.ask("s", "1", "again")
+    assert await discarded
+    assert not (await begun).saved
+    assert plain((await again).messages) == ["u:again"]
+    answer.say("a")
+    assert await speaker.end("1")
+    assert shapes(list(store.kept.values())) == [("1", "again", "a", "complete")]
+    assert patient.health.backlog_bytes == 0
+
+
+async def test_text_in_a_failed_checkpoint_is_sent_again(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    begun, answer = Speaker(history).ask("s", "1")
+    await begun
+    store.failing = True
+    answer.say("one ")
+
+    async def tried() -> bool:
+        return any(batch.pieces for batch in store.batches)
+
+    await eventually(tried)
+    answer.say("two")
+    store.failing = False
+    store.batches.clear()
+    await eventually(tried)
+    assert [(piece.start, piece.text) for piece in store.batches[0].pieces] == [(0, "one two")]
+
+
+async def test_a_database_that_has_forgotten_this_process_gets_everything_again(
+    store: FakeStore,
+) -> None:
+    async with HistoryWriter(store, Limits(lease=0.03, checkpoint_every=0.01)).running() as history:
+        speaker = Speaker(history)
+        await speaker.turn("s", "ended")
+        begun, answer = speaker.ask("s", "live")
+        answer.say("text")
+        await begun
+        store.batches.clear()
+        store.kept.clear()
+        store.knows_us = False
+
+        async def again() -> bool:
+            return [piece.text for batch in store.batches for piece in batch.pieces] == ["text"]
+
+        await eventually(again)
+        assert list(store.kept) == ["live"]
