@@ -21,7 +21,9 @@ from jarvis_stream import metrics
 from jarvis_stream.agents.base import Agent
 from jarvis_stream.agents.choose import Choice, choose_agent
 from jarvis_stream.frames import PROTOCOL
-from jarvis_stream.history.memory import MemoryHistory
+from jarvis_stream.history.base import History
+from jarvis_stream.history.base import Limits as HistoryLimits
+from jarvis_stream.history.open import default_database_url, describe_url, open_history
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.shelf import Shelf
@@ -65,7 +67,15 @@ def create_app(settings: Settings | None = None, *, agent: Agent | None = None) 
             if isinstance(choice.agent, AbstractAsyncContextManager):
                 await stack.enter_async_context(choice.agent)
             app[CHOICE] = choice
-            app[REGISTRY] = registry = _registry(settings, choice.agent)
+            history = await stack.enter_async_context(
+                open_history(
+                    database_url(settings),
+                    HistoryLimits(
+                        max_messages=settings.history_messages, max_chars=settings.history_chars
+                    ),
+                )
+            )
+            app[REGISTRY] = registry = await _registry(settings, choice.agent, history)
             app[metrics.COLLECTORS] = metrics.collectors(registry)
             yield
 
@@ -96,14 +106,23 @@ async def _choose(settings: Settings, agent: Agent | None) -> Choice:
     )
 
 
-def _registry(settings: Settings, agent: Agent) -> StreamRegistry:
+def database_url(settings: Settings) -> str:
+    """Where the history is; it may hold a password."""
+    url = settings.database_url
+    return url.get_secret_value() if url else default_database_url()
+
+
+def database_place(settings: Settings) -> str:
+    """The same for people, without the password. Raises HistoryUnusable for no database."""
+    return describe_url(database_url(settings))
+
+
+async def _registry(settings: Settings, agent: Agent, history: History) -> StreamRegistry:
     return StreamRegistry(
         agent,
-        MemoryHistory(
-            max_sessions=settings.max_sessions,
-            max_messages=settings.history_messages,
-            max_chars=settings.history_chars,
-        ),
+        history,
+        last_epoch=await history.last_epoch(),
+        max_queue=settings.max_queue,
         cancel_timeout=settings.cancel_timeout,
         max_answer_bytes=settings.max_answer_bytes,
         unwatched_timeout=settings.unwatched_timeout,

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from loguru import logger
 
@@ -42,11 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in bad.problems:
             _complain(problem)
         return 2
-    key = settings.openai_api_key
     logs.configure(
         settings.log_level,
         settings.log_format,
-        secrets=[key.get_secret_value()] if key else [],
+        secrets=_secrets(settings),
     )
     for sentence in unknown_variables():
         logger.warning("{}", sentence)
@@ -98,6 +98,13 @@ def listen(host: str, port: int) -> list[socket.socket]:
     if lacking is not None and not listeners:
         raise lacking
     return listeners
+
+
+def _secrets(settings: Settings) -> list[str]:
+    given = [settings.openai_api_key, settings.database_url]
+    secrets = [secret.get_secret_value() for secret in given if secret is not None]
+    passwords = [password for secret in secrets if (password := urlsplit(secret).password)]
+    return secrets + passwords
 
 
 def _complain(sentence: str) -> None:
@@ -177,12 +184,13 @@ def _cancel_on_signals() -> None:
 
 
 def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
-    from jarvis_stream.app import CHOICE
+    from jarvis_stream.app import CHOICE, database_place
 
     choice = app[CHOICE]
     print(f"Jarvis Stream is at {_url(settings.host, port)}")
     print(f"The agent is {choice.name}: {choice.why}")
     print(choice.change)
+    print(f"Conversations are kept in {database_place(settings)} (--database-url)")
     if not _is_loopback(settings.host):
         print("Whoever can reach this address can chat: there is no login.")
     sys.stdout.flush()

@@ -19,7 +19,8 @@
         ├── AgentFailure       agent_error
         ├── UpstreamError      upstream_error
         ├── UpstreamTimeout    upstream_timeout
-        └── AnswerTooLong      too_long
+        ├── AnswerTooLong      too_long
+        └── Answered           interrupted
     asyncio.CancelledError
     └── StreamRevoked          a frame came after its stream had been revoked (the fence)
 
@@ -180,6 +181,14 @@ class AnswerTooLong(StreamFailure):
 
     code = "too_long"
     sentence = "The answer grew longer than this server keeps."
+    retryable = False
+
+
+class Answered(StreamFailure):
+    """The stream_id was used before, and what it named is not here any more."""
+
+    code = "interrupted"
+    sentence = "This request was answered before, and its answer can no longer be replayed."
     retryable = False
 
 

@@ -35,6 +35,11 @@ class FrameLog:
         self._others: dict[int, bytes] = {}
         self._others_size = 0
 
+    def encode_with(self, encoder: FrameEncoder) -> None:
+        """Use another encoder; only while there is no token."""
+        assert not self._text
+        self._encoder = encoder
+
     @property
     def seq(self) -> int:
         """The number of the last frame; 0 while there is none."""
@@ -44,6 +49,15 @@ class FrameLog:
     def text(self) -> str:
         """The answer so far."""
         return self._text.decode()
+
+    @property
+    def text_size(self) -> int:
+        """The bytes (UTF-8) of the answer so far."""
+        return len(self._text)
+
+    def text_from(self, start: int) -> str:
+        """The text after byte `start`, which is 0 or something `text_size` once was."""
+        return self._text[start:].decode()
 
     @property
     def size(self) -> int:

@@ -120,20 +120,22 @@ class FrameEncoder:
             },
         )
 
-    def ending(self, seq: int, ending: Ending) -> bytes:
-        """The terminal frame."""
+    def ending(self, seq: int, ending: Ending, *, saved: bool = True) -> bytes:
+        """The terminal frame; it says so when the history could not keep the answer."""
+        fields: dict[str, Any]
         if isinstance(ending, Failed):
-            return self._line(
-                self._error,
-                seq,
-                {"code": ending.code, "error": ending.error, "retryable": ending.retryable},
-            )
-        fields: dict[str, Any] = {"finish_reason": ending.finish_reason}
-        if ending.usage is not None:
-            fields["usage"] = ending.usage
-        if ending.superseded_by is not None:
-            fields["superseded_by"] = ending.superseded_by
-        return self._line(self._done, seq, fields)
+            head = self._error
+            fields = {"code": ending.code, "error": ending.error, "retryable": ending.retryable}
+        else:
+            head = self._done
+            fields = {"finish_reason": ending.finish_reason}
+            if ending.usage is not None:
+                fields["usage"] = ending.usage
+            if ending.superseded_by is not None:
+                fields["superseded_by"] = ending.superseded_by
+        if not saved:
+            fields["saved"] = False
+        return self._line(head, seq, fields)
 
     @staticmethod
     def _line(head: bytes, seq: int, fields: Mapping[str, Any]) -> bytes:

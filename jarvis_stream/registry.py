@@ -1,8 +1,11 @@
 """One live stream per session: claim first, wait outside, activate last.
 
-    claim ──► PENDING ──wait (≤ cancel_timeout)──► activate ──► ACTIVE ──► ENDED ──► retired
-                 │                                                ▲
-                 └── revoke: the fence falls, the task is cancelled
+    claim ──► PENDING ──wait (≤ cancel_timeout)──► activate ──► ACTIVE ──► SEALED ──► ENDED
+                 │                                   │              ▲  the answer is kept
+                 └───── revoke: the fence falls, the task is cancelled
+
+A stream is retired when its task has ended, wherever it stands then. One that waits in the
+session's queue (`on_conflict: enqueue`) has a task, but has claimed nothing yet.
 
 Every critical section below is free of `await`: on one loop it is atomic, needs no lock, and may
 run in a done-callback or in a `finally` that is being cancelled.
@@ -22,26 +25,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from loguru import logger
 
 from jarvis_stream.agents.base import Agent, Turn
 from jarvis_stream.errors import (
     AgentFailure,
+    Answered,
     Conflict,
     CursorAhead,
     Gone,
     NotFound,
+    Refused,
     StreamFailure,
+    TooMany,
     Unavailable,
 )
 from jarvis_stream.frames import Done, Ending, Failed
-from jarvis_stream.history.base import History
+from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnStart
 from jarvis_stream.ids import new_session_id
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import State, Stream
@@ -52,11 +59,22 @@ MAX_ZOMBIES = 4
 MAX_TOMBSTONES = 10_000
 """Stops remembered for streams that have not come yet; the oldest are forgotten first."""
 
-_STATUS_OF_REASON = {
+LOOKUP_TIMEOUT = 0.25
+"""Seconds the history may take to tell whether a stream_id was used before."""
+
+_STATUS_OF_REASON: dict[str, EndStatus] = {
     "cancelled": "cancelled",
     "superseded": "superseded",
     "shutdown": "interrupted",
 }
+
+
+class Watcher(Protocol):
+    """Who wants to see every stream of a session."""
+
+    def see(self, stream: Stream) -> None:
+        """A stream was accepted. Called in the same step; must not raise."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +89,8 @@ class Opening:
     after: int = 0
     on_conflict: str = "interrupt"
     on_disconnect: str = "cancel"
+    may_be_known: bool = False
+    """Whether the client brought the stream_id, so that this may be a repetition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +107,23 @@ class Cancellation:
 
 @dataclass(slots=True)
 class _Session:
-    """The streams of one session that are not retired, oldest first, and the newest of them."""
+    """The streams of one session that are not retired, oldest first."""
 
     last_epoch: int = 0
     head: Stream | None = None
+    """The newest that has claimed it."""
     live: list[Stream] = field(default_factory=list)
+    """Those that have claimed it."""
+    queue: deque[Stream] = field(default_factory=deque)
+    """Those that wait for their turn to."""
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.queue) or (self.head is not None and self.head.is_open)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return (*self.live, *self.queue)
 
 
 class StreamRegistry:
@@ -105,12 +137,15 @@ class StreamRegistry:
         cancel_timeout: float = 2.0,
         max_answer_bytes: int = 4 * 1024 * 1024,
         unwatched_timeout: float = 600.0,
+        max_queue: int = 8,
+        last_epoch: int = 0,
         shelf: Shelf | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
         """`cancel_timeout`, seconds, bounds every wait for an agent's cleanup.
 
-        `clock` gives the time in milliseconds and must never go back.
+        `last_epoch` is the highest that any session had before this process; `clock` gives the
+        time in milliseconds and must never go back.
         """
         self.history = history
         self._agent = agent
@@ -122,7 +157,9 @@ class StreamRegistry:
         self._sessions: dict[str, _Session] = {}
         self._streams: dict[str, Stream] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
-        self._epoch_floor = 0
+        self._epoch_floor = last_epoch
+        self._max_queue = max_queue
+        self._watchers: dict[str, list[Watcher]] = {}
         self._draining = False
         self.endings: Counter[str] = Counter()
         """How many streams ended, by finish reason or error code."""
@@ -159,10 +196,36 @@ class StreamRegistry:
         return self._streams.get(stream_id) or self._shelf.get(stream_id)
 
     def head(self, session_id: str) -> Stream | None:
-        """The newest stream of a session, while it has not ended."""
+        """The newest stream that has claimed a session, while it has not ended."""
         session = self._sessions.get(session_id)
         head = session.head if session else None
         return head if head is not None and head.state is not State.ENDED else None
+
+    async def check_unused(self, opening: Opening) -> None:
+        """Refuse a repetition of a request whose stream is not here any more.
+
+        Raises Gone, or Conflict when the stream was another session's. A history that cannot be
+        asked in time does not stand in the way.
+        """
+        if not opening.may_be_known or self.find(opening.stream_id) is not None:
+            return
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                turn = await self.history.turn(opening.stream_id)
+        except (TimeoutError, Unavailable):
+            return
+        if turn is None:
+            return
+        if opening.session_id not in (None, turn.session_id):
+            raise _others(opening.stream_id)
+        raise _gone(opening.stream_id)
+
+    async def why_missing(self, stream_id: str) -> Refused:
+        """What to answer when `find` has nothing: Gone if the history knows it, else NotFound."""
+        with suppress(Unavailable):
+            if await self.history.turn(stream_id) is not None:
+                return _gone(stream_id)
+        return NotFound(f"no stream {stream_id} is known here")
 
     # The two verbs: open, cancel
 
@@ -175,24 +238,53 @@ class StreamRegistry:
         known = self.find(opening.stream_id)
         if known is not None:
             if opening.session_id not in (None, known.session_id):
-                raise Conflict(f"stream_id {opening.stream_id} belongs to another session")
+                raise _others(opening.stream_id)
             return known
-        if opening.session_id is not None and any(
-            turn.stream_id == opening.stream_id for turn in self.history.turns(opening.session_id)
-        ):
-            raise Gone(f"stream {opening.stream_id} has ended and can no longer be replayed")
         if opening.after:
             raise CursorAhead(
                 f"after={opening.after} is past the end of stream {opening.stream_id},"
                 " which has not begun"
             )
-        stream = self._claim(opening)
-        if stream.state is State.PENDING:
-            # The callback, not the task's own `finally`: a task cancelled before its first step
-            # never gets there.
-            task = asyncio.get_running_loop().create_task(self._run(stream, opening.prompt))
-            stream.bind(task)
-            task.add_done_callback(partial(self._retire, stream))
+        session_id = opening.session_id or new_session_id()
+        session = self._sessions.get(session_id) or _Session(last_epoch=self._epoch_floor)
+        self._refuse(session_id, session, opening)
+        queued = opening.on_conflict == "enqueue" and session.is_busy
+        if not queued:
+            epoch = self._next_epoch(session)
+        else:
+            # It has claimed nothing: its frames must not make those of the head stale.
+            epoch = session.head.epoch if session.head is not None else session.last_epoch
+        stream = Stream(
+            session_id=session_id,
+            stream_id=opening.stream_id,
+            trace_id=opening.trace_id,
+            epoch=epoch,
+            on_disconnect=opening.on_disconnect,
+            max_bytes=self._max_answer_bytes,
+            unwatched_timeout=self._unwatched_timeout,
+            keep=self._keep,
+        )
+        self._sessions[session_id] = session
+        self._streams[stream.stream_id] = stream
+        try:
+            if queued:
+                self._enqueue(session, stream, opening)
+            else:
+                self._claim(session, stream, opening)
+        except BaseException:
+            self._retire(stream)
+            raise
+        for watcher in tuple(self._watchers.get(session_id, ())):
+            watcher.see(stream)
+        if self._is_buried(stream.stream_id):
+            stream.revoke(Done("cancelled"), "client_stop")
+            self._retire(stream)
+            return stream
+        # The callback, not the task's own `finally`: a task cancelled before its first step never
+        # gets there.
+        task = asyncio.get_running_loop().create_task(self._run(session, stream, opening.prompt))
+        stream.bind(task)
+        task.add_done_callback(partial(self._retire, stream))
         return stream
 
     def cancel(self, stream_id: str) -> Coroutine[Any, Any, Cancellation]:
@@ -217,41 +309,87 @@ class StreamRegistry:
         """
         self._draining = True
         streams = list(self)
-        for stream in streams:
+        for stream in reversed(streams):  # so that no end calls the next one up
             stream.revoke(Done("shutdown"), "shutdown")
         await self._outlive(streams)
+        ends = [stream.ended for stream in streams if not stream.ended.done()]
+        if ends:  # the history bounds this
+            await asyncio.wait(ends)
         self._shelf.clear()
+
+    async def delete(self, session_id: str) -> bool:
+        """Stop what a session does, and forget all of it; whether there was anything.
+
+        Raises Unavailable when the history could not be told in time.
+        """
+        session = self._sessions.get(session_id)
+        streams = session.streams if session else ()
+        for stream in reversed(streams):
+            stream.revoke(Done("cancelled"), "client_stop")
+        try:
+            found = await self.history.delete(session_id)
+        finally:
+            await self._outlive(list(streams))
+        return found or bool(streams)
+
+    # Who looks on
+
+    def watch(self, session_id: str, watcher: Watcher) -> None:
+        """Show a watcher every stream of a session: those that live now, and all that come."""
+        watchers = self._watchers.setdefault(session_id, [])
+        if watcher not in watchers:
+            watchers.append(watcher)
+        session = self._sessions.get(session_id)
+        for stream in session.streams if session else ():
+            if stream.state is not State.ENDED:
+                watcher.see(stream)
+
+    def unwatch(self, session_id: str, watcher: Watcher) -> None:
+        """Show it no further ones. Idempotent."""
+        watchers = self._watchers.get(session_id, [])
+        if watcher in watchers:
+            watchers.remove(watcher)
+            if not watchers:
+                del self._watchers[session_id]
 
     # The protocol: claim, wait, activate, retire
 
-    def _claim(self, opening: Opening) -> Stream:
-        session_id = opening.session_id or new_session_id()
-        session = self._sessions.get(session_id) or _Session(last_epoch=self._epoch_floor)
-        self._refuse(session_id, session, opening)
+    def _claim(self, session: _Session, stream: Stream, opening: Opening) -> None:
+        interrupted = session.head if session.head is not None and session.head.is_open else None
+        for waiting in reversed(tuple(session.queue)):
+            waiting.revoke(_superseded_by(stream), "registry_new_stream")
+        self._take_over(session, stream)
+        if interrupted is not None and opening.on_conflict == "rollback":
+            self.history.discard(interrupted.stream_id)
+        stream.begun = self._begin(stream, stream.epoch, opening.prompt)
+
+    def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:
+        session.queue.append(stream)
+        session.last_epoch += 1  # its place among the session's turns
+        stream.begun = self._begin(stream, session.last_epoch, opening.prompt)
+        stream.wait_in_line(len(session.queue))
+
+    def _next_epoch(self, session: _Session) -> int:
         session.last_epoch = max(session.last_epoch + 1, self._clock())
-        stream = Stream(
-            session_id=session_id,
-            stream_id=opening.stream_id,
-            trace_id=opening.trace_id,
-            epoch=session.last_epoch,
-            on_disconnect=opening.on_disconnect,
-            max_bytes=self._max_answer_bytes,
-            unwatched_timeout=self._unwatched_timeout,
-            on_end=self._keep,
-        )
-        self.history.begin(session_id, stream.stream_id, opening.prompt)
-        self._sessions[session_id] = session
+        return session.last_epoch
+
+    def _take_over(self, session: _Session, stream: Stream) -> None:
         previous, session.head = session.head, stream
         session.live.append(stream)
-        self._streams[stream.stream_id] = stream
         if previous is not None:
-            previous.revoke(
-                Done("superseded", superseded_by=stream.stream_id), "registry_new_stream"
-            )
-        if self._is_buried(stream.stream_id):
-            stream.revoke(Done("cancelled"), "client_stop")
-            self._retire(stream)
-        return stream
+            previous.revoke(_superseded_by(stream), "registry_new_stream")
+
+    def _begin(self, stream: Stream, epoch: int, prompt: str) -> asyncio.Future[Begun]:
+        return self.history.begin(
+            TurnStart(
+                session_id=stream.session_id,
+                stream_id=stream.stream_id,
+                epoch=epoch,
+                prompt=prompt,
+                created_at=time.time(),
+            ),
+            stream,
+        )
 
     def _refuse(self, session_id: str, session: _Session, opening: Opening) -> None:
         if self._draining:
@@ -261,9 +399,29 @@ class StreamRegistry:
                 f"session {session_id} has {MAX_ZOMBIES} streams that do not stop",
                 retry_after=self._cancel_timeout,
             )
-        head = session.head
-        if opening.on_conflict == "reject" and head is not None and head.state is not State.ENDED:
+        if opening.on_conflict == "reject" and session.is_busy:
+            head = session.head or session.queue[0]
             raise Conflict(f"session {session_id} is busy with stream {head.stream_id}")
+        if opening.on_conflict == "enqueue" and len(session.queue) >= self._max_queue:
+            raise TooMany(
+                f"session {session_id} has {self._max_queue} messages waiting already",
+                retry_after=1,
+            )
+
+    def _call_up(self, session: _Session) -> None:
+        """Let the first in the queue claim the session, when nobody has it."""
+        if session.queue and not (session.head is not None and session.head.is_open):
+            stream = session.queue.popleft()
+            stream.number(self._next_epoch(session))
+            self._take_over(session, stream)
+            if not stream.called.done():
+                stream.called.set_result(None)
+            self._tell_positions(session)
+
+    @staticmethod
+    def _tell_positions(session: _Session) -> None:
+        for position, stream in enumerate(session.queue, start=1):
+            stream.wait_in_line(position)
 
     async def _wait(self, stream: Stream) -> None:
         """Outlast all older streams of the session: until they have stopped, at most the bound."""
@@ -338,7 +496,7 @@ class StreamRegistry:
             session.live.remove(stream)
         if session.head is stream:
             session.head = None
-        if not session.live:
+        if not session.streams:
             # Claims faster than the clock leave an epoch in the future: none may go back below it.
             if session.last_epoch >= self._clock():
                 self._epoch_floor = max(self._epoch_floor, session.last_epoch)
@@ -346,7 +504,7 @@ class StreamRegistry:
 
     # One stream's task
 
-    async def _run(self, stream: Stream, prompt: str) -> None:
+    async def _run(self, session: _Session, stream: Stream, prompt: str) -> None:
         task = asyncio.current_task()
         assert task is not None
         # What the agent logs carries the ids too.
@@ -354,18 +512,27 @@ class StreamRegistry:
             trace=stream.trace_id, session=stream.session_id, stream=stream.stream_id
         ):
             try:
+                if stream in session.queue:
+                    await stream.called
+                    # Asked for again: by now the answers before it have come to their ends.
+                    self.history.discard(stream.stream_id)
+                    stream.begun = self._begin(stream, stream.epoch, prompt)
                 await self._wait(stream)
                 stream.activate()
+                assert stream.begun is not None
+                begun = await stream.begun
+                if begun.taken:
+                    raise Answered
                 turn = Turn(
                     prompt=prompt,
-                    messages=self.history.messages(stream.session_id),
+                    messages=begun.messages,
                     session_id=stream.session_id,
                     stream_id=stream.stream_id,
                     trace_id=stream.trace_id,
                 )
                 stream.end(await stream.produce(self._agent(turn)))
             except asyncio.CancelledError as error:
-                if stream.state is not State.ENDED and not task.cancelling():
+                if stream.is_open and not task.cancelling():
                     # Nobody cancelled this task: the agent let a cancellation of its own escape.
                     self._fail(stream, AgentFailure(), error)
                     return
@@ -384,13 +551,25 @@ class StreamRegistry:
         )
         stream.end(Failed(failure.code, failure.sentence, failure.retryable))
 
-    def _keep(self, stream: Stream, ending: Ending) -> None:
-        status = (
-            "error"
-            if isinstance(ending, Failed)
-            else _STATUS_OF_REASON.get(ending.finish_reason, "complete")
-        )
-        self.history.finish(stream.session_id, stream.stream_id, stream.text, status)
+    def _keep(self, stream: Stream, ending: Ending) -> asyncio.Future[bool]:
+        if isinstance(ending, Failed):
+            end = TurnEnd(status="error", error_code=ending.code)
+        else:
+            end = TurnEnd(
+                status=_STATUS_OF_REASON.get(ending.finish_reason, "complete"),
+                finish_reason=ending.finish_reason,
+                usage=ending.usage,
+            )
+        kept = self.history.finish(stream.stream_id, end)
+        session = self._sessions.get(stream.session_id)
+        if session is not None and session.queue:
+            if stream in session.queue:
+                session.queue.remove(stream)
+                self._tell_positions(session)
+            else:
+                # Not in this step: whoever ends this stream may be about to claim the session.
+                asyncio.get_running_loop().call_soon(self._call_up, session)
+        return kept
 
     async def _stopped(self, stream: Stream) -> Cancellation:
         asked_at = time.monotonic()
@@ -416,6 +595,18 @@ class StreamRegistry:
             return False
         del self._tombstones[stream_id]
         return True
+
+
+def _superseded_by(stream: Stream) -> Done:
+    return Done("superseded", superseded_by=stream.stream_id)
+
+
+def _others(stream_id: str) -> Conflict:
+    return Conflict(f"stream_id {stream_id} belongs to another session")
+
+
+def _gone(stream_id: str) -> Gone:
+    return Gone(f"stream {stream_id} has ended and can no longer be replayed")
 
 
 def _steady_clock() -> Callable[[], int]:

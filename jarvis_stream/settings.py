@@ -166,6 +166,17 @@ class Settings(BaseSettings):
     ] = None
     """The certificate authorities to trust for that server, instead of the system's."""
 
+    database_url: Annotated[
+        SecretStr | None,
+        Field(
+            json_schema_extra={
+                "also": "DATABASE_URL",
+                "allowed": "a path, sqlite:///PATH, postgresql://USER:PASSWORD@HOST/NAME, memory:",
+            }
+        ),
+    ] = None
+    """Where conversations are kept; without it, a SQLite file in the user's data directory."""
+
     system_prompt: Annotated[str | None, Field(json_schema_extra={"allowed": "any text"})] = None
     """What the model is told before every conversation."""
 
@@ -208,8 +219,8 @@ class Settings(BaseSettings):
     history_chars: Count = 200_000
     """The most characters of them; the oldest messages are left out first."""
 
-    max_sessions: Count = 10_000
-    """The most sessions kept in memory; the one unused for longest goes first."""
+    max_queue: Count = 8
+    """The most messages of one session that may wait for its running answer (enqueue)."""
 
     max_streams_per_socket: Count = 64
     """The most streams that one WebSocket may follow at a time."""

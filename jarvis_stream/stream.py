@@ -5,9 +5,10 @@
 The agent never waits for a reader, a reader never waits for another, and nobody polls: what was
 appended during one turn of the event loop is handed, joined, to every follower at its end.
 
-A stream is PENDING (claimed, waiting for its predecessors), ACTIVE (its agent may append) or ENDED
-(its terminal frame is in the log and nothing follows it). Its task may outlive ENDED: that is the
-agent's cleanup, and `stopped` tells when it is over.
+A stream is PENDING (claimed, waiting for its predecessors), ACTIVE (its agent may append), SEALED
+(how it ends is decided, its text is final, the history is keeping it) or ENDED (its terminal frame
+is in the log and nothing follows it). Its task may outlive all of them: that is the agent's
+cleanup, and `stopped` tells when it is over.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import AGENT_REASONS, Done, Ending, FrameEncoder, Status
+from jarvis_stream.history.base import Begun
 
 if TYPE_CHECKING:
     from loguru import Logger
@@ -53,6 +55,7 @@ class State(enum.Enum):
 
     PENDING = "pending"
     ACTIVE = "active"
+    SEALED = "sealed"
     ENDED = "ended"
 
 
@@ -64,13 +67,16 @@ class Stream:
         "_encoder",
         "_followers",
         "_fresh",
+        "_keep",
         "_log",
         "_loop",
-        "_on_end",
         "_since",
         "_task",
         "_turn_noted",
         "_unwatched",
+        "begun",
+        "called",
+        "ended",
         "ending",
         "epoch",
         "on_disconnect",
@@ -95,9 +101,12 @@ class Stream:
         on_disconnect: str = "cancel",
         max_bytes: int = 4 * 1024 * 1024,
         unwatched_timeout: float = 600.0,
-        on_end: Callable[[Stream, Ending], None] | None = None,
+        keep: Callable[[Stream, Ending], asyncio.Future[bool]] | None = None,
     ) -> None:
-        """`on_end` is called once, after the last piece of text and before the terminal frame."""
+        """`keep` is called once, when the text is final; the terminal frame waits for its future.
+
+        The future never raises, and tells whether the answer is kept.
+        """
         self.session_id = session_id
         self.stream_id = stream_id
         self.trace_id = trace_id
@@ -110,7 +119,10 @@ class Stream:
         self.undead = False
         self.started_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
+        self.begun: asyncio.Future[Begun] | None = None
+        self.called: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._encoder = FrameEncoder(stream_id, trace_id, epoch)
@@ -120,7 +132,7 @@ class Stream:
         self._turn_noted = False
         self._since = 0.0
         self._unwatched: asyncio.TimerHandle | None = None
-        self._on_end = on_end
+        self._keep = keep
 
     def __repr__(self) -> str:
         return (
@@ -136,9 +148,23 @@ class Stream:
         return self._log.seq
 
     @property
+    def is_open(self) -> bool:
+        """Whether how it ends is still undecided."""
+        return self.state is State.PENDING or self.state is State.ACTIVE
+
+    @property
     def text(self) -> str:
         """The answer so far."""
         return self._log.text
+
+    @property
+    def text_size(self) -> int:
+        """The bytes (UTF-8) of the answer so far."""
+        return self._log.text_size
+
+    def text_from(self, start: int, /) -> str:
+        """The text after byte `start`, which is 0 or something `text_size` once was."""
+        return self._log.text_from(start)
 
     @property
     def size(self) -> int:
@@ -161,12 +187,25 @@ class Stream:
         """Tell which task produces this stream; revoking cancels it."""
         self._task = task
 
+    def number(self, epoch: int) -> None:
+        """It has claimed its session: what it says from now on carries this epoch."""
+        self.epoch = epoch
+        self._encoder = FrameEncoder(self.stream_id, self.trace_id, epoch)
+        self._log.encode_with(self._encoder)
+
+    def wait_in_line(self, position: int) -> None:
+        """Tell the readers how many are to go first, this one included."""
+        self._think()
+        self._add_frame(
+            self._encoder.status(self.seq + 1, Status("queued", position=position)), always=True
+        )
+
     def activate(self) -> None:
         """Let the agent speak: frame 1. Raises StreamRevoked when it has ended meanwhile."""
         if self.state is not State.PENDING:
             raise StreamRevoked
         self.state = State.ACTIVE
-        self._add_frame(self._encoder.thinking(1, self.session_id), always=True)
+        self._think()
 
     def append(self, piece: str | Status) -> None:
         """Number, encode and log one piece, and wake the followers at the end of this turn.
@@ -227,29 +266,42 @@ class Stream:
             await aclose()
 
     def end(self, ending: Ending) -> bool:
-        """Log the terminal frame; nothing is admitted after it. False when it had ended before.
+        """Decide how it ends; nothing is admitted after it. False when that was decided before.
 
-        Raises TypeError, and has not ended, when `ending` cannot be encoded.
+        The terminal frame is logged once the answer is kept: now, or when the history has done so.
+        Raises TypeError, and has decided nothing, when `ending` cannot be encoded.
         """
-        if self.state is State.ENDED:
+        if not self.is_open:
             return False
-        frame = self._encoder.ending(max(self.seq, 1) + 1, ending)
-        self.state = State.ENDED
+        self._encoder.ending(self.seq + 1, ending)
+        self.state = State.SEALED
         self.ending = ending
         if self._unwatched is not None:
             self._unwatched.cancel()
-        if self._on_end is not None:
-            try:
-                self._on_end(self, ending)
-            except Exception:
-                self.logger.exception("stream_not_kept trace={}", self.trace_id)
-        if not self.seq:
-            self._add_frame(self._encoder.thinking(1, self.session_id), always=True)
-        self._add_frame(frame, always=True)
+        if self._keep is None:
+            self._conclude(saved=True)
+            return True
+        try:
+            kept = self._keep(self, ending)
+        except Exception:
+            self.logger.exception("stream_not_kept trace={}", self.trace_id)
+            self._conclude(saved=False)
+            return True
+        if kept.done():
+            self._conclude(saved=kept.result())
+        else:
+            kept.add_done_callback(lambda kept: self._conclude(saved=kept.result()))
         return True
 
+    def _conclude(self, *, saved: bool) -> None:
+        assert self.ending is not None
+        self.state = State.ENDED
+        self._think()
+        self._add_frame(self._encoder.ending(self.seq + 1, self.ending, saved=saved), always=True)
+        self.ended.set_result(None)
+
     def revoke(self, ending: Ending, reason: str) -> bool:
-        """End the stream at somebody's wish and cancel its task; False when it had ended before.
+        """End the stream at somebody's wish and cancel its task; False when that came too late.
 
         The fence falls first, then the task is cancelled, once, and never the one that asks.
         """
@@ -305,7 +357,7 @@ class Stream:
         if self._followers:
             return
         self._fresh.clear()  # so that what is fresh is always the end of the log, without a hole
-        if self.state is State.ENDED:
+        if not self.is_open:
             return
         if self.on_disconnect == "continue":
             self._unwatched = self._loop.call_later(self.unwatched_timeout, self._abandon)
@@ -321,6 +373,10 @@ class Stream:
         self.revoke(Done("cancelled"), "client_disconnected")
 
     # One turn of the loop
+
+    def _think(self) -> None:
+        if not self.seq:
+            self._add_frame(self._encoder.thinking(1, self.session_id), always=True)
 
     def _add_frame(self, frame: bytes, *, always: bool = False) -> None:
         self._log.add_frame(frame, always=always)

@@ -20,11 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings, keys or proxies of whoever runs it."""
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the settings, keys, proxies or conversations of whoever runs it."""
     for name in list(os.environ):
-        if name.upper().startswith(("JARVIS_", "OPENAI_")) or name in ("PORT", "LOG_LEVEL"):
+        usual = ("PORT", "LOG_LEVEL", "DATABASE_URL")
+        if name.upper().startswith(("JARVIS_", "OPENAI_")) or name in usual:
             monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
 
 
 @pytest.fixture

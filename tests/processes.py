@@ -49,11 +49,11 @@ def serving(
 ) -> Iterator[Server]:
     """A server on a free port, killed at the end if it still runs."""
     # A file, not a pipe: nobody reads while the test runs, and a full pipe would stop the server.
-    with tempfile.NamedTemporaryFile() as stderr:
+    with tempfile.NamedTemporaryFile() as stderr, tempfile.TemporaryDirectory() as data:
         process = subprocess.Popen(
             [*map(str, command), "--port", "0"],
             cwd=cwd,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "XDG_DATA_HOME": data, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -63,7 +63,7 @@ def serving(
         watchdog.start()
         try:
             assert process.stdout is not None
-            banner = [process.stdout.readline().rstrip("\n") for _ in range(3)]
+            banner = [process.stdout.readline().rstrip("\n") for _ in range(4)]
             if not banner[-1]:
                 process.kill()
                 process.wait()

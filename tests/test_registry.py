@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,8 +37,15 @@ from jarvis_stream.errors import (
     UpstreamTimeout,
 )
 from jarvis_stream.frames import Done, Status
+from jarvis_stream.history.base import TurnEnd
 from jarvis_stream.history.memory import MemoryHistory
-from jarvis_stream.registry import MAX_TOMBSTONES, MAX_ZOMBIES, Opening, StreamRegistry
+from jarvis_stream.registry import (
+    LOOKUP_TIMEOUT,
+    MAX_TOMBSTONES,
+    MAX_ZOMBIES,
+    Opening,
+    StreamRegistry,
+)
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import State, Stream
 
@@ -386,7 +394,7 @@ async def test_a_polite_message_is_refused_while_the_session_is_busy() -> None:
     with pytest.raises(Conflict):
         house.open("B", "hello", on_conflict="reject")
     assert house.registry.find("B") is None
-    assert [turn.stream_id for turn in house.history.turns("s")] == ["A"]
+    assert [turn.stream_id for turn in await house.history.turns("s")] == ["A"]
     await house.registry.cancel("A")
     b = house.read("B", "hello", on_conflict="reject")
     assert (await b.end())["finish_reason"] == "stop"
@@ -438,7 +446,7 @@ async def test_an_agent_is_given_the_session_so_far_the_new_message_last() -> No
     ]
     assert (turn.prompt, turn.session_id) == ("hello", "s")
     assert (turn.stream_id, turn.trace_id) == ("B", "trace-B")
-    assert [(kept.text, kept.status) for kept in house.history.turns("s")] == [
+    assert [(kept.text, kept.status) for kept in await house.history.turns("s")] == [
         ("half an ", "superseded"),
         ("b", "complete"),
     ]
@@ -456,7 +464,7 @@ async def test_the_same_request_again_attaches_and_starts_nothing() -> None:
     await a.stopped
     assert house.open("A", "hello") is a
     assert len(house.agents.turns) == 1
-    assert len(house.history.turns("s")) == 1
+    assert len(await house.history.turns("s")) == 1
 
 
 @in_virtual_time
@@ -464,10 +472,30 @@ async def test_the_same_request_after_its_stream_was_dropped_starts_no_second_on
     house = House(hello=says("a"))
     await house.open("A", "hello").stopped
     house.registry.shelf.clear()
+    again = Opening(prompt="hello", stream_id="A", trace_id="t", session_id="s", may_be_known=True)
     with pytest.raises(Gone):
-        house.open("A", "hello")
+        await house.registry.check_unused(again)
+    with pytest.raises(Conflict):
+        await house.registry.check_unused(replace(again, session_id="t"))
+    # And should the history find out too late:
+    assert (await house.read("A", "hello").end())["code"] == "interrupted"
     assert len(house.agents.turns) == 1
-    assert len(house.history.turns("s")) == 1
+    [turn] = await house.history.turns("s")
+    assert (turn.text, turn.status) == ("a", "complete")
+
+
+@in_virtual_time
+async def test_a_history_that_cannot_tell_does_not_stand_in_the_way_of_a_start() -> None:
+    house = House(hello=says("a"))
+
+    async def hang(stream_id: str) -> None:
+        await forever()
+
+    house.history.turn = hang  # type: ignore[method-assign]
+    await house.registry.check_unused(
+        Opening(prompt="hello", stream_id="A", trace_id="t", may_be_known=True)
+    )
+    assert now() == pytest.approx(LOOKUP_TIMEOUT)
 
 
 @in_virtual_time
@@ -487,7 +515,7 @@ async def test_a_cursor_into_a_stream_that_has_not_begun_is_refused() -> None:
     with pytest.raises(CursorAhead):
         house.open("A", "hello", after=1)
     assert house.empty
-    assert house.history.turns("s") == []
+    assert await house.history.turns("s") == []
 
 
 # Stopping
@@ -502,7 +530,7 @@ async def test_a_stop_that_comes_before_its_stream_is_not_lost() -> None:
     assert [frame["seq"] for frame in a.frames] == [1, 2]
     assert house.agents.turns == []
     assert house.empty
-    assert [turn.status for turn in house.history.turns("s")] == ["cancelled"]
+    assert [turn.status for turn in await house.history.turns("s")] == ["cancelled"]
     told = await house.registry.cancel("A")
     assert (told.cancelled, told.clean) == (True, True)
 
@@ -529,6 +557,7 @@ async def test_a_stop_is_remembered_for_one_stream_only_and_used_up() -> None:
     assert await house.read("B", "hello").end()
     house.open("A", "hello", session_id="s")
     house.registry.shelf.clear()
+    await house.history.delete("s")
     again = house.read("A", "hello", session_id="t")
     assert (await again.end())["finish_reason"] == "stop"
 
@@ -663,7 +692,7 @@ async def test_whatever_an_agent_raises_is_one_error_frame_that_tells_no_secret(
     assert last["retryable"] is True
     assert a.text == "half "
     assert SECRET.encode() not in a.data
-    assert [turn.status for turn in house.history.turns("s")] == ["error"]
+    assert [turn.status for turn in await house.history.turns("s")] == ["error"]
     await settle()
     assert house.empty
     assert house.registry.endings == {code: 1}
@@ -804,7 +833,7 @@ async def test_shutdown_ends_every_stream_and_waits_for_the_cleanup() -> None:
     assert [reader.frames[-1]["finish_reason"] for reader in (a, b)] == ["shutdown"] * 2
     assert tidy.complete == 2
     assert house.empty
-    assert [turn.status for turn in house.history.turns("s")] == ["interrupted"]
+    assert [turn.status for turn in await house.history.turns("s")] == ["interrupted"]
     assert house.registry.draining
     with pytest.raises(Unavailable):
         house.open("C", "hello")
@@ -871,30 +900,26 @@ async def test_an_ended_stream_is_found_while_the_shelf_keeps_it() -> None:
 @in_virtual_time
 async def test_history_has_the_answer_before_a_reader_has_the_end() -> None:
     house = House(hello=says("a", "b"))
-    a = house.open("A", "hello")
+    keeping: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    finish = house.history.finish
 
-    class Checks(FakeReader):
-        def take(self, frames: bytes) -> bool:
-            if b'"done"' in frames:
-                assert [(turn.text, turn.status) for turn in house.history.turns("s")] == [
-                    ("ab", "complete")
-                ]
-            return super().take(frames)
+    def slowly(stream_id: str, end: TurnEnd) -> asyncio.Future[bool]:
+        finish(stream_id, end)
+        return keeping
 
-    assert (await Checks(a).end())["finish_reason"] == "stop"
-
-
-@in_virtual_time
-async def test_a_history_that_refuses_a_question_leaves_nothing_behind() -> None:
-    house = House(hello=says("a"))
-
-    def refuse(*_: object) -> None:
-        raise OSError("disk full")
-
-    house.history.begin = refuse  # type: ignore[assignment, method-assign]
-    with pytest.raises(OSError, match="disk full"):
-        house.open("A", "hello")
-    assert house.empty
+    house.history.finish = slowly  # type: ignore[method-assign]
+    a = house.read("A", "hello")
+    await settle()
+    assert a.text == "ab"
+    stream = house.registry.find("A")
+    assert stream is not None
+    assert stream.state is State.SEALED
+    assert a.frames[-1]["type"] == "token"
+    keeping.set_result(True)
+    assert (await a.end())["finish_reason"] == "stop"
+    assert "saved" not in a.frames[-1]
+    [turn] = await house.history.turns("s")
+    assert (turn.text, turn.status) == ("ab", "complete")
 
 
 @in_virtual_time
@@ -907,7 +932,8 @@ async def test_a_history_that_fails_to_keep_an_answer_does_not_keep_the_stream_f
         raise OSError("disk full")
 
     house.history.finish = fail  # type: ignore[assignment, method-assign]
-    assert (await house.read("A", "hello").end())["finish_reason"] == "stop"
+    last = await house.read("A", "hello").end()
+    assert (last["finish_reason"], last["saved"]) == ("stop", False)
     await settle()
     assert house.empty
 

@@ -35,7 +35,7 @@ from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.errors import Conflict, NotFound, Unavailable
 from jarvis_stream.frames import Done, Failed, Status
 from jarvis_stream.history.memory import MemoryHistory
-from jarvis_stream.registry import Cancellation, Opening, StreamRegistry
+from jarvis_stream.registry import Cancellation, Opening, StreamRegistry, _Session
 from jarvis_stream.stream import State, Stream
 
 BOUND = 2.0
@@ -584,9 +584,11 @@ class Mutants:
     def no_done_callback(patch: pytest.MonkeyPatch) -> None:
         run, retire = StreamRegistry._run, StreamRegistry._retire
 
-        async def run_and_retire(self: StreamRegistry, stream: Stream, prompt: str) -> None:
+        async def run_and_retire(
+            self: StreamRegistry, session: _Session, stream: Stream, prompt: str
+        ) -> None:
             try:
-                await run(self, stream, prompt)
+                await run(self, session, stream, prompt)
             finally:
                 retire(self, stream)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import AnswerTooLong, CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
-from jarvis_stream.frames import Done, Failed, Status
+from jarvis_stream.frames import Done, Ending, Failed, Status
 from jarvis_stream.stream import Follower, State, Stream
 
 
@@ -103,13 +103,27 @@ async def test_the_fence_is_a_cancellation_that_no_except_exception_swallows() -
 
 
 @in_virtual_time
-async def test_the_end_is_told_once_before_the_terminal_frame() -> None:
+async def test_the_answer_is_given_to_be_kept_once_before_the_terminal_frame() -> None:
     told: list[tuple[str, int]] = []
-    stream = begin(on_end=lambda stream, ending: told.append((stream.text, stream.seq)))
+    kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def keep(stream: Stream, ending: Ending) -> asyncio.Future[bool]:
+        told.append((stream.text, stream.seq))
+        return kept
+
+    stream = begin(keep=keep)
     stream.append("a")
-    stream.end(Done("stop"))
-    stream.end(Done("stop"))
+    assert stream.end(Done("stop"))
+    assert not stream.end(Done("length"))
     assert told == [("a", 2)]
+    with pytest.raises(StreamRevoked):
+        stream.append("b")
+    assert (stream.state, stream.seq, stream.ended.done()) == (State.SEALED, 2, False)
+    kept.set_result(False)
+    await asyncio.wait([stream.ended])
+    assert (stream.state, stream.seq) == (State.ENDED, 3)
+    last = parse(read_all(stream))[-1]
+    assert (last["finish_reason"], last["saved"]) == ("stop", False)
 
 
 @in_virtual_time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
-from jarvis_stream.errors import NotFound, UnsupportedMedia
+from jarvis_stream.errors import UnsupportedMedia
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer
 from jarvis_stream.transports.context import LIMITS, REGISTRY
@@ -29,7 +29,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
         traceparent=request.headers.get("traceparent"),
         max_prompt_chars=request.app[LIMITS].max_prompt_chars,
     )
-    return await _send(request, request.app[REGISTRY].open(opening), opening.after)
+    registry = request.app[REGISTRY]
+    await registry.check_unused(opening)
+    return await _send(request, registry.open(opening), opening.after)
 
 
 @routes.get("/api/streams/{stream_id}", allow_head=False)
@@ -40,9 +42,10 @@ async def resume(request: web.Request) -> web.StreamResponse:
         request.query.get("after"),
         request.headers.get("Last-Event-ID"),
     )
-    stream = request.app[REGISTRY].find(stream_id)
+    registry = request.app[REGISTRY]
+    stream = registry.find(stream_id)
     if stream is None:
-        raise NotFound(f"no stream {stream_id} is known here")
+        raise await registry.why_missing(stream_id)
     return await _send(request, stream, after)
 
 

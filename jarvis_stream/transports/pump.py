@@ -60,6 +60,7 @@ class Pump:
         "_transport",
         "_unanswered",
         "_until_idle",
+        "_watched",
         "_wrap",
         "_written",
         "finished",
@@ -88,6 +89,7 @@ class Pump:
         self._drain: Callable[[], Awaitable[None]] | None = None
         self._drainer: asyncio.Task[None] | None = None
         self._followers: dict[str, Follower] = {}
+        self._watched: set[str] = set()
         self._full = True
         self._owed = 0
         self._written = False
@@ -105,17 +107,34 @@ class Pump:
     def __contains__(self, stream_id: str) -> bool:
         return stream_id in self._followers
 
-    def follow(self, stream: Stream, after: int) -> None:
+    def follow(self, stream: Stream, after: int, *, watched: bool = False) -> None:
         """Carry a stream's frames from `after` on; raises CursorAhead.
 
-        A stream that it carries already starts anew from `after`.
+        A stream that it carries already starts anew from `after`. One that is only `watched` can be
+        dropped together with its session.
         """
         follower = stream.follow(after, self)
         previous = self._followers.get(stream.stream_id)
         self._followers[stream.stream_id] = follower
+        if watched:
+            self._watched.add(stream.stream_id)
+        else:
+            self._watched.discard(stream.stream_id)
         if previous is not None:
             previous.close()
         self._catch_up()
+
+    def keep(self, stream_id: str) -> None:
+        """Carry a watched stream for its own sake."""
+        self._watched.discard(stream_id)
+
+    def drop_watched(self, session_id: str) -> None:
+        """Let go the streams of a session that are only watched."""
+        for follower in tuple(self._followers.values()):
+            stream = follower.stream
+            if stream.session_id == session_id and stream.stream_id in self._watched:
+                self._forget(follower)
+                follower.close()
 
     def open(self, drain: Callable[[], Awaitable[None]]) -> None:
         """The handshake is through: write. `drain` waits until the transport's buffer is low."""
@@ -186,10 +205,14 @@ class Pump:
 
     def delivered(self, follower: Follower) -> None:
         """See stream.Reader."""
+        self._forget(follower)
+        self._part_if_idle()
+
+    def _forget(self, follower: Follower) -> None:
         stream_id = follower.stream.stream_id
         if self._followers.get(stream_id) is follower:
             del self._followers[stream_id]
-        self._part_if_idle()
+            self._watched.discard(stream_id)
 
     # When there is nothing to say
 

@@ -16,7 +16,7 @@ from jarvis_stream.errors import ForeignOrigin, Invalid, Malformed, NotFound
 from jarvis_stream.ids import SESSION_ID, STREAM_ID, new_stream_id, new_trace_id, trace_id_of
 from jarvis_stream.registry import Opening
 
-ON_CONFLICT: Final = ("interrupt", "reject")
+ON_CONFLICT: Final = ("interrupt", "reject", "enqueue", "rollback")
 ON_DISCONNECT: Final = ("cancel", "continue")
 MAX_CURSOR: Final = 2**53 - 1
 """The largest integer that JSON's readers agree on."""
@@ -55,6 +55,7 @@ def parse_opening(
         session_id=session_id,
         stream_id=new_stream_id() if stream_id is None else parse_stream_id(stream_id),
         trace_id=trace_id_of(traceparent) or new_trace_id(),
+        may_be_known=stream_id is not None,
         after=parse_after(fields.get("after")),
         on_conflict=_choice(fields, "on_conflict", ON_CONFLICT),
         on_disconnect=_choice(fields, "on_disconnect", ON_DISCONNECT),
@@ -82,6 +83,15 @@ def parse_after(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_CURSOR:
         return value
     raise _invalid("after", value, f"a whole number from 0 to {MAX_CURSOR}")
+
+
+def parse_count(name: str, value: str | None, *, default: int, most: int) -> int:
+    """A whole number of a query string."""
+    if value is None:
+        return default
+    if re.fullmatch(r"[0-9]{1,9}", value) and 1 <= int(value) <= most:
+        return int(value)
+    raise _invalid(name, value, f"a whole number from 1 to {most}")
 
 
 def parse_position(stream_id: str, after: str | None, last_event_id: str | None) -> tuple[str, int]:

@@ -1,54 +1,166 @@
-"""What was said in a session."""
+"""What was said: the list of sessions, their messages, and what one takes along."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from jarvis_stream.errors import NotFound
 from jarvis_stream.history.base import TurnRecord
 from jarvis_stream.ids import SESSION_ID
+from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.transports.answers import json_answer
 from jarvis_stream.transports.context import REGISTRY
-from jarvis_stream.transports.requests import shorten
+from jarvis_stream.transports.requests import parse_count, shorten
+
+MAX_PAGE: Final = 200
 
 routes = web.RouteTableDef()
+
+
+@routes.get("/api/sessions")
+async def sessions(request: web.Request) -> web.Response:
+    """The sessions, newest first; `next` is the `before` of the next page, or null."""
+    limit = parse_count("limit", request.query.get("limit"), default=50, most=MAX_PAGE)
+    page = await request.app[REGISTRY].history.sessions(
+        limit=limit, before=request.query.get("before")
+    )
+    return json_answer(
+        {
+            "sessions": [
+                {
+                    "session_id": session.session_id,
+                    "title": session.title,
+                    "created_at": _time(session.created_at),
+                    "updated_at": _time(session.updated_at),
+                    "message_count": session.message_count,
+                }
+                for session in page.sessions
+            ],
+            "next": page.next,
+        }
+    )
 
 
 @routes.get("/api/sessions/{session_id}/messages")
 async def messages(request: web.Request) -> web.Response:
     """The session's messages, oldest first, and where its live stream stands."""
-    session_id = request.match_info["session_id"]
-    registry = request.app[REGISTRY]
-    turns = registry.history.turns(session_id) if SESSION_ID.fullmatch(session_id) else []
-    if not turns:
-        raise NotFound(f"no session {shorten(session_id)} is known here")
-    live = registry.head(session_id)
+    session_id, turns = await _turns(request)
     return json_answer(
         {
             "session_id": session_id,
             "messages": [message for turn in turns for message in _messages(turn)],
-            "active_stream": live
-            and {"stream_id": live.stream_id, "epoch": live.epoch, "seq": live.seq},
+            "active_stream": _position(request.app[REGISTRY], session_id),
         }
     )
 
 
-def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
-    created_at = datetime.fromtimestamp(turn.created_at, UTC)
-    return [
+@routes.delete("/api/sessions/{session_id}")
+async def delete(request: web.Request) -> web.Response:
+    """Forget a session; its live stream is stopped first."""
+    session_id = _session_id(request)
+    if not await request.app[REGISTRY].delete(session_id):
+        raise _unknown(session_id)
+    return web.Response(status=204)
+
+
+@routes.get("/api/sessions/{session_id}/export.json")
+async def export_json(request: web.Request) -> web.Response:
+    """A session as one JSON file."""
+    session_id, turns = await _turns(request)
+    return json_answer(
         {
-            "id": f"{turn.stream_id}:{role}",
-            "role": role,
-            "content": content,
-            "status": status,
-            "stream_id": turn.stream_id,
-            "created_at": created_at,
-        }
-        for role, content, status in (
-            ("user", turn.prompt, "complete"),
-            ("assistant", turn.text, turn.status),
-        )
-    ]
+            "session_id": session_id,
+            "messages": [message for turn in turns for message in _messages(turn)],
+        },
+        headers=_as_file(session_id, "json"),
+    )
+
+
+@routes.get("/api/sessions/{session_id}/export.md")
+async def export_markdown(request: web.Request) -> web.Response:
+    """A session as one Markdown file."""
+    session_id, turns = await _turns(request)
+    parts = [f"# {_title(turns[0].prompt)}"]
+    for turn in turns:
+        parts += ["## User", turn.prompt, "## Assistant", turn.text]
+        if turn.status != "complete":
+            parts.append(f"*({turn.status})*")
+    return web.Response(
+        text="\n\n".join(part for part in parts if part) + "\n",
+        content_type="text/markdown",
+        charset="utf-8",
+        headers={"Cache-Control": "no-store", **_as_file(session_id, "md")},
+    )
+
+
+async def _turns(request: web.Request) -> tuple[str, list[TurnRecord]]:
+    session_id = _session_id(request)
+    registry = request.app[REGISTRY]
+    turns = await registry.history.turns(session_id)
+    if not turns:
+        raise _unknown(session_id)
+    # After the await, all in one step: what lives has said more than is kept, and the text must
+    # fit the position that is told with it.
+    for index, turn in enumerate(turns):
+        stream = registry.find(turn.stream_id) if turn.status == "streaming" else None
+        if stream is not None:
+            turns[index] = replace(turn, text=stream.text)
+    return session_id, turns
+
+
+def _session_id(request: web.Request) -> str:
+    session_id = request.match_info["session_id"]
+    if not SESSION_ID.fullmatch(session_id):
+        raise _unknown(session_id)
+    return session_id
+
+
+def _unknown(session_id: str) -> NotFound:
+    return NotFound(f"no session {shorten(session_id)} is known here")
+
+
+def _position(registry: StreamRegistry, session_id: str) -> dict[str, Any] | None:
+    live = registry.head(session_id)
+    if live is None:
+        return None
+    return {"stream_id": live.stream_id, "epoch": live.epoch, "seq": live.seq}
+
+
+def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
+    common = {"stream_id": turn.stream_id, "created_at": _time(turn.created_at)}
+    answer: dict[str, Any] = {
+        "id": f"{turn.stream_id}:assistant",
+        "role": "assistant",
+        "content": turn.text,
+        "status": turn.status,
+        **common,
+    }
+    for name in ("finish_reason", "error_code", "usage"):
+        value = getattr(turn, name)
+        if value is not None:
+            answer[name] = value
+    question = {
+        "id": f"{turn.stream_id}:user",
+        "role": "user",
+        "content": turn.prompt,
+        "status": "complete",
+        **common,
+    }
+    return [question, answer]
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _title(prompt: str) -> str:
+    return shorten(" ".join(prompt.split()))
+
+
+def _as_file(session_id: str, ending: str) -> dict[str, str]:
+    # A session id holds nothing that a quoted header value could not.
+    return {"Content-Disposition": f'attachment; filename="{session_id}.{ending}"'}

@@ -11,9 +11,10 @@ from typing import Any, Final
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from jarvis_stream.errors import Invalid, Malformed, NotFound, Refused, TooMany
+from jarvis_stream.errors import Invalid, Malformed, Refused, TooMany
 from jarvis_stream.ids import new_trace_id
 from jarvis_stream.registry import Cancellation, StreamRegistry
+from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import internal_error
 from jarvis_stream.transports.context import LIMITS, REGISTRY, Limits
 from jarvis_stream.transports.pump import Parting, Pump
@@ -21,6 +22,7 @@ from jarvis_stream.transports.requests import (
     parse_after,
     parse_object,
     parse_opening,
+    parse_session_id,
     parse_stream_id,
 )
 
@@ -94,6 +96,7 @@ class Socket:
         self._pump = pump
         self._registry = registry
         self._limits = limits
+        self._watches: set[str] = set()
         self._cancels: set[asyncio.Task[None]] = set()
         self._closer: asyncio.Task[None] | None = None
 
@@ -110,7 +113,7 @@ class Socket:
                     except Malformed as error:
                         await self.close(WSCloseCode.INVALID_TEXT, error.sentence)
                         return
-                    self._obey(fields)
+                    await self._obey(fields)
                 elif message.type is WSMsgType.BINARY:
                     await self.close(WSCloseCode.UNSUPPORTED_DATA, "text messages only")
                     return
@@ -124,17 +127,26 @@ class Socket:
         finally:
             await self._leave()
 
-    def _obey(self, fields: dict[str, Any]) -> None:
+    def see(self, stream: Stream) -> None:
+        """See registry.Watcher."""
+        if stream.stream_id not in self._pump:
+            self._pump.follow(stream, 0, watched=True)
+
+    async def _obey(self, fields: dict[str, Any]) -> None:
         try:
             match fields.get("type"):
                 case "start":
-                    self._start(fields)
+                    await self._start(fields)
                 case "resume":
-                    self._resume(fields)
+                    await self._resume(fields)
                 case "cancel":
                     self._cancel(fields)
+                case "watch":
+                    self._watch(parse_session_id(fields.get("session_id")))
+                case "unwatch":
+                    self._unwatch(parse_session_id(fields.get("session_id")))
                 case _:
-                    raise Invalid("type: allowed are start, resume and cancel")
+                    raise Invalid("type: allowed are start, resume, cancel, watch and unwatch")
         except Refused as error:
             self._refuse(fields, error.code, error.sentence)
         except Exception:
@@ -146,7 +158,7 @@ class Socket:
             stream_id = None
         self._reply({"type": "error", "code": code, "error": sentence, "stream_id": stream_id})
 
-    def _start(self, fields: dict[str, Any]) -> None:
+    async def _start(self, fields: dict[str, Any]) -> None:
         traceparent = fields.get("traceparent")
         opening = parse_opening(
             fields,
@@ -154,14 +166,20 @@ class Socket:
             max_prompt_chars=self._limits.max_prompt_chars,
         )
         self._check_room(opening.stream_id)
-        self._pump.follow(self._registry.open(opening), opening.after)
+        await self._registry.check_unused(opening)
+        is_new = self._registry.find(opening.stream_id) is None
+        stream = self._registry.open(opening)
+        if is_new and stream.stream_id in self._pump:
+            self._pump.keep(stream.stream_id)  # this socket watches the session, and has it already
+        else:
+            self._pump.follow(stream, opening.after)
 
-    def _resume(self, fields: dict[str, Any]) -> None:
+    async def _resume(self, fields: dict[str, Any]) -> None:
         stream_id = parse_stream_id(fields.get("stream_id"))
         after = parse_after(fields.get("after"))
         stream = self._registry.find(stream_id)
         if stream is None:
-            raise NotFound(f"no stream {stream_id} is known here")
+            raise await self._registry.why_missing(stream_id)
         self._check_room(stream_id)
         self._pump.follow(stream, after)
 
@@ -174,6 +192,18 @@ class Socket:
         task = asyncio.create_task(self._answer(stopping))
         self._cancels.add(task)
         task.add_done_callback(self._cancels.discard)
+
+    def _watch(self, session_id: str) -> None:
+        most = self._limits.max_streams_per_socket
+        if len(self._watches) >= most and session_id not in self._watches:
+            raise TooMany(f"this socket watches {most} sessions already")
+        self._watches.add(session_id)
+        self._registry.watch(session_id, self)
+
+    def _unwatch(self, session_id: str) -> None:
+        self._watches.discard(session_id)
+        self._registry.unwatch(session_id, self)
+        self._pump.drop_watched(session_id)
 
     async def _answer(self, stopping: Coroutine[Any, Any, Cancellation]) -> None:
         self._reply({"type": "status", "status": "cancelled", **asdict(await stopping)})
@@ -207,6 +237,8 @@ class Socket:
         await self._ws.close(code=code, message=why.encode()[:123], drain=False)
 
     async def _leave(self) -> None:
+        for session_id in self._watches:
+            self._registry.unwatch(session_id, self)
         await self._pump.close()
         tasks = {*self._cancels, *([self._closer] if self._closer else ())}
         for task in self._cancels:
