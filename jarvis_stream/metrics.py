@@ -26,7 +26,9 @@ class StreamCollector(Collector):
         states = GaugeMetricFamily(
             "jarvis_streams", "Streams that are not retired, by state.", labels=["state"]
         )
-        counts: dict[str, int] = {"pending": 0, "active": 0, "ended": 0, "undead": 0}
+        counts: dict[str, int] = dict.fromkeys(
+            ("pending", "active", "sealed", "ended", "undead"), 0
+        )
         readers = 0
         for stream in registry:
             counts["undead" if stream.undead else stream.state.value] += 1

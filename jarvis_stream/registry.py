@@ -160,6 +160,8 @@ class StreamRegistry:
         self._epoch_floor = last_epoch
         self._max_queue = max_queue
         self._watchers: dict[str, list[Watcher]] = {}
+        self._unsaved: set[asyncio.Future[None]] = set()
+        """Of the answers that the history is keeping: `Stream.ended`."""
         self._draining = False
         self.endings: Counter[str] = Counter()
         """How many streams ended, by finish reason or error code."""
@@ -248,17 +250,11 @@ class StreamRegistry:
         session_id = opening.session_id or new_session_id()
         session = self._sessions.get(session_id) or _Session(last_epoch=self._epoch_floor)
         self._refuse(session_id, session, opening)
-        queued = opening.on_conflict == "enqueue" and session.is_busy
-        if not queued:
-            epoch = self._next_epoch(session)
-        else:
-            # It has claimed nothing: its frames must not make those of the head stale.
-            epoch = session.head.epoch if session.head is not None else session.last_epoch
         stream = Stream(
             session_id=session_id,
             stream_id=opening.stream_id,
             trace_id=opening.trace_id,
-            epoch=epoch,
+            epoch=self._next_epoch(session),
             on_disconnect=opening.on_disconnect,
             max_bytes=self._max_answer_bytes,
             unwatched_timeout=self._unwatched_timeout,
@@ -267,7 +263,7 @@ class StreamRegistry:
         self._sessions[session_id] = session
         self._streams[stream.stream_id] = stream
         try:
-            if queued:
+            if opening.on_conflict == "enqueue" and session.is_busy:
                 self._enqueue(session, stream, opening)
             else:
                 self._claim(session, stream, opening)
@@ -282,7 +278,7 @@ class StreamRegistry:
             return stream
         # The callback, not the task's own `finally`: a task cancelled before its first step never
         # gets there.
-        task = asyncio.get_running_loop().create_task(self._run(session, stream, opening.prompt))
+        task = asyncio.get_running_loop().create_task(self._run(stream, opening.prompt))
         stream.bind(task)
         task.add_done_callback(partial(self._retire, stream))
         return stream
@@ -305,16 +301,16 @@ class StreamRegistry:
     async def shutdown(self) -> None:
         """Take no new stream, end every live one as `shutdown`, and wait for the agents' cleanup.
 
-        Returns when all have stopped or the bound has run out.
+        Returns when all have stopped or the bound has run out, and the history has told of every
+        answer whether it is kept.
         """
         self._draining = True
         streams = list(self)
         for stream in reversed(streams):  # so that no end calls the next one up
             stream.revoke(Done("shutdown"), "shutdown")
         await self._outlive(streams)
-        ends = [stream.ended for stream in streams if not stream.ended.done()]
-        if ends:  # the history bounds this
-            await asyncio.wait(ends)
+        if self._unsaved:  # the history bounds this
+            await asyncio.wait(tuple(self._unsaved))
         self._shelf.clear()
 
     async def delete(self, session_id: str) -> bool:
@@ -361,12 +357,14 @@ class StreamRegistry:
         self._take_over(session, stream)
         if interrupted is not None and opening.on_conflict == "rollback":
             self.history.discard(interrupted.stream_id)
-        stream.begun = self._begin(stream, stream.epoch, opening.prompt)
+        stream.begun = self._begin(stream, opening.prompt)
 
     def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:
+        # It has claimed nothing: its frames must not make those of the head stale.
+        stream.speak_as((session.head or session.queue[0]).epoch)
+        stream.called = asyncio.get_running_loop().create_future()
         session.queue.append(stream)
-        session.last_epoch += 1  # its place among the session's turns
-        stream.begun = self._begin(stream, session.last_epoch, opening.prompt)
+        stream.begun = self._begin(stream, opening.prompt)
         stream.wait_in_line(len(session.queue))
 
     def _next_epoch(self, session: _Session) -> int:
@@ -379,12 +377,12 @@ class StreamRegistry:
         if previous is not None:
             previous.revoke(_superseded_by(stream), "registry_new_stream")
 
-    def _begin(self, stream: Stream, epoch: int, prompt: str) -> asyncio.Future[Begun]:
+    def _begin(self, stream: Stream, prompt: str) -> asyncio.Future[Begun]:
         return self.history.begin(
             TurnStart(
                 session_id=stream.session_id,
                 stream_id=stream.stream_id,
-                epoch=epoch,
+                epoch=stream.epoch,
                 prompt=prompt,
                 created_at=time.time(),
             ),
@@ -412,15 +410,16 @@ class StreamRegistry:
         """Let the first in the queue claim the session, when nobody has it."""
         if session.queue and not (session.head is not None and session.head.is_open):
             stream = session.queue.popleft()
-            stream.number(self._next_epoch(session))
+            stream.speak_as(stream.epoch)
             self._take_over(session, stream)
-            if not stream.called.done():
+            if stream.called is not None and not stream.called.done():
                 stream.called.set_result(None)
-            self._tell_positions(session)
+            self._move_up(session, 0)
 
     @staticmethod
-    def _tell_positions(session: _Session) -> None:
-        for position, stream in enumerate(session.queue, start=1):
+    def _move_up(session: _Session, place: int) -> None:
+        """Tell those from `place` on that one before them has left the queue."""
+        for position, stream in enumerate(tuple(session.queue)[place:], start=place + 1):
             stream.wait_in_line(position)
 
     async def _wait(self, stream: Stream) -> None:
@@ -504,7 +503,7 @@ class StreamRegistry:
 
     # One stream's task
 
-    async def _run(self, session: _Session, stream: Stream, prompt: str) -> None:
+    async def _run(self, stream: Stream, prompt: str) -> None:
         task = asyncio.current_task()
         assert task is not None
         # What the agent logs carries the ids too.
@@ -512,15 +511,16 @@ class StreamRegistry:
             trace=stream.trace_id, session=stream.session_id, stream=stream.stream_id
         ):
             try:
-                if stream in session.queue:
+                if stream.called is not None:
                     await stream.called
-                    # Asked for again: by now the answers before it have come to their ends.
-                    self.history.discard(stream.stream_id)
-                    stream.begun = self._begin(stream, stream.epoch, prompt)
                 await self._wait(stream)
                 stream.activate()
                 assert stream.begun is not None
                 begun = await stream.begun
+                if stream.called is not None and not begun.taken:
+                    # Asked for again: by now the answers before it have come to their ends.
+                    self.history.discard(stream.stream_id)
+                    begun = await self._begin(stream, prompt)
                 if begun.taken:
                     raise Answered
                 turn = Turn(
@@ -560,16 +560,24 @@ class StreamRegistry:
                 finish_reason=ending.finish_reason,
                 usage=ending.usage,
             )
+        self._make_way(stream)
         kept = self.history.finish(stream.stream_id, end)
-        session = self._sessions.get(stream.session_id)
-        if session is not None and session.queue:
-            if stream in session.queue:
-                session.queue.remove(stream)
-                self._tell_positions(session)
-            else:
-                # Not in this step: whoever ends this stream may be about to claim the session.
-                asyncio.get_running_loop().call_soon(self._call_up, session)
+        if not kept.done():
+            self._unsaved.add(stream.ended)
+            stream.ended.add_done_callback(self._unsaved.discard)
         return kept
+
+    def _make_way(self, stream: Stream) -> None:
+        session = self._sessions.get(stream.session_id)
+        if session is None or not session.queue:
+            return
+        if stream in session.queue:
+            place = session.queue.index(stream)
+            del session.queue[place]
+            self._move_up(session, place)
+        else:
+            # Not in this step: whoever ends this stream may be about to claim the session.
+            asyncio.get_running_loop().call_soon(self._call_up, session)
 
     async def _stopped(self, stream: Stream) -> Cancellation:
         asked_at = time.monotonic()

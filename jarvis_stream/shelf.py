@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from jarvis_stream.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    stream: Stream
+    due: float
+    size: int
+    """As it was then: its terminal frame may be still to come."""
 
 
 class Shelf:
@@ -17,7 +26,7 @@ class Shelf:
     def __init__(self, *, seconds: float = 60.0, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._seconds = seconds
         self._max_bytes = max_bytes
-        self._streams: OrderedDict[str, tuple[Stream, float]] = OrderedDict()
+        self._streams: OrderedDict[str, _Kept] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self.size = 0
         """The bytes held."""
@@ -28,16 +37,14 @@ class Shelf:
     def get(self, stream_id: str) -> Stream | None:
         """The stream, if it is still here."""
         kept = self._streams.get(stream_id)
-        return kept[0] if kept else None
+        return kept.stream if kept else None
 
     def put(self, stream: Stream) -> None:
         """Keep an ended stream from now on."""
         if stream.stream_id in self._streams or self._seconds <= 0:
             return
-        self._streams[stream.stream_id] = (
-            stream,
-            asyncio.get_running_loop().time() + self._seconds,
-        )
+        due = asyncio.get_running_loop().time() + self._seconds
+        self._streams[stream.stream_id] = _Kept(stream, due, stream.size)
         self.size += stream.size
         while self.size > self._max_bytes:
             self._drop_oldest()
@@ -50,13 +57,13 @@ class Shelf:
         self._wind()
 
     def _drop_oldest(self) -> None:
-        _, (stream, _) = self._streams.popitem(last=False)
-        self.size -= stream.size
+        _, kept = self._streams.popitem(last=False)
+        self.size -= kept.size
 
     def _sweep(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        while self._streams and next(iter(self._streams.values()))[1] <= now:
+        while self._streams and next(iter(self._streams.values())).due <= now:
             self._drop_oldest()
         self._wind()
 
@@ -67,5 +74,5 @@ class Shelf:
                 self._timer = None
         elif self._timer is None:
             # All are kept equally long: the first one in is the first to go.
-            due = next(iter(self._streams.values()))[1]
+            due = next(iter(self._streams.values())).due
             self._timer = asyncio.get_running_loop().call_at(due, self._sweep)

@@ -122,7 +122,7 @@ class Stream:
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
         self.begun: asyncio.Future[Begun] | None = None
-        self.called: asyncio.Future[None] = self._loop.create_future()
+        self.called: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._encoder = FrameEncoder(stream_id, trace_id, epoch)
@@ -187,9 +187,8 @@ class Stream:
         """Tell which task produces this stream; revoking cancels it."""
         self._task = task
 
-    def number(self, epoch: int) -> None:
-        """It has claimed its session: what it says from now on carries this epoch."""
-        self.epoch = epoch
+    def speak_as(self, epoch: int) -> None:
+        """Let the frames to come carry this epoch; only while there is no token."""
         self._encoder = FrameEncoder(self.stream_id, self.trace_id, epoch)
         self._log.encode_with(self._encoder)
 

@@ -1,5 +1,8 @@
 """The registry under thousands of schedules: its seven invariants, observed from outside.
 
+An eighth is that of the queue: who waits in it has claimed nothing, goes in turn, and is told of
+everything before it.
+
 `World` watches what a user, an agent and a reader can see, after every callback of a VirtualLoop.
 Each scenario must hold under every schedule the explorer tries; and each of the mutants, a registry
 with one safeguard taken out, must be caught.
@@ -16,6 +19,7 @@ from typing import Any
 
 import pytest
 from explorer import Deadlock, Pick, Violation, VirtualLoop, explore, replay
+from fake_history import SlowHistory
 from fakes import (
     FakeAgents,
     FakeReader,
@@ -32,15 +36,15 @@ from loguru import logger
 
 from jarvis_stream import stream as stream_module
 from jarvis_stream.agents.base import Piece, Turn
-from jarvis_stream.errors import Conflict, NotFound, Unavailable
+from jarvis_stream.errors import Conflict, NotFound, TooMany, Unavailable
 from jarvis_stream.frames import Done, Failed, Status
-from jarvis_stream.history.memory import MemoryHistory
-from jarvis_stream.registry import Cancellation, Opening, StreamRegistry, _Session
+from jarvis_stream.registry import Cancellation, Opening, StreamRegistry
 from jarvis_stream.stream import State, Stream
 
 BOUND = 2.0
-LIMIT = 2500
-SAMPLES = 1000
+MAX_QUEUE = 3
+LIMIT = 1500
+SAMPLES = 500
 SEED = 20260126
 
 
@@ -63,18 +67,31 @@ class Seen:
     name: str
     stream: Stream
     reader: FakeReader
-    claimed_at: float
+    claimed_at: float | None = None
+    """None while it waits in the queue."""
     newer: Seen | None = None
     """The next claim of its session."""
     activated_at: float | None = None
     frozen_seq: int | None = None
     """The last seq it may ever have."""
     stopped: bool = False
-    """Somebody stopped it, or its last reader left, before it had ended."""
+    """Somebody stopped it, or its last reader left, while it was open."""
     left: bool = False
     """Its reader has left."""
     killed: bool = False
     """Somebody cancelled its task behind the registry's back."""
+    gone: bool = False
+    """It was rolled back or deleted: the history is to forget it."""
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it has its session."""
+        return self.claimed_at is not None and self.stream.is_open
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands in the queue."""
+        return self.claimed_at is None and self.stream.is_open
 
     @property
     def ending(self) -> str | None:
@@ -85,6 +102,19 @@ class Seen:
         return ending.code if isinstance(ending, Failed) else ending.finish_reason
 
 
+@dataclass(eq=False)
+class Onlooker:
+    """Watches a session: a further reader of every stream of it."""
+
+    readers: dict[str, FakeReader] = field(default_factory=dict)
+    twice: bool = False
+
+    def see(self, stream: Stream) -> None:
+        """See registry.Watcher."""
+        self.twice |= stream.stream_id in self.readers
+        self.readers[stream.stream_id] = FakeReader(stream)
+
+
 @dataclass
 class World:
     """A registry, its agents, their users and an observer."""
@@ -93,13 +123,16 @@ class World:
     agents: FakeAgents = field(default_factory=FakeAgents)
 
     def __post_init__(self) -> None:
+        self.history = SlowHistory()
         self.registry = StreamRegistry(
             self.agents,
-            MemoryHistory(),
+            self.history,
             cancel_timeout=BOUND,
+            max_queue=MAX_QUEUE,
             clock=lambda: round(self.loop.time() * 1000),
         )
         self.seen: dict[str, Seen] = {}
+        self.onlookers: list[Onlooker] = []
         self.stops_before: set[str] = set()
         self.shut_down = False
         self.tidy: list[Tidy] = []
@@ -115,6 +148,8 @@ class World:
 
     def open(self, name: str, prompt: str, session_id: str = "s", **fields: Any) -> Seen:
         """Open a stream and read it."""
+        older = self.of_session(session_id)
+        head = next((seen for seen in older if seen.newer is None and seen.speaks), None)
         stream = self.registry.open(
             Opening(prompt=prompt, stream_id=name, trace_id=name, session_id=session_id, **fields)
         )
@@ -122,17 +157,32 @@ class World:
             if stream is not self.seen[name].stream:
                 raise Violation(7, f"a second stream was started for {name}")
             return self.seen[name]
-        older = self.of_session(session_id)
-        seen = Seen(name, stream, FakeReader(stream), self.loop.time())
-        seen.stopped = name in self.stops_before
+        seen = Seen(name, stream, FakeReader(stream), stopped=name in self.stops_before)
         self.seen[name] = seen
-        if older:
-            older[-1].newer = seen
-            for other in older:
-                self.freeze(other)
-            if stream.epoch <= older[-1].stream.epoch:
-                raise Violation(7, f"the epoch of {name} is not above that of {older[-1].name}")
+        if stream.called is None:
+            if head is not None and fields.get("on_conflict") == "rollback":
+                head.gone = True
+            self.claim(seen, older)
+        elif head is not None and seen.reader.frames[-1]["epoch"] > head.stream.epoch:
+            raise Violation(8, f"{name} waits, and makes {head.name} stale")
         return seen
+
+    def claim(self, seen: Seen, older: list[Seen]) -> None:
+        """A stream has claimed its session: none of the older ones may say anything more."""
+        seen.claimed_at = self.loop.time()
+        for other in older:
+            if other.newer is None:
+                other.newer = seen
+            self.freeze(other)
+            if seen.stream.epoch <= other.stream.epoch:
+                raise Violation(7, f"the epoch of {seen.name} is not above that of {other.name}")
+
+    def watch(self, session_id: str = "s") -> Onlooker:
+        """Somebody watches a session from now on."""
+        onlooker = Onlooker()
+        self.onlookers.append(onlooker)
+        self.registry.watch(session_id, onlooker)
+        return onlooker
 
     async def opens(self, name: str, prompt: str, **fields: Any) -> None:
         """A user's task that opens a stream."""
@@ -144,7 +194,7 @@ class World:
         seen = self.seen.get(name)
         if seen is None:
             self.stops_before.add(name)
-        elif seen.stream.state is not State.ENDED:
+        elif seen.stream.is_open:
             seen.stopped = True
         try:
             told = await self.registry.cancel(name)
@@ -170,9 +220,29 @@ class World:
     async def leaves(self, name: str) -> None:
         """A reader's connection is lost."""
         seen = self.seen[name]
-        seen.stopped |= seen.stream.state is not State.ENDED
+        watched = any(name in onlooker.readers for onlooker in self.onlookers)
+        seen.stopped |= seen.stream.is_open and not watched
         seen.left = not seen.reader.ends
         seen.reader.leave()
+
+    async def looks_away(self, onlooker: Onlooker) -> None:
+        """An onlooker watches no longer, and reads no longer."""
+        self.onlookers.remove(onlooker)
+        self.registry.unwatch("s", onlooker)
+        for name, reader in onlooker.readers.items():
+            seen = self.seen[name]
+            seen.stopped |= seen.stream.is_open and seen.left
+            reader.leave()
+
+    async def deletes(self, session_id: str = "s") -> None:
+        """A user's task that deletes a session."""
+        asked_at = self.loop.time()
+        for seen in self.of_session(session_id):
+            seen.stopped |= seen.stream.is_open
+            seen.gone = True
+        await self.registry.delete(session_id)
+        if self.loop.time() - asked_at > BOUND:
+            raise Violation(4, "the deletion outran the bound")
 
     async def shuts_down(self) -> None:
         """The server shuts down."""
@@ -181,6 +251,8 @@ class World:
         await self.registry.shutdown()
         if self.loop.time() - asked_at > BOUND:
             raise Violation(4, "the shutdown outran the bound")
+        if any(seen.stream.state is not State.ENDED for seen in self.seen.values()):
+            raise Violation(5, "the shutdown was over before every answer was kept")
 
     async def all_at_once(self, *deeds: Awaitable[object]) -> None:
         """Start these together, in any order, and wait for all."""
@@ -193,28 +265,47 @@ class World:
     # What must hold
 
     def of_session(self, session_id: str) -> list[Seen]:
-        """The claimed streams, in the order of their claims."""
+        """The streams of a session, in the order in which they were opened."""
         return [seen for seen in self.seen.values() if seen.stream.session_id == session_id]
 
     def freeze(self, seen: Seen) -> None:
+        """But for its terminal frame, when the history has not kept it yet."""
         if seen.frozen_seq is None:
-            seen.frozen_seq = seen.stream.seq
+            seq = seen.stream.seq
+            seen.frozen_seq = seq if seen.stream.state is State.ENDED else max(seq, 1) + 1
 
     def check_step(self) -> None:
         for seen in self.seen.values():
+            if seen.claimed_at is None:
+                self.check_queued(seen)
             if seen.stream.state is State.ACTIVE:
                 if seen.newer is not None:
                     raise Violation(1, f"{seen.name} is active beside {seen.newer.name}")
                 if seen.activated_at is None:
                     self.check_activation(seen)
-            elif seen.stream.state is State.ENDED:
+            elif not seen.stream.is_open:
                 self.freeze(seen)
-            if seen.frozen_seq not in (None, seen.stream.seq):
+            if seen.frozen_seq is not None and seen.stream.seq > seen.frozen_seq:
                 raise Violation(2, f"{seen.name} got a frame after its end or a newer claim")
+
+    def check_queued(self, seen: Seen) -> None:
+        if self.registry.head(seen.stream.session_id) is not seen.stream:
+            return
+        older = self.of_session(seen.stream.session_id)
+        del older[older.index(seen) :]
+        if passed := [other.name for other in older if other.waits]:
+            raise Violation(8, f"{seen.name} went before {passed}")
+        self.claim(seen, older)
+
+    def since_claim(self, seen: Seen) -> float:
+        """Seconds."""
+        if seen.claimed_at is None:
+            raise Violation(8, f"{seen.name} has claimed nothing")
+        return self.loop.time() - seen.claimed_at
 
     def check_activation(self, seen: Seen) -> None:
         seen.activated_at = self.loop.time()
-        waited = seen.activated_at - seen.claimed_at
+        waited = self.since_claim(seen)
         if waited > BOUND:
             raise Violation(4, f"{seen.name} waited {waited} s")
         if self.registry.head(seen.stream.session_id) is not seen.stream:
@@ -227,17 +318,27 @@ class World:
 
     def check_idle(self) -> None:
         for seen in self.seen.values():
-            if seen.stream.state is State.PENDING and self.loop.time() - seen.claimed_at >= BOUND:
+            if seen.waits:
+                head = self.registry.head(seen.stream.session_id)
+                if head is None or not head.is_open:
+                    raise Violation(8, f"{seen.name} waits for nobody")
+            elif seen.stream.state is State.PENDING and self.since_claim(seen) >= BOUND:
                 raise Violation(4, f"{seen.name} still waits")
 
-    def check_end(self) -> None:
+    async def check_end(self) -> None:
         """When everything has come to rest."""
         if running := [name for name in self.seen if self.agents.running(name)]:
             raise Violation(5, f"the agents of {running} still run")
-        if len(self.registry) or self.registry._sessions:
+        for onlooker in self.onlookers:
+            self.registry.unwatch("s", onlooker)
+        registry = self.registry
+        if len(registry) or registry._sessions or registry._unsaved or registry._watchers:
             raise Violation(5, f"{self.registry!r} is not empty")
         for seen in self.seen.values():
             self.check_ending(seen)
+        await self.check_history()
+        for onlooker in self.onlookers:
+            self.check_onlooker(onlooker)
         if any(seen.killed for seen in self.seen.values()):
             return  # a second cancellation, by whoever it may be, cuts a cleanup short
         for tidy in self.tidy:
@@ -261,10 +362,46 @@ class World:
         kinds = [frame["type"] for frame in frames]
         if [frame["seq"] for frame in frames] != list(range(1, len(frames) + 1)):
             raise Violation(2, f"{name} has gaps")
-        if kinds[0] != "status" or any(kind != "token" for kind in kinds[1:-1]):
+        places = [frame["position"] for frame in frames if frame.get("status") == "queued"]
+        if places != sorted(set(places), reverse=True):
+            raise Violation(8, f"{name} did not move up: {places}")
+        if kinds[0] != "status" or any(kind != "token" for kind in kinds[1 + len(places) : -1]):
             raise Violation(2, f"{name} began or ended twice: {kinds}")
         if kinds[-1] not in ("done", "error"):
             raise Violation(2, f"{name} has no end: {kinds}")
+        if frames[-1].get("saved", True) != self.history.saves:
+            raise Violation(2, f"{name} told something else than the history of its keeping")
+
+    def check_onlooker(self, onlooker: Onlooker) -> None:
+        if onlooker.twice:
+            raise Violation(2, "an onlooker was shown a stream twice")
+        for name, reader in onlooker.readers.items():
+            if not reader.ends or reader.data != read_all(self.seen[name].stream):
+                raise Violation(2, f"an onlooker of {name} saw something else than its log")
+
+    async def check_history(self) -> None:
+        """What is kept, and what the agents were told of it."""
+        turns = {
+            turn.stream_id: turn
+            for session_id in sorted({seen.stream.session_id for seen in self.seen.values()})
+            for turn in await self.history.turns(session_id)
+        }
+        if turns.keys() != {seen.name for seen in self.seen.values() if not seen.gone}:
+            raise Violation(8, f"the history has {list(turns)}")
+        for turn in self.agents.turns:
+            if turn.stream_id not in turns:
+                continue
+            told = [message["content"] for message in turn.messages]
+            right = [
+                text
+                for earlier in turns.values()
+                if earlier.session_id == turn.session_id
+                and earlier.epoch < turns[turn.stream_id].epoch
+                for text in (earlier.prompt, earlier.text)
+                if text
+            ]
+            if told != [*right, turn.prompt]:
+                raise Violation(8, f"{turn.stream_id} was told {told}, not {right}")
 
 
 # What happens: each scenario is run under many schedules
@@ -512,6 +649,129 @@ async def a_wait_that_loses_its_cancellation(world: World) -> None:
     await world.all_at_once(world.opens("C", "hello"), world.quiet(1.0))
 
 
+# A queue, a rollback, an onlooker, a deletion, and a history that takes its time
+
+
+async def lines_up(world: World, name: str, prompt: str = "hello") -> None:
+    """A user's task whose message waits its turn, if there is room and the server takes it."""
+    with suppress(TooMany, Unavailable):
+        world.open(name, prompt, on_conflict="enqueue")
+
+
+@scenario
+async def a_line_behind_a_natural_end(world: World) -> None:
+    world.cast(hello=says("a", "b"))
+    world.open("A", "hello")
+    await world.all_at_once(*(lines_up(world, name) for name in "BC"), world.stops("B"))
+
+
+@scenario
+async def a_line_behind_a_slow_cleanup(world: World) -> None:
+    world.cast(tidy=Tidy(1.0, "a"), hello=says("b"))
+    world.open("A", "tidy")
+    await lines_up(world, "B")
+    await world.all_at_once(lines_up(world, "C"), world.stops("A"), world.quiet(0.5))
+    await world.all_at_once(world.leaves("B"), lines_up(world, "D"))
+
+
+@scenario
+async def a_line_that_is_cut_by_a_message_that_interrupts(world: World) -> None:
+    world.cast(tidy=Tidy(1.0, "a"), talks=talks("b"), hello=says("c"))
+    world.open("A", "tidy")
+    await lines_up(world, "B", "talks")
+    await world.all_at_once(lines_up(world, "C"), world.stops("A"), world.opens("D", "hello"))
+
+
+@scenario
+async def a_line_behind_an_agent_that_swallows_cancellation(world: World) -> None:
+    world.cast(stubborn=stubborn(6.0, "a"), hello=says("b"))
+    world.open("A", "stubborn")
+    await world.quiet()
+    await lines_up(world, "B")
+    await world.all_at_once(world.stops("A"), lines_up(world, "C"), world.kills("B"))
+
+
+@scenario
+async def a_line_that_is_full(world: World) -> None:
+    world.cast(talks=talks("a"), hello=says("b"))
+    world.open("A", "talks")
+    await lines_up(world, "B")
+    await world.all_at_once(*(lines_up(world, name) for name in "CDE"), world.stops("A"))
+
+
+@scenario
+async def a_stop_that_may_come_before_its_message_stands_in_line(world: World) -> None:
+    world.cast(talks=talks("a"), hello=says("b"))
+    world.open("A", "talks")
+    await world.all_at_once(lines_up(world, "B"), world.stops("B"), lines_up(world, "C"))
+    await world.stops("A")
+
+
+@scenario
+async def a_shutdown_with_a_line(world: World) -> None:
+    world.history.finish_after = 0.5
+    world.cast(hello=says("a"))
+    world.open("A", "hello")
+    await world.all_at_once(lines_up(world, "B"), world.shuts_down(), lines_up(world, "C"))
+
+
+@scenario
+async def two_rollbacks_at_once(world: World) -> None:
+    world.cast(tidy=Tidy(1.0, "a"), hello=says("b"))
+    world.open("A", "tidy")
+    await lines_up(world, "L")
+    await world.all_at_once(
+        world.opens("B", "hello", on_conflict="rollback"),
+        world.opens("C", "hello", on_conflict="rollback"),
+    )
+
+
+@scenario
+async def a_rollback_and_a_natural_end(world: World) -> None:
+    world.history.finish_after = 0
+    world.cast(hello=says("a"))
+    world.open("A", "hello")
+    await world.all_at_once(world.opens("B", "hello", on_conflict="rollback"), world.quiet())
+
+
+@scenario
+async def a_deletion_in_the_middle(world: World) -> None:
+    world.history.finish_after = 0
+    world.cast(tidy=Tidy(1.0, "a"), hello=says("b"))
+    world.open("A", "tidy")
+    await lines_up(world, "B")
+    await world.all_at_once(world.deletes(), world.opens("C", "hello"), lines_up(world, "D"))
+
+
+@scenario
+async def an_onlooker_and_a_line(world: World) -> None:
+    world.cast(talks=talks("a"), hello=says("b"))
+    world.open("A", "talks")
+    onlooker = world.watch()
+    leaver = world.watch()
+    await world.all_at_once(lines_up(world, "B"), world.stops("A"), world.leaves("A"))
+    await world.all_at_once(world.opens("C", "talks"), world.looks_away(leaver))
+    await world.all_at_once(world.leaves("C"), world.looks_away(onlooker))
+
+
+@scenario
+async def a_history_that_takes_its_time(world: World) -> None:
+    world.history.begin_after = world.history.finish_after = 0
+    world.cast(hello=says("a", "b"))
+    world.open("A", "hello")
+    await world.all_at_once(world.opens("B", "hello"), lines_up(world, "C"), world.stops("B"))
+
+
+@scenario
+async def a_history_that_takes_long_and_keeps_nothing(world: World) -> None:
+    world.history.begin_after, world.history.finish_after = 1.0, 2.5
+    world.history.saves = False
+    world.cast(tidy=Tidy(1.0, "a"), hello=says("b"))
+    world.open("A", "tidy")
+    await world.quiet(1.5)
+    await world.all_at_once(lines_up(world, "B"), world.stops("A"), world.opens("C", "hello"))
+
+
 def run(name: str, pick: Pick) -> None:
     """One schedule of one scenario."""
     loop = VirtualLoop(pick)
@@ -520,7 +780,7 @@ def run(name: str, pick: Pick) -> None:
     async def main() -> None:
         await SCENARIOS[name](world)
         await asyncio.sleep(30)
-        world.check_end()
+        await world.check_end()
 
     try:
         loop.run(main())
@@ -584,11 +844,9 @@ class Mutants:
     def no_done_callback(patch: pytest.MonkeyPatch) -> None:
         run, retire = StreamRegistry._run, StreamRegistry._retire
 
-        async def run_and_retire(
-            self: StreamRegistry, session: _Session, stream: Stream, prompt: str
-        ) -> None:
+        async def run_and_retire(self: StreamRegistry, stream: Stream, prompt: str) -> None:
             try:
-                await run(self, session, stream, prompt)
+                await run(self, stream, prompt)
             finally:
                 retire(self, stream)
 
@@ -626,34 +884,73 @@ class Mutants:
 
         patch.setattr(StreamRegistry, "_outlive", patient)
 
+    @staticmethod
+    def no_call(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(StreamRegistry, "_call_up", lambda self, session: None)
 
-CAUGHT_BY: dict[Callable[[pytest.MonkeyPatch], None], int] = {
-    Mutants.no_fence: 2,
-    Mutants.wait_for_the_last_one_only: 3,
-    Mutants.pop_without_identity: 1,
-    Mutants.no_check_at_activation: 1,
-    Mutants.no_done_callback: 5,
-    Mutants.no_tombstone: 6,
-    Mutants.no_cancellation: 5,
-    Mutants.a_second_cancellation: 4,
-    Mutants.no_bound: 4,
-}
+    @staticmethod
+    def an_epoch_before_its_claim(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(Stream, "speak_as", lambda self, epoch: None)
+
+    @staticmethod
+    def asked_only_when_it_was_lined_up(patch: pytest.MonkeyPatch) -> None:
+        begin = StreamRegistry._begin
+        patch.setattr(
+            StreamRegistry,
+            "_begin",
+            lambda self, stream, prompt: stream.begun or begin(self, stream, prompt),
+        )
+        patch.setattr(SlowHistory, "discard", lambda self, stream_id: None)
+
+    @staticmethod
+    def a_shutdown_that_waits_for_agents_only(patch: pytest.MonkeyPatch) -> None:
+        keep = StreamRegistry._keep
+
+        def forgetful(
+            self: StreamRegistry, stream: Stream, ending: Done | Failed
+        ) -> asyncio.Future[bool]:
+            kept = keep(self, stream, ending)
+            self._unsaved.clear()
+            return kept
+
+        patch.setattr(StreamRegistry, "_keep", forgetful)
 
 
-@pytest.mark.parametrize("mutant", CAUGHT_BY, ids=lambda mutant: mutant.__name__)
+CAUGHT: list[tuple[Callable[[pytest.MonkeyPatch], None], int, Scenario]] = [
+    (Mutants.no_fence, 2, a_predecessor_that_swallows_cancellation),
+    (Mutants.wait_for_the_last_one_only, 3, three_opens_at_once),
+    (Mutants.pop_without_identity, 1, three_opens_at_once),
+    (Mutants.no_check_at_activation, 1, a_wait_that_loses_its_cancellation),
+    (Mutants.no_done_callback, 5, three_opens_at_once),
+    (Mutants.no_tombstone, 6, a_stop_that_may_come_before_its_stream),
+    (Mutants.no_cancellation, 5, two_opens_on_a_live_stream_with_slow_cleanup),
+    (Mutants.a_second_cancellation, 4, a_kill_of_the_one_that_speaks),
+    (Mutants.no_bound, 4, a_predecessor_that_swallows_cancellation),
+    (Mutants.no_call, 8, a_line_behind_a_natural_end),
+    (Mutants.an_epoch_before_its_claim, 8, a_line_behind_a_natural_end),
+    (Mutants.asked_only_when_it_was_lined_up, 8, a_line_behind_a_natural_end),
+    (Mutants.a_shutdown_that_waits_for_agents_only, 5, a_shutdown_with_a_line),
+]
+"""Each mutant, the invariant that it breaks, and a scenario that shows it."""
+
+
+@pytest.mark.parametrize(
+    ("mutant", "invariant", "shown_by"), CAUGHT, ids=[mutant.__name__ for mutant, *_ in CAUGHT]
+)
 def test_a_mutant_is_caught(
-    mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+    mutant: Callable[[pytest.MonkeyPatch], None],
+    invariant: int,
+    shown_by: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     mutant(monkeypatch)
-    invariant = CAUGHT_BY[mutant]
-    for name in SCENARIOS:
-        found = explore(partial(run, name), limit=200, samples=100, seed=SEED)
-        if found.violation is not None and found.violation.invariant == invariant:
-            print(f"{name}, schedule {found.schedules}: {found.violation}")
-            with pytest.raises(Violation, match=f"invariant {invariant}"):
-                replay(partial(run, name), found.choices)
-            return
-    pytest.fail(f"no schedule of any scenario violates invariant {invariant}")
+    scene = partial(run, shown_by.__name__)
+    found = explore(scene, limit=LIMIT, samples=SAMPLES, seed=SEED)
+    assert found.violation is not None
+    assert found.violation.invariant == invariant
+    print(f"{shown_by.__name__}, schedule {found.schedules}: {found.violation}")
+    with pytest.raises(Violation, match=f"invariant {invariant}"):
+        replay(scene, found.choices)
 
 
 # The explorer itself

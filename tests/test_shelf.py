@@ -81,3 +81,20 @@ async def test_a_cleared_shelf_is_empty_and_can_be_used_again() -> None:
     assert shelf.get("B") is b
     await asyncio.sleep(1.0)
     assert shelf.get("B") is None
+
+
+@in_virtual_time
+async def test_a_stream_whose_end_comes_while_it_is_here_is_taken_away_as_it_was_put() -> None:
+    keeping: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    stream = Stream(
+        session_id="s", stream_id="A", trace_id="t", epoch=1, keep=lambda stream, ending: keeping
+    )
+    stream.activate()
+    stream.append("a")
+    stream.end(Done("stop"))
+    shelf = Shelf()
+    shelf.put(stream)
+    keeping.set_result(True)
+    await stream.ended
+    shelf.clear()
+    assert (len(shelf), shelf.size) == (0, 0)

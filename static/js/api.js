@@ -9,8 +9,9 @@ import { HttpTransport } from './transport-http.js'
  * @property {string} content
  * @property {string} status `complete`, `streaming`, `cancelled`, `superseded`, `error`,
  *   `interrupted`
- * @property {string | null} stream_id
+ * @property {string} stream_id of the answer; a question has that of its answer
  * @property {string} created_at
+ * @property {string} [finish_reason]
  */
 
 /**

@@ -13,6 +13,7 @@ const NEAR = 40
 export class ConversationView {
   #scroller
   #log
+  #onWithdraw
   #template = /** @type {HTMLTemplateElement} */ (document.getElementById('message'))
   /** @type {Map<string, MessageView>} */
   #views = new Map()
@@ -22,10 +23,13 @@ export class ConversationView {
   /**
    * @param {HTMLElement} scroller
    * @param {HTMLElement} log
+   * @param {{onWithdraw: (stream_id: string) => void}} actions `onWithdraw`: a message that waits
+   *   for its turn is not to be answered any more
    */
-  constructor(scroller, log) {
+  constructor(scroller, log, { onWithdraw }) {
     this.#scroller = scroller
     this.#log = log
+    this.#onWithdraw = onWithdraw
     // Only the reader's own doing pauses the following: growing text and a growing keyboard cause
     // `scroll` events too.
     for (const type of ['wheel', 'touchmove', 'keydown', 'pointerdown']) {
@@ -44,20 +48,22 @@ export class ConversationView {
 
   /** @param {readonly Readonly<Message>[]} messages */
   show(messages) {
-    const gone = new Set(this.#views.keys())
+    const ids = new Set(messages.map(({ id }) => id))
+    for (const [id, view] of this.#views) {
+      if (ids.has(id)) continue
+      view.element.remove()
+      this.#views.delete(id)
+    }
+    let place = this.#log.firstElementChild
     for (const message of messages) {
-      gone.delete(message.id)
       let view = this.#views.get(message.id)
       if (!view) {
-        view = new MessageView(this.#template)
+        view = new MessageView(this.#template, this.#onWithdraw)
         this.#views.set(message.id, view)
       }
       view.show(message)
-      if (!view.element.isConnected) this.#log.append(view.element)
-    }
-    for (const id of gone) {
-      this.#views.get(id)?.element.remove()
-      this.#views.delete(id)
+      if (view.element === place) place = place.nextElementSibling
+      else this.#log.insertBefore(view.element, place)
     }
     this.#keepEnd()
   }
@@ -77,18 +83,24 @@ class MessageView {
   /** @type {Readonly<Message> | null} */
   #shown = null
 
-  /** @param {HTMLTemplateElement} template */
-  constructor(template) {
+  /**
+   * @param {HTMLTemplateElement} template
+   * @param {(stream_id: string) => void} onWithdraw
+   */
+  constructor(template, onWithdraw) {
     const copy = /** @type {DocumentFragment} */ (template.content.cloneNode(true))
     this.element = /** @type {HTMLElement} */ (copy.firstElementChild)
     this.#part('text').append(this.#text)
+    this.#part('withdraw').addEventListener('click', () => {
+      if (this.#shown) onWithdraw(this.#shown.stream_id)
+    })
   }
 
   /** @param {Readonly<Message>} message */
   show(message) {
     if (message === this.#shown) return
     this.#shown = message
-    const { id, role, status, content, activity } = message
+    const { id, role, status, content, activity, position } = message
     const open = status === 'thinking' || status === 'streaming'
     this.element.id = `message-${id}`
     this.element.dataset.role = role
@@ -96,7 +108,8 @@ class MessageView {
     this.element.ariaBusy = String(open)
     this.#part('author').textContent = role === 'user' ? 'You' : 'Answer'
     this.#showText(content)
-    this.#showLine('activity', activity)
+    this.#showLine('activity', position ? `Waiting, position ${position}` : activity)
+    this.#part('withdraw').hidden = !position
     this.#showLine('note', noteOf(message))
   }
 
@@ -137,12 +150,18 @@ const reasonNotes = {
   content_filter: 'Cut off by the content filter',
 }
 
+/** @param {Message} message */
+function noteOf(message) {
+  const notes = [endingOf(message), message.saved ? null : 'The server could not save this answer']
+  return notes.filter((note) => note !== null).join('. ') || null
+}
+
 /**
  * What has to be said about how an answer ended, if anything.
  *
  * @param {Message} message
  */
-function noteOf({ status, finish_reason, error, trace_id }) {
+function endingOf({ status, finish_reason, error, trace_id }) {
   const trace = trace_id ? ` (trace ${trace_id})` : ''
   if (status === 'error') return `${error?.error ?? 'The answer failed.'}${trace}`
   if (status === 'complete') return reasonNotes[finish_reason ?? ''] ?? null

@@ -10,6 +10,7 @@
  * @property {string} [status]
  * @property {string} [name] of the tool that a `tool` status tells of
  * @property {string} [detail]
+ * @property {number} [position] of a `queued` status: how many are to go first, this one included
  * @property {string} [session_id]
  * @property {string} [text]
  * @property {string} [finish_reason]
@@ -17,12 +18,13 @@
  * @property {string} [code]
  * @property {string} [error]
  * @property {boolean} [retryable]
+ * @property {boolean} [saved] of a terminal frame; false: the history could not keep the answer
  */
 
 /**
  * Whether nothing follows this frame in its stream.
  *
- * @param {Frame} frame
+ * @param {{type?: string}} frame
  */
 export function isTerminal(frame) {
   return frame.type === 'done' || frame.type === 'error'

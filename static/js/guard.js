@@ -1,67 +1,100 @@
+import { isTerminal } from './frames.js'
+
 /**
- * Where a reader of one session stands: the newest stream it knows, and the last frame of it.
- *
- * Before a first frame: `{epoch: 0, stream_id: null, seq: 0}`. After sending a message: its
- * `stream_id` with `seq` 0 and the epoch as it was, for the server has not told the new one yet.
+ * Where a reader of one session stands in each of its streams.
  *
  * @typedef {object} View
- * @property {number} epoch the highest epoch seen
- * @property {string | null} stream_id
- * @property {number} seq
+ * @property {number} fence the epoch of the newest stream that took the place of what was before
+ *   it: text of a lower epoch counts no more
+ * @property {Map<string, Cursor>} cursors by `stream_id`, of every stream that is or was read
+ */
+
+/**
+ * @typedef {object} Cursor
+ * @property {number} seq the last frame taken
+ * @property {boolean} open false: ended, or given up; nothing of it counts any more
+ * @property {boolean} replaces it takes the place of older streams. One that waited for them in the
+ *   queue does not; nor do we say so of one that we come to in its middle
  */
 
 /**
  * What a frame is to a view:
- *   `next`       the piece that comes now: show it, and move the view to it
- *   `duplicate`  shown already
- *   `gap`        pieces before it are missing: resume from the view's cursor
- *   `stale`      of a stream that a newer one has replaced: drop it
+ *   `next`       the piece that comes now: `take` it, and show it
+ *   `duplicate`  taken already
+ *   `gap`        pieces before it are missing: resume from the cursor
+ *   `stale`      of a stream that is over, or that a newer one has replaced: drop it
+ *   `unknown`    of a stream that is not read here
  *   `reply`      not part of any stream, but the answer to a command
  *
- * @typedef {'next' | 'duplicate' | 'gap' | 'stale' | 'reply'} Verdict
+ * @typedef {'next' | 'duplicate' | 'gap' | 'stale' | 'unknown' | 'reply'} Verdict
  */
 
-/** The view of a reader that knows nothing yet. @type {Readonly<View>} */
-export const NOWHERE = Object.freeze({ epoch: 0, stream_id: null, seq: 0 })
+/**
+ * The view of a reader that knows nothing yet.
+ *
+ * @returns {View}
+ */
+export function nowhere() {
+  return { fence: 0, cursors: new Map() }
+}
 
 /**
- * Judges one frame. This is the only place in the client that decides by ids whether a frame counts.
+ * Judges one frame; changes nothing. This is the only place in the client that decides by ids
+ * whether a frame counts.
+ *
+ * A stream that waits in the queue says so under the epoch of the stream before it, and speaks
+ * under a higher one of its own: epochs are compared with the fence, never with each other. How a
+ * replaced stream ends may be told after the first words of the newer one, and does count.
  *
  * @param {Readonly<View>} view
- * @param {{epoch: number, stream_id: string, seq?: number}} frame
+ * @param {{type?: string, epoch: number, stream_id: string, seq?: number}} frame
  * @returns {Verdict}
  */
-export function judge(view, frame) {
-  if (frame.seq === undefined) return 'reply'
-  if (frame.epoch < view.epoch) return 'stale'
-  if (frame.stream_id === view.stream_id) {
-    if (frame.seq <= view.seq) return 'duplicate'
-    return frame.seq === view.seq + 1 ? 'next' : 'gap'
-  }
-  // While we await the first frame of a stream of our own, its epoch is unknown: whatever else
-  // comes belongs to a stream that it replaces.
-  if (view.stream_id !== null && view.seq === 0) return 'stale'
-  if (frame.epoch === view.epoch) return 'stale'
-  return frame.seq === 1 ? 'next' : 'gap'
+export function judge({ fence, cursors }, { type, epoch, stream_id, seq }) {
+  if (seq === undefined) return 'reply'
+  const cursor = cursors.get(stream_id)
+  if (!cursor) return epoch < fence ? 'stale' : 'unknown'
+  if (seq <= cursor.seq) return 'duplicate'
+  if (!cursor.open) return 'stale'
+  if (epoch < fence && type === 'token') return 'stale'
+  return seq === cursor.seq + 1 ? 'next' : 'gap'
 }
 
 /**
- * The view after a frame that was `next`.
+ * Moves the view to a frame that was `next`.
  *
- * @param {{epoch: number, stream_id: string, seq?: number}} frame
- * @returns {Readonly<View>}
+ * @param {View} view
+ * @param {{type?: string, status?: string, epoch: number, stream_id: string, seq?: number}} frame
  */
-export function viewAfter({ epoch, stream_id, seq = 0 }) {
-  return { epoch, stream_id, seq }
+export function take(view, frame) {
+  const { status, epoch, stream_id, seq = 0 } = frame
+  const cursor = view.cursors.get(stream_id)
+  if (!cursor) return
+  cursor.seq = seq
+  if (status === 'queued') cursor.replaces = false
+  // Whether it waits is told by the second frame, not by the first.
+  if (cursor.replaces && seq > 1) view.fence = Math.max(view.fence, epoch)
+  if (isTerminal(frame)) cursor.open = false
 }
 
 /**
- * The view of a reader that has just asked for a stream of its own.
+ * Begins to read a stream, or reads it anew.
  *
- * @param {Readonly<View>} view
- * @param {string | null} stream_id null: none is awaited any more
- * @returns {Readonly<View>}
+ * @param {View} view
+ * @param {string} stream_id
+ * @param {number} [seq] the last frame that the reader has
  */
-export function awaiting(view, stream_id) {
-  return { epoch: view.epoch, stream_id, seq: 0 }
+export function read(view, stream_id, seq = 0) {
+  view.cursors.set(stream_id, { seq, open: true, replaces: seq === 0 })
+}
+
+/**
+ * Reads a stream no more: whatever still comes of it is stale.
+ *
+ * @param {View} view
+ * @param {string} stream_id
+ */
+export function giveUp(view, stream_id) {
+  const cursor = view.cursors.get(stream_id)
+  if (cursor) cursor.open = false
 }

@@ -1,5 +1,6 @@
-import { getInfo, getSession } from './api.js'
+import { getInfo } from './api.js'
 import { ConversationView } from './conversation-view.js'
+import { setWhenBusy, whenBusy } from './preferences.js'
 import { currentSession, rememberSession } from './session.js'
 import { ChatStore } from './store.js'
 import { FallbackTransport } from './transport.js'
@@ -23,13 +24,16 @@ const form = part('form')
 const prompt = /** @type {HTMLTextAreaElement} */ (part('prompt'))
 const send = /** @type {HTMLButtonElement} */ (part('send'))
 const stop = /** @type {HTMLButtonElement} */ (part('stop'))
+const busyChoice = /** @type {HTMLSelectElement} */ (part('when-busy'))
 const notice = part('notice')
 const connection = part('connection')
 
 const session = currentSession()
 const transport = new FallbackTransport()
 const store = new ChatStore({ transport, session_id: session.id })
-const conversation = new ConversationView(part('scroller'), part('log'))
+const conversation = new ConversationView(part('scroller'), part('log'), {
+  onWithdraw: (stream_id) => store.stop(stream_id),
+})
 
 function paint() {
   const { messages, busy, stopping, error } = store.getSnapshot()
@@ -76,8 +80,12 @@ form.addEventListener('submit', (event) => {
   prompt.focus()
   rememberSession(session.id)
   conversation.follow()
-  store.send(text)
+  store.send(text, { on_conflict: chosen() })
 })
+
+const chosen = () => /** @type {import('./preferences.js').WhenBusy} */ (busyChoice.value)
+busyChoice.value = whenBusy()
+busyChoice.addEventListener('change', () => setWhenBusy(chosen()))
 
 stop.addEventListener('click', () => {
   prompt.focus()
@@ -93,20 +101,47 @@ async function showAgent() {
       'Send /help to see what it can do.'
 }
 
-async function showHistory() {
-  const stored = await getSession(session.id)
-  if (store.getSnapshot().messages.length === 0) store.load(stored)
+/** What cannot be had now is not worth an error: the connection's state says what is wrong. */
+const quiet = () => {}
+
+/** Asks what the server knows of this conversation, once there is one. */
+async function refresh() {
+  const begun = session.known || store.getSnapshot().messages.length > 0
+  if (begun) await store.refresh().catch(quiet)
+}
+
+function wake() {
+  if (document.hidden) return
+  transport.connect().then(refresh)
+}
+
+/** The server is within reach, for the first time or again. */
+async function arrive() {
+  if (!arrived) {
+    arrived = true
+    showAgent().catch(quiet)
+    await refresh() // first, so that of a long answer only the rest is sent
+    store.watch()
+  }
+  refresh() // what came before we watched
+}
+let arrived = false
+
+let wasLive = false
+function noteConnection() {
+  const isLive = transport.state === 'websocket' || transport.state === 'http'
+  if (isLive && !wasLive) arrive()
+  wasLive = isLive
 }
 
 store.subscribe(paintSoon)
 transport.subscribe(paintSoon)
-window.addEventListener('online', () => transport.connect())
+transport.subscribe(noteConnection)
+window.addEventListener('online', wake)
+window.addEventListener('focus', wake)
+window.addEventListener('pageshow', wake)
+document.addEventListener('visibilitychange', wake)
+window.addEventListener('hashchange', () => window.location.reload()) // another conversation
 paintComposer()
 paint()
-
-// What cannot be had now is not worth an error: the connection's state says what is wrong.
-const quiet = () => {}
-transport.connect().then(() => {
-  showAgent().catch(quiet)
-  if (session.known) showHistory().catch(quiet)
-})
+transport.connect()

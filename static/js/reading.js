@@ -49,6 +49,9 @@
  * @property {(streamId: string, after: number, onFrame: FrameListener) => Reading} resume
  * @property {(streamId: string) => Promise<CancelReport>} cancel resolves when the agent has
  *   stopped; rejects with `Refused` or `ConnectionLost`
+ * @property {(sessionId: string, onStream: (first: Frame) => void) => void} [watch] tell, as long as
+ *   it can be told, of the streams of a session that live and that come, whoever started them: each
+ *   by its first frame, and maybe more than once. To read one is `resume`
  * @property {() => void} close leave everything
  */
 

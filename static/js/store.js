@@ -1,8 +1,9 @@
-import { waitAtMost } from './time.js'
+import { getSession } from './api.js'
 import { BadLine, ConnectionLost, Refused, isAbort } from './errors.js'
-import { NOWHERE, awaiting, judge, viewAfter } from './guard.js'
+import { giveUp, judge, nowhere, read, take } from './guard.js'
 import { newId } from './ids.js'
 import { deferred } from './reading.js'
+import { waitAtMost } from './time.js'
 
 /** @typedef {import('./frames.js').Frame} Frame */
 /** @typedef {import('./reading.js').Transport} Transport */
@@ -11,7 +12,7 @@ import { deferred } from './reading.js'
 /** @typedef {import('./api.js').StoredMessage} StoredMessage */
 
 /**
- * How far a message is. Only `thinking` and `streaming` ever change.
+ * How far a message is. Only `thinking` and `streaming` answers grow.
  *
  *   `thinking`     asked, no text yet
  *   `streaming`    the text is growing
@@ -31,10 +32,12 @@ import { deferred } from './reading.js'
  * @property {'user' | 'assistant'} role
  * @property {string} content
  * @property {MessageStatus} status
- * @property {string | null} stream_id
+ * @property {string} stream_id
  * @property {string | null} trace_id
  * @property {string | null} finish_reason
  * @property {string | null} activity what the agent says it is doing (a `status` frame)
+ * @property {number | null} position in the queue, from 1; null: it does not wait
+ * @property {boolean} saved false: the server could not keep the answer
  * @property {{code: string, error: string} | null} error
  */
 
@@ -43,8 +46,19 @@ import { deferred } from './reading.js'
  * @property {string} session_id
  * @property {readonly Readonly<Message>[]} messages oldest first
  * @property {boolean} busy an answer is being made
- * @property {boolean} stopping a stop is under way
- * @property {string | null} error what failed last, besides answers: a stop, or loading
+ * @property {boolean} stopping a stop of it is under way
+ * @property {string | null} error what failed last, besides answers: a stop
+ */
+
+/**
+ * A question and its answer.
+ *
+ * @typedef {object} Turn
+ * @property {string} stream_id
+ * @property {Readonly<Message> | null} question null: asked elsewhere, and not fetched yet
+ * @property {Readonly<Message>} answer
+ * @property {boolean} lost its ending is our guess, for we could not read on; the server may know
+ *   better
  */
 
 /** How long the terminal frame may come after the server has said that it stopped. Milliseconds. */
@@ -56,35 +70,47 @@ const LAST_FRAME_TIMEOUT = 2000
 const ORDER_TIMEOUT = 3000
 
 /**
- * One conversation: its messages, and the answer being made.
+ * One conversation: its messages, and the answers being made.
  *
  * Every change makes a new, frozen snapshot and calls the listeners; an unchanged message is the
  * same object in the next snapshot.
  */
 export class ChatStore {
   #transport
+  #fetchSession
   #lastFrameTimeout
   /** @type {Readonly<Snapshot>} */
   #snapshot
   /** @type {Set<() => void>} */
   #listeners = new Set()
-  /** @type {Readonly<import('./guard.js').View>} */
-  #view = NOWHERE
-  /** @type {Live | null} */
-  #live = null
+  #view = nowhere()
+  /** @type {readonly Turn[]} */
+  #turns = []
+  /** @type {Map<string, Live>} the answers being made, by stream_id: the one that speaks is first */
+  #lives = new Map()
   /** @type {Promise<unknown>} */
   #order = Promise.resolve()
+  /** @type {Promise<void> | null} */
+  #refreshing = null
+  #outdated = false
   /** How many frames were dropped, by what they were. */
-  #dropped = { stale: 0, duplicate: 0, gap: 0, reply: 0 }
+  #dropped = { stale: 0, duplicate: 0, gap: 0, unknown: 0, reply: 0 }
 
   /**
    * @param {object} options
    * @param {Transport} options.transport
    * @param {string} [options.session_id]
+   * @param {(sessionId: string) => Promise<StoredSession>} [options.fetchSession]
    * @param {number} [options.lastFrameTimeout]
    */
-  constructor({ transport, session_id = newId(), lastFrameTimeout = LAST_FRAME_TIMEOUT }) {
+  constructor({
+    transport,
+    session_id = newId(),
+    fetchSession = (sessionId) => getSession(sessionId),
+    lastFrameTimeout = LAST_FRAME_TIMEOUT,
+  }) {
     this.#transport = transport
+    this.#fetchSession = fetchSession
     this.#lastFrameTimeout = lastFrameTimeout
     this.#snapshot = Object.freeze({
       session_id,
@@ -111,52 +137,51 @@ export class ChatStore {
   }
 
   /**
-   * Asks, and shows question and answer at once. An answer still being made is replaced: from this
-   * call on its text does not change any more.
+   * Asks, and shows question and answer at once.
    *
    * @param {string} prompt
+   * @param {object} [options]
+   * @param {'interrupt' | 'enqueue'} [options.on_conflict] `interrupt`: answers still being made
+   *   are replaced, and from this call on their text does not change any more. `enqueue`: this one
+   *   waits for its turn
    * @returns {Promise<void>} resolves when the answer has ended, however it did; never rejects
    */
-  send(prompt) {
+  send(prompt, { on_conflict = 'interrupt' } = {}) {
     const stream_id = newId()
-    const replaced = this.#live
-    if (replaced) this.#settle(replaced, { status: replaced.stopping ? 'stopped' : 'replaced' })
-
-    this.#view = awaiting(this.#view, stream_id)
-    const answer = newMessage({ role: 'assistant', status: 'thinking', stream_id })
-    this.#update({
-      messages: [
-        ...this.#snapshot.messages,
-        newMessage({ role: 'user', status: 'complete', content: prompt }),
-        answer,
-      ],
-      error: null,
-    })
+    const replaced = on_conflict === 'interrupt' ? [...this.#lives.values()] : []
+    for (const live of replaced) {
+      this.#settle(live, { status: live.stopping ? 'stopped' : 'replaced' })
+    }
+    const question = newMessage({ role: 'user', status: 'complete', stream_id, content: prompt })
+    this.#turns = [...this.#turns, newTurn(stream_id, question)]
+    this.#update({ error: null })
     const request = {
       prompt,
       session_id: this.#snapshot.session_id,
       stream_id,
+      on_conflict,
       // A connection that blinks is no stop; stop is a call of its own.
       on_disconnect: /** @type {const} */ ('continue'),
     }
-    return this.#follow(answer.id, stream_id, replaced, async (live) => {
+    return this.#follow(stream_id, 0, replaced, async (live) => {
       // Two requests may overtake each other on their way; the newest must arrive last.
       const before = this.#order
       this.#order = live.accepted
       await waitAtMost(before, ORDER_TIMEOUT)
-      replaced?.leaveNow()
+      for (const other of replaced) other.leaveNow()
       return this.#transport.start(request, (frame) => this.#receive(live, frame))
     })
   }
 
   /**
-   * Stops the answer being made; what came of it stays.
+   * Stops an answer being made; what came of it stays.
    *
+   * @param {string} [stream_id] default: the one that speaks
    * @returns {Promise<void>} resolves when the server says that it has stopped, or when there is
    *   nothing to stop; if the server cannot be told, `error` says so and the answer goes on
    */
-  async stop() {
-    const live = this.#live
+  async stop(stream_id = this.#first?.stream_id) {
+    const live = this.#lives.get(stream_id ?? '')
     if (!live) return
     live.stopping = true
     this.#update({})
@@ -175,46 +200,121 @@ export class ChatStore {
     this.#settle(live, { status: 'stopped' })
   }
 
+  /** From now on shows what others ask in this session, as far as the transport can tell of it. */
+  watch() {
+    this.#transport.watch?.(this.#snapshot.session_id, (first) => this.#meet(first))
+  }
+
   /**
-   * Takes over a conversation that the server keeps, and the answer in it that is still being made.
+   * Brings in what the server knows of this session and we do not: what was asked elsewhere, and
+   * how answers ended that we lost sight of. What is being read is not touched.
+   *
+   * @returns {Promise<void>} rejects with `ConnectionLost` or `Refused`
+   */
+  refresh() {
+    this.#outdated = true
+    this.#refreshing ??= this.#bringUpToDate()
+    return this.#refreshing
+  }
+
+  async #bringUpToDate() {
+    try {
+      while (this.#outdated) {
+        this.#outdated = false
+        try {
+          this.load(await this.#fetchSession(this.#snapshot.session_id))
+        } catch (error) {
+          if (!this.#outdated) throw error // else somebody has asked since
+        }
+      }
+    } finally {
+      this.#refreshing = null
+    }
+  }
+
+  /**
+   * Takes over a conversation as the server keeps it, and follows the answers in it that are still
+   * being made.
    *
    * @param {StoredSession} session
    */
   load({ messages, active_stream }) {
-    if (this.#live) this.#settle(this.#live, { status: 'interrupted' })
-    const shown = messages.filter(({ role }) => role === 'user' || role === 'assistant')
-    if (!active_stream) return this.#update({ messages: shown.map(fromStored) })
-
-    // Replayed from its first frame, so it starts empty: nothing is shown twice.
-    const { stream_id, epoch } = active_stream
-    const answer = newMessage({ role: 'assistant', status: 'thinking', stream_id })
-    const before = shown.filter(
-      (message) => message.role === 'user' || message.stream_id !== stream_id,
-    )
-    this.#update({ messages: [...before.map(fromStored), answer] })
-    this.#view = { epoch, stream_id, seq: 0 }
-    this.#follow(answer.id, stream_id, null, async (live) =>
-      this.#transport.resume(stream_id, 0, (frame) => this.#receive(live, frame)),
-    )
+    const stored = turnsOf(messages)
+    const ids = [...stored.keys()]
+    // What the server does not have (yet) stays before what it was before.
+    let place = ids.length
+    for (const { stream_id } of this.#turns.toReversed()) {
+      if (stored.has(stream_id)) place = ids.indexOf(stream_id)
+      else ids.splice(place, 0, stream_id)
+    }
+    /** @type {{stream_id: string, seq: number}[]} */
+    const open = []
+    this.#turns = ids.map((stream_id) => {
+      const known = this.#turn(stream_id)
+      const kept = stored.get(stream_id)
+      if (!kept) return /** @type {Turn} */ (known)
+      const question = known?.question ?? kept.question
+      const isActive = active_stream?.stream_id === stream_id
+      const isOpen = kept.status === 'streaming' && (isActive || !known)
+      if (known && (this.#lives.has(stream_id) || !known.lost)) return { ...known, question }
+      // Told where the active one stands we go on from there; another is read from its beginning.
+      if (isOpen) open.push({ stream_id, seq: isActive ? active_stream.seq : 0 })
+      const content = isOpen && !isActive ? '' : kept.answer.content
+      const status = !isOpen ? kept.answer.status : content ? 'streaming' : 'thinking'
+      const answer = Object.freeze({ ...kept.answer, status, content })
+      if (!known || isOpen) return { stream_id, question, answer, lost: known?.lost ?? false }
+      return { ...known, question, answer: reconciled(known.answer, answer) }
+    })
+    this.#update({})
+    for (const { stream_id, seq } of open) this.#resume(stream_id, seq)
   }
 
   /** Leaves everything; answers go on at the server. */
   close() {
-    this.#live?.leaveNow()
+    for (const live of this.#lives.values()) live.leaveNow()
     this.#listeners.clear()
+  }
+
+  /** The answer that speaks; those behind it wait for it. */
+  get #first() {
+    return this.#lives.values().next().value
+  }
+
+  /** @param {string} stream_id */
+  #turn(stream_id) {
+    return this.#turns.find((turn) => turn.stream_id === stream_id)
+  }
+
+  /** @param {Frame} first the first frame of a stream, whoever started it */
+  #meet(first) {
+    if (judge(this.#view, first) !== 'unknown') return
+    this.#turns = [...this.#turns, newTurn(first.stream_id, null)]
+    this.#resume(first.stream_id, 0)
+    this.refresh().catch(() => {}) // for its question; the answer comes in any case
+  }
+
+  /**
+   * @param {string} stream_id
+   * @param {number} seq
+   */
+  #resume(stream_id, seq) {
+    this.#follow(stream_id, seq, [], async (live) =>
+      this.#transport.resume(stream_id, seq, (frame) => this.#receive(live, frame)),
+    )
   }
 
   /**
    * Reads one answer to its end.
    *
-   * @param {string} messageId
    * @param {string} stream_id
-   * @param {Live | null} replaced the answer that this one interrupts
+   * @param {number} seq the last frame that is shown already
+   * @param {Live[]} replaced the answers that this one interrupts
    * @param {(live: Live) => Promise<Reading>} open
    */
-  async #follow(messageId, stream_id, replaced, open) {
-    const live = new Live(messageId, stream_id)
-    this.#live = live
+  async #follow(stream_id, seq, replaced, open) {
+    const live = new Live(stream_id)
+    this.#lives.set(stream_id, live)
+    read(this.#view, stream_id, seq)
     this.#update({})
     try {
       const reading = await open(live)
@@ -223,30 +323,41 @@ export class ChatStore {
       this.#settle(live, { status: 'interrupted' }) // unless its last frame has settled it
     } catch (error) {
       if (isAbort(error)) return
-      if (this.#live === live && replaced && this.#view.seq === 0) {
-        // The server did not take this message, so it did not end the one before either.
-        this.#transport.cancel(replaced.stream_id).catch(() => {})
+      if (this.#isUnanswered(live)) {
+        // The server did not take this message, so it did not end those before it either.
+        for (const { stream_id } of replaced) this.#transport.cancel(stream_id).catch(() => {})
       }
-      this.#settle(live, this.#failure(error))
+      this.#lose(live, error)
     } finally {
       live.end()
     }
   }
 
+  /** @param {Live} live */
+  #isUnanswered({ stream_id }) {
+    return this.#lives.has(stream_id) && this.#view.cursors.get(stream_id)?.seq === 0
+  }
+
   /**
-   * @param {unknown} error
-   * @returns {Partial<Message>}
+   * @param {Live} live
+   * @param {unknown} error why it cannot be read any more
    */
-  #failure(error) {
+  #lose(live, error) {
+    const before = this.#turn(live.stream_id)
+    if (this.#lives.get(live.stream_id) !== live || !before) return
     const refused = error instanceof Refused
+    // In mid-answer even a refusal only says that the rest cannot be had any more.
+    const interrupted = !this.#isUnanswered(live)
     /** @type {Partial<Message>} */
     const change = {
-      // In mid-answer even a refusal only says that the rest cannot be had any more.
-      status: this.#view.seq > 0 ? 'interrupted' : 'error',
+      status: interrupted ? 'interrupted' : 'error',
       error: { code: refused ? error.code : 'connection_lost', error: sentence(error) },
     }
     if (refused && error.traceId) change.trace_id = error.traceId
-    return change
+    this.#settle(live, change, true)
+    // Once only: if what that brings is lost as well, the next try is left to others.
+    const mayBeKept = interrupted || !refused || error.code === 'gone' || error.code === 'not_found'
+    if (mayBeKept && !before.lost) this.refresh().catch(() => {})
   }
 
   /**
@@ -255,12 +366,14 @@ export class ChatStore {
    */
   #receive(live, frame) {
     const verdict = judge(this.#view, frame)
-    if (verdict !== 'next') {
-      this.#dropped[verdict] += 1
+    if (verdict === 'next') {
+      take(this.#view, frame)
+      this.#apply(live, frame)
       return verdict
     }
-    this.#view = viewAfter(frame)
-    this.#apply(live, frame)
+    this.#dropped[verdict] += 1
+    const outdone = verdict === 'stale' && this.#lives.get(frame.stream_id)
+    if (outdone) this.#settle(outdone, { status: 'replaced' })
     return verdict
   }
 
@@ -269,26 +382,26 @@ export class ChatStore {
    * @param {Frame} frame
    */
   #apply(live, frame) {
+    const saved = frame.saved !== false
     switch (frame.type) {
       case 'token':
         this.#append(live, frame.text ?? '')
         break
       case 'status':
-        this.#change(live.messageId, {
-          trace_id: frame.trace_id,
-          activity: frame.status === 'thinking' ? null : activity(frame),
-        })
+        this.#change(live, { trace_id: frame.trace_id, activity: null, position: null, ...doing(frame) })
         break
       case 'done':
         this.#settle(live, {
           status: endings[frame.finish_reason ?? ''] ?? 'complete',
           finish_reason: frame.finish_reason ?? null,
+          saved,
         })
         break
       case 'error':
         this.#settle(live, {
           status: frame.code === 'interrupted' ? 'interrupted' : 'error',
           error: { code: frame.code ?? 'error', error: frame.error ?? 'The answer failed.' },
+          saved,
         })
     }
   }
@@ -298,50 +411,61 @@ export class ChatStore {
    * @param {string} text
    */
   #append(live, text) {
-    const message = this.#snapshot.messages.find(({ id }) => id === live.messageId)
-    const content = (message?.content ?? '') + text
-    this.#change(live.messageId, { content, status: 'streaming', activity: null })
+    const content = (this.#turn(live.stream_id)?.answer.content ?? '') + text
+    this.#change(live, { content, status: 'streaming', activity: null, position: null })
   }
 
   /**
-   * Ends an answer, once: what has ended never changes again.
+   * Ends an answer, once: of what has ended no frame changes anything.
    *
    * @param {Live} live
    * @param {Partial<Message>} change
+   * @param {boolean} [lost]
    */
-  #settle(live, change) {
-    if (this.#live !== live) return
-    this.#live = null
-    this.#view = awaiting(this.#view, null)
-    this.#change(live.messageId, { activity: null, ...change })
+  #settle(live, change, lost = false) {
+    if (this.#lives.get(live.stream_id) !== live) return
+    this.#lives.delete(live.stream_id)
+    giveUp(this.#view, live.stream_id)
+    this.#change(live, { activity: null, position: null, ...change }, lost)
+    const next = this.#first
+    // That its turn has come, the server tells only by its first word.
+    if (next && this.#turn(next.stream_id)?.answer.position) this.#change(next, { position: null })
     live.leave()
   }
 
   /**
-   * @param {string} id
+   * Changes an answer.
+   *
+   * @param {Live} live
    * @param {Partial<Message>} change
+   * @param {boolean} [lost]
    */
-  #change(id, change) {
-    const messages = this.#snapshot.messages.map((message) =>
-      message.id === id && isOpen(message) ? Object.freeze({ ...message, ...change }) : message,
+  #change({ stream_id }, change, lost = false) {
+    this.#turns = this.#turns.map((turn) =>
+      turn.stream_id === stream_id
+        ? { ...turn, answer: Object.freeze({ ...turn.answer, ...change }), lost }
+        : turn,
     )
-    this.#update({ messages })
+    this.#update({})
   }
 
   /** @param {Partial<Snapshot>} change */
-  #update({ messages = this.#snapshot.messages, ...change }) {
+  #update(change) {
+    const messages = this.#turns.flatMap(({ question, answer }) =>
+      question ? [question, answer] : [answer],
+    )
     this.#snapshot = Object.freeze({
       ...this.#snapshot,
       ...change,
       messages: Object.freeze(messages),
-      busy: this.#live !== null,
-      stopping: this.#live?.stopping ?? false,
+      busy: this.#lives.size > 0,
+      stopping: this.#first?.stopping ?? false,
     })
     for (const listener of [...this.#listeners]) listener()
   }
 }
 
-/** The answer being made: its message, and the reading of its stream. */
+/** An answer being made: the reading of its stream. */
 class Live {
   stopping = false
   #left = false
@@ -352,12 +476,8 @@ class Live {
   /** @type {import('./reading.js').Deferred<void>} */
   #ended = deferred()
 
-  /**
-   * @param {string} messageId
-   * @param {string} stream_id
-   */
-  constructor(messageId, stream_id) {
-    this.messageId = messageId
+  /** @param {string} stream_id */
+  constructor(stream_id) {
     this.stream_id = stream_id
   }
 
@@ -398,48 +518,106 @@ class Live {
 const endings = { cancelled: 'stopped', superseded: 'replaced', shutdown: 'interrupted' }
 
 /** @type {Record<string, MessageStatus>} the server's words for the ends of a message */
-const storedStatuses = { ...endings, error: 'error', interrupted: 'interrupted' }
+const storedStatuses = {
+  ...endings,
+  error: 'error',
+  interrupted: 'interrupted',
+  streaming: 'interrupted', // unless it can be followed: its server died before it could say so
+}
+
+/**
+ * @typedef {object} StoredTurn
+ * @property {Readonly<Message> | null} question
+ * @property {Readonly<Message>} answer
+ * @property {string} status of the answer, in the server's words
+ */
+
+/**
+ * @param {StoredMessage[]} messages
+ * @returns {Map<string, StoredTurn>} by `stream_id`, in their order
+ */
+function turnsOf(messages) {
+  /** @type {Map<string, StoredTurn>} */
+  const turns = new Map()
+  /** @type {Map<string, StoredMessage>} */
+  const questions = new Map()
+  for (const message of messages) {
+    if (message.role === 'user') questions.set(message.stream_id, message)
+    if (message.role !== 'assistant') continue
+    const question = questions.get(message.stream_id)
+    turns.set(message.stream_id, {
+      question: question ? fromStored(question, 'user') : null,
+      answer: fromStored(message, 'assistant'),
+      status: message.status,
+    })
+  }
+  return turns
+}
 
 /**
  * @param {StoredMessage} stored
+ * @param {Message['role']} role
  * @returns {Readonly<Message>}
  */
-function fromStored({ id, role, content, status, stream_id }) {
+function fromStored({ content, status, stream_id, finish_reason }, role) {
   return newMessage({
-    id,
-    role: role === 'user' ? 'user' : 'assistant',
+    role,
     content,
-    // `streaming` without a live stream: its server died before it could say so.
-    status: status === 'streaming' ? 'interrupted' : (storedStatuses[status] ?? 'complete'),
+    status: storedStatuses[status] ?? 'complete',
     stream_id,
+    finish_reason: finish_reason ?? null,
   })
 }
 
 /**
- * @param {Partial<Message> & Pick<Message, 'role' | 'status'>} fields
+ * How an answer that we lost sight of really ended. What has been shown stays, where the server
+ * has only a beginning of it.
+ *
+ * @param {Readonly<Message>} shown
+ * @param {Readonly<Message>} kept
+ * @returns {Readonly<Message>}
+ */
+function reconciled(shown, kept) {
+  const content = shown.content.startsWith(kept.content) ? shown.content : kept.content
+  return Object.freeze({ ...kept, content, trace_id: shown.trace_id })
+}
+
+/**
+ * @param {string} stream_id
+ * @param {Readonly<Message> | null} question
+ * @returns {Turn}
+ */
+function newTurn(stream_id, question) {
+  const answer = newMessage({ role: 'assistant', status: 'thinking', stream_id })
+  return { stream_id, question, answer, lost: false }
+}
+
+/**
+ * @param {Partial<Message> & Pick<Message, 'role' | 'status' | 'stream_id'>} fields
  * @returns {Readonly<Message>}
  */
 function newMessage(fields) {
   return Object.freeze({
-    id: newId(),
+    id: `${fields.stream_id}:${fields.role}`,
     content: '',
-    stream_id: null,
     trace_id: null,
     finish_reason: null,
     activity: null,
+    position: null,
+    saved: true,
     error: null,
     ...fields,
   })
 }
 
-/** @param {Message} message */
-function isOpen({ status }) {
-  return status === 'thinking' || status === 'streaming'
-}
-
-/** @param {Frame} frame a status frame */
-function activity({ detail, name, status }) {
-  return detail ?? name ?? status ?? null
+/**
+ * @param {Frame} frame a status frame
+ * @returns {Partial<Message>}
+ */
+function doing({ status, position, detail, name }) {
+  if (status === 'thinking') return {}
+  if (status === 'queued') return { position: position ?? null }
+  return { activity: detail ?? name ?? status ?? null }
 }
 
 /** @param {unknown} error */

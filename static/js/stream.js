@@ -1,6 +1,6 @@
 import { getSessionMessages } from './api.js'
 import { ConnectionLost, isAbort } from './errors.js'
-import { judge, viewAfter } from './guard.js'
+import { judge, nowhere, read, take } from './guard.js'
 import { readFrames } from './lines.js'
 
 /** @typedef {import('./frames.js').Frame} Frame */
@@ -62,19 +62,20 @@ export async function handleStream(
   let aborted = false
 
   const pump = async () => {
-    /** @type {Readonly<import('./guard.js').View> | undefined} */
-    let view
+    const view = nowhere()
+    let last = 0
     for await (const raw of readFrames(reader)) {
       if (aborted) return
       // A server that does not number its frames sends each of them once and in order.
-      const { epoch = 1, seq = (view?.seq ?? 0) + 1 } = raw
+      const { epoch = 1, seq = last + 1 } = raw
       const frame = { ...raw, epoch, seq }
       // The first frame says which stream this is, and where in it the response begins.
-      view ??= { epoch, stream_id: frame.stream_id, seq: seq - 1 }
+      if (view.cursors.size === 0) read(view, frame.stream_id, seq - 1)
       const verdict = judge(view, frame)
       if (verdict === 'gap') throw new ConnectionLost('A piece of the answer is missing.')
       if (verdict !== 'next') continue
-      view = viewAfter(frame)
+      take(view, frame)
+      last = seq
       if (!streamId) onStatus?.('thinking', frame.stream_id)
       streamId = frame.stream_id
       if (frame.type === 'token') {

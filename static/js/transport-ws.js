@@ -39,6 +39,8 @@ export class WebSocketTransport {
   #routes = new Map()
   /** @type {Map<string, {resolve: (report: CancelReport) => void, reject: (error: unknown) => void}>} */
   #cancels = new Map()
+  /** @type {Map<string, (first: Frame) => void>} */
+  #watches = new Map()
 
   /**
    * @param {object} [options]
@@ -70,7 +72,7 @@ export class WebSocketTransport {
    * @param {FrameListener} onFrame
    */
   start(request, onFrame) {
-    return this.#read({ type: 'start', ...request }, request.stream_id, onFrame)
+    return this.#read({ type: 'start', ...request }, onFrame)
   }
 
   /**
@@ -79,7 +81,7 @@ export class WebSocketTransport {
    * @param {FrameListener} onFrame
    */
   resume(streamId, after, onFrame) {
-    return this.#read({ type: 'resume', stream_id: streamId, after }, streamId, onFrame)
+    return this.#read({ type: 'resume', stream_id: streamId, after }, onFrame)
   }
 
   /**
@@ -105,18 +107,29 @@ export class WebSocketTransport {
     }
   }
 
+  /**
+   * Watches a session on this socket, and on every one that comes after it.
+   *
+   * @param {string} sessionId
+   * @param {(first: Frame) => void} onStream
+   */
+  watch(sessionId, onStream) {
+    this.#watches.set(sessionId, onStream)
+    if (this.#socket?.readyState === 1) sendWatch(this.#socket, sessionId)
+  }
+
   close() {
     for (const route of this.#routes.values()) route.settle()
     this.#drop(this.#socket)
   }
 
   /**
-   * @param {object} message
-   * @param {string} streamId
+   * @param {StartRequest & {type: 'start'} | {type: 'resume', stream_id: string, after: number}} message
    * @param {FrameListener} onFrame
    * @returns {Reading}
    */
-  #read(message, streamId, onFrame) {
+  #read(message, onFrame) {
+    const { stream_id: streamId, after = 0 } = message
     /** @type {import('./reading.js').Deferred<void>} */
     const accepted = deferred()
     /** @type {import('./reading.js').Deferred<void>} */
@@ -124,6 +137,7 @@ export class WebSocketTransport {
     /** @type {Route} */
     const route = {
       onFrame,
+      first: after + 1,
       answered: false,
       settle: (error) => {
         if (this.#routes.get(streamId) === route) this.#routes.delete(streamId)
@@ -164,6 +178,7 @@ export class WebSocketTransport {
     let opened = false
     socket.onopen = () => {
       opened = true
+      for (const sessionId of this.#watches.keys()) sendWatch(socket, sessionId)
       resolve(socket)
     }
     socket.onmessage = ({ data }) => this.#receive(socket, data)
@@ -217,7 +232,12 @@ export class WebSocketTransport {
   #route(frame) {
     const route = this.#routes.get(frame.stream_id)
     if (frame.seq === undefined) return this.#reply(frame, route)
-    if (!route) return
+    if (!route) {
+      if (frame.session_id) this.#watches.get(frame.session_id)?.(frame)
+      return
+    }
+    // A watched stream is on this socket already; the answer begins where we asked it to.
+    if (!route.answered && frame.seq !== route.first) return
     route.answered = true
     route.onFrame(frame)
     if (isTerminal(frame)) route.settle()
@@ -254,6 +274,15 @@ export class WebSocketTransport {
 /**
  * @typedef {object} Route
  * @property {FrameListener} onFrame
- * @property {boolean} answered a frame has come: the server knows the stream
+ * @property {number} first the seq of the frame that was asked for first
+ * @property {boolean} answered it has come: the server knows the stream
  * @property {(error?: unknown) => void} settle ends the reading; only the first call counts
  */
+
+/**
+ * @param {WebSocket} socket
+ * @param {string} sessionId
+ */
+function sendWatch(socket, sessionId) {
+  socket.send(JSON.stringify({ type: 'watch', session_id: sessionId }))
+}

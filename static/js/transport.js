@@ -127,6 +127,16 @@ export class FallbackTransport {
     }
   }
 
+  /**
+   * Over the WebSocket only: who has none is told of nothing.
+   *
+   * @param {string} sessionId
+   * @param {(first: import('./frames.js').Frame) => void} onStream
+   */
+  watch(sessionId, onStream) {
+    this.#socket.watch(sessionId, onStream)
+  }
+
   close() {
     this.#closing.abort()
     this.#socket.close()

@@ -58,6 +58,17 @@ def console_errors() -> list[str]:
 @pytest.fixture
 async def page(browser: Browser, console_errors: list[str]) -> AsyncIterator[Page]:
     """A page with a witness, that must not complain of anything."""
+    yield await witnessed(browser, console_errors)
+    assert console_errors == []
+
+
+@pytest.fixture
+async def other(page: Page, browser: Browser, console_errors: list[str]) -> Page:
+    """Another one beside it."""
+    return await witnessed(browser, console_errors)
+
+
+async def witnessed(browser: Browser, console_errors: list[str]) -> Page:
     page = await browser.new_page()
 
     def note(message: ConsoleMessage) -> None:
@@ -67,5 +78,4 @@ async def page(browser: Browser, console_errors: list[str]) -> AsyncIterator[Pag
     page.on("console", note)
     page.on("pageerror", lambda error: console_errors.append(str(error)))
     await page.add_init_script(WITNESS)
-    yield page
-    assert console_errors == []
+    return page

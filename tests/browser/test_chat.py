@@ -5,44 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Page, expect
 from processes import Server
 
 from browser.proxy import Proxy
+from browser.steps import answers, connected, grown, questions, send, state_is, text_of
 
 FIRST = "/demo tps=100 ttft=0 length=100000 | apple"
 SECOND = "zebra " * 30
 LIVE = {"websocket": "Live over WebSocket", "http": "Live over HTTP"}
-
-
-def answers(page: Page) -> Locator:
-    return page.locator('[data-testid="message"][data-role="assistant"]')
-
-
-def text_of(answer: Locator) -> Locator:
-    return answer.locator('[data-part="text"]')
-
-
-async def state_is(answer: Locator, state: str) -> None:
-    await expect(answer).to_have_attribute("data-state", state, timeout=15_000)
-
-
-async def connected(page: Page, how: str | re.Pattern[str]) -> None:
-    await expect(page.get_by_test_id("connection")).to_have_attribute(
-        "data-state", how, timeout=15_000
-    )
-
-
-async def send(page: Page, prompt: str) -> None:
-    await page.get_by_test_id("prompt").fill(prompt)
-    await page.keyboard.press("Enter")
-
-
-async def grown(page: Page, answer: Locator, times: int) -> None:
-    """Wait until the answer has been seen to grow this often."""
-    for _ in range(times):
-        before = await text_of(answer).text_content() or ""
-        await expect(text_of(answer)).not_to_have_text(re.compile(f"^{re.escape(before)}$"))
 
 
 async def never_mixed(page: Page) -> None:
@@ -199,8 +170,7 @@ async def test_of_many_rapid_messages_only_the_last_is_answered(
         await expect(text_of(answers(page).nth(number))).to_have_text("")
     # The server has every question, in the order in which they were asked.
     await page.reload()
-    questions = page.locator('[data-testid="message"][data-role="user"] [data-part="text"]')
-    await expect(questions).to_have_text([f"/echo answer number {number}" for number in range(6)])
+    await expect(questions(page)).to_have_text([f"/echo answer number {number}" for number in range(6)])
 
 
 async def test_a_failed_answer_says_what_happened_and_names_its_trace(
@@ -310,10 +280,12 @@ async def test_it_fits_a_phone_and_asks_nobody_else_for_anything(
 
 async def test_it_works_with_storage_blocked(page: Page, server: Server) -> None:
     await page.add_init_script(
-        "Object.defineProperty(window, 'sessionStorage', "
-        "{ get() { throw new DOMException('denied', 'SecurityError') } })"
+        "for (const storage of ['localStorage', 'sessionStorage'])"
+        "  Object.defineProperty(window, storage, "
+        "    { get() { throw new DOMException('denied', 'SecurityError') } })"
     )
     await page.goto(server.url)
+    await page.get_by_test_id("when-busy").select_option("enqueue")
     await send(page, "/echo no storage")
     await state_is(answers(page).first, "complete")
     await page.reload()

@@ -19,6 +19,15 @@ export class FakeStream {
     return this.frame({ type: 'status', status: 'thinking', session_id: 's', protocol: 1 })
   }
 
+  queued(position) {
+    return this.frame({ type: 'status', status: 'queued', position })
+  }
+
+  /** Its turn has come: what it says from now on carries an epoch of its own. */
+  call(epoch) {
+    this.ids = { ...this.ids, epoch }
+  }
+
   token(text) {
     return this.frame({ type: 'token', text })
   }
@@ -59,6 +68,11 @@ export class FakeTransport {
     const cancel = { stream_id, ...deferred() }
     this.cancels.push(cancel)
     return cancel.promise
+  }
+
+  watch(session_id, onStream) {
+    this.watched = session_id
+    this.announce = onStream
   }
 
   close() {}

@@ -1,58 +1,96 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { NOWHERE, awaiting, judge, viewAfter } from '../../static/js/guard.js'
+import { giveUp, judge, nowhere, read, take } from '../../static/js/guard.js'
 
-const at = { epoch: 5, stream_id: 'a', seq: 3 }
+const token = (stream_id, epoch, seq) => ({ type: 'token', stream_id, epoch, seq })
+const thinking = (stream_id, epoch) => ({
+  ...{ type: 'status', status: 'thinking', stream_id, epoch, seq: 1 },
+})
+const queued = (stream_id, epoch, seq, position = 1) => ({
+  ...{ type: 'status', status: 'queued', position, stream_id, epoch, seq },
+})
+const done = (stream_id, epoch, seq) => ({ type: 'done', stream_id, epoch, seq })
 
-// Every cell: which stream, which epoch against the view's, which seq against the view's.
-const reading = [
-  // stream, epoch, seq, verdict
-  ['a', 5, 1, 'duplicate'],
-  ['a', 5, 3, 'duplicate'],
-  ['a', 5, 4, 'next'],
-  ['a', 5, 5, 'gap'],
-  ['a', 4, 1, 'stale'],
-  ['a', 4, 4, 'stale'],
-  ['a', 4, 9, 'stale'],
-  ['b', 4, 1, 'stale'],
-  ['b', 4, 4, 'stale'],
-  ['b', 5, 1, 'stale'],
-  ['b', 5, 4, 'stale'],
-  ['b', 6, 1, 'next'],
-  ['b', 6, 2, 'gap'],
-  ['b', 6, 4, 'gap'],
-]
+/** A view that has read these streams' frames. */
+function viewOf(...frames) {
+  const view = nowhere()
+  for (const frame of frames) {
+    if (!view.cursors.has(frame.stream_id)) read(view, frame.stream_id)
+    assert.equal(judge(view, frame), 'next')
+    take(view, frame)
+  }
+  return view
+}
 
-// A message has been sent: stream `c` is ours and its epoch is not known yet.
-const awaitingOurs = [
-  ['c', 6, 1, 'next'],
-  ['c', 6, 2, 'gap'],
-  ['c', 5, 1, 'next'], // a stream that is loaded knows its epoch
-  ['c', 4, 1, 'stale'],
-  ['a', 5, 4, 'stale'],
-  ['b', 4, 1, 'stale'],
-  ['b', 6, 1, 'stale'],
-  ['b', 7, 3, 'stale'],
-]
+const live = [thinking('a', 5), token('a', 5, 2), token('a', 5, 3)]
 
-// Nothing is awaited any more: only something newer counts.
-const awaitingNone = [
-  ['a', 5, 4, 'stale'],
-  ['a', 4, 4, 'stale'],
-  ['b', 5, 1, 'stale'],
-  ['b', 6, 1, 'next'],
-  ['b', 6, 2, 'gap'],
-]
+// Every cell: a frame, and what it is to the view.
+const tables = {
+  'in the middle of a stream': [
+    viewOf(...live),
+    [
+      [token('a', 5, 1), 'duplicate'],
+      [token('a', 5, 3), 'duplicate'],
+      [token('a', 5, 4), 'next'],
+      [done('a', 5, 4), 'next'],
+      [token('a', 5, 5), 'gap'],
+      [token('a', 4, 4), 'stale'],
+      [thinking('b', 4), 'stale'],
+      [token('b', 4, 4), 'stale'],
+      [thinking('b', 5), 'unknown'], // it will wait in the queue
+      [thinking('b', 6), 'unknown'],
+    ],
+  ],
+  'when the stream has ended': [
+    viewOf(...live, done('a', 5, 4)),
+    [
+      [done('a', 5, 4), 'duplicate'],
+      [token('a', 5, 5), 'stale'],
+      [thinking('b', 6), 'unknown'],
+    ],
+  ],
+  'when another waits behind it': [
+    viewOf(...live, thinking('b', 5), queued('b', 5, 2)),
+    [
+      [token('a', 5, 4), 'next'],
+      [queued('b', 5, 3), 'next'],
+      [token('b', 6, 3), 'next'],
+    ],
+  ],
+  'when the one that waited speaks': [
+    viewOf(...live, thinking('b', 5), queued('b', 5, 2), token('b', 6, 3)),
+    [
+      [token('a', 5, 4), 'next'], // on its way on another connection
+      [done('a', 5, 4), 'next'],
+      [token('b', 6, 4), 'next'],
+      [thinking('c', 6), 'unknown'],
+    ],
+  ],
+  'when a newer one has begun': [
+    viewOf(...live, thinking('b', 6)),
+    [
+      [done('a', 5, 4), 'next'],
+      [token('b', 6, 2), 'next'],
+    ],
+  ],
+  'when a newer one has spoken': [
+    viewOf(...live, thinking('b', 6), token('b', 6, 2)),
+    [
+      [token('a', 5, 4), 'stale'],
+      [done('a', 5, 4), 'next'],
+      [done('a', 5, 5), 'gap'],
+      [thinking('c', 5), 'stale'],
+      [token('b', 6, 3), 'next'],
+    ],
+  ],
+}
 
-for (const [name, view, cells] of [
-  ['in the middle of a stream', at, reading],
-  ['awaiting its own stream', awaiting(at, 'c'), awaitingOurs],
-  ['awaiting nothing', awaiting(at, null), awaitingNone],
-]) {
-  for (const [stream_id, epoch, seq, verdict] of cells) {
-    test(`${name}: frame ${seq} of ${stream_id} in epoch ${epoch} is ${verdict}`, () => {
-      assert.equal(judge(view, { stream_id, epoch, seq }), verdict)
+for (const [name, [view, cells]] of Object.entries(tables)) {
+  for (const [frame, verdict] of cells) {
+    const { type, seq, stream_id, epoch } = frame
+    test(`${name}: ${type} ${seq} of ${stream_id} in epoch ${epoch} is ${verdict}`, () => {
+      assert.equal(judge(view, frame), verdict)
     })
   }
   test(`${name}: a frame without seq is a reply`, () => {
@@ -60,28 +98,52 @@ for (const [name, view, cells] of [
   })
 }
 
-test('a reader that knows nothing takes the first frame of anything', () => {
-  assert.equal(judge(NOWHERE, { stream_id: 'a', epoch: 1, seq: 1 }), 'next')
-  assert.equal(judge(NOWHERE, { stream_id: 'a', epoch: 1, seq: 2 }), 'gap')
+test('a reader that knows nothing knows no stream', () => {
+  assert.equal(judge(nowhere(), token('a', 1, 1)), 'unknown')
 })
 
-test('the view moves to the frame, and the epoch outlives the stream', () => {
-  const view = viewAfter({ epoch: 5, stream_id: 'a', seq: 4, type: 'token' })
-  assert.deepEqual(view, { epoch: 5, stream_id: 'a', seq: 4 })
-  assert.deepEqual(awaiting(view, 'b'), { epoch: 5, stream_id: 'b', seq: 0 })
+test('of a stream that was given up nothing counts any more', () => {
+  const view = viewOf(...live)
+  giveUp(view, 'a')
+  assert.equal(judge(view, token('a', 5, 4)), 'stale')
+  assert.equal(judge(view, done('a', 5, 4)), 'stale')
 })
 
-test('whatever the order of arrival, an older stream never follows a newer one', () => {
-  const frames = [1, 2].flatMap((epoch) =>
-    [1, 2, 3].map((seq) => ({ epoch, stream_id: `s${epoch}`, seq })),
-  )
+test('a stream that is read from its middle takes nobody’s place: it may have waited', () => {
+  const view = viewOf(thinking('b', 5), queued('b', 5, 2))
+  read(view, 'a', 7)
+  take(view, token('a', 6, 8))
+  assert.equal(judge(view, queued('b', 5, 3)), 'next')
+  assert.equal(judge(view, token('a', 6, 9)), 'next')
+})
+
+test('judging changes nothing', () => {
+  const view = viewOf(...live)
+  const before = structuredClone(view)
+  judge(view, token('a', 5, 4))
+  judge(view, thinking('b', 6))
+  assert.deepEqual(view, before)
+})
+
+test('whatever the order of arrival, an older text never goes on after a newer one', () => {
+  const frames = [1, 2].flatMap((epoch) => [
+    thinking(`s${epoch}`, epoch),
+    token(`s${epoch}`, epoch, 2),
+    token(`s${epoch}`, epoch, 3),
+  ])
   for (const order of permutations(frames)) {
-    let view = NOWHERE
+    const view = nowhere()
+    read(view, 's1')
+    read(view, 's2')
+    let newest = 0
+    const last = { s1: 0, s2: 0 }
     for (const frame of order) {
       if (judge(view, frame) !== 'next') continue
-      assert.ok(frame.epoch >= view.epoch)
-      assert.ok(frame.epoch > view.epoch ? frame.seq === 1 : frame.seq === view.seq + 1)
-      view = viewAfter(frame)
+      take(view, frame)
+      assert.equal(frame.seq, ++last[frame.stream_id])
+      if (frame.type !== 'token') continue
+      assert.ok(frame.epoch >= newest)
+      newest = frame.epoch
     }
   }
 })

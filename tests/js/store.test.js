@@ -7,14 +7,38 @@ import { FakeStream, FakeTransport, TRACE, settle } from './fakes.js'
 
 function chat(options) {
   const transport = new FakeTransport()
-  const store = new ChatStore({ transport, session_id: 's', lastFrameTimeout: 20, ...options })
+  const server = { messages: [], active_stream: null, fetches: 0 }
+  const fetchSession = async (session_id) => {
+    server.fetches += 1
+    if (server.down) throw new ConnectionLost('The server cannot be reached.')
+    return { session_id, messages: server.messages, active_stream: server.active_stream }
+  }
+  const store = new ChatStore({
+    ...{ transport, fetchSession, session_id: 's', lastFrameTimeout: 20, ...options },
+  })
   const answers = () =>
     store
       .getSnapshot()
       .messages.filter(({ role }) => role === 'assistant')
       .map(({ status, content }) => [status, content])
-  return { transport, store, answers }
+  const shown = () =>
+    store.getSnapshot().messages.map(({ role, status, content }) =>
+      role === 'user' ? content : [status, content],
+    )
+  return { transport, store, server, answers, shown }
 }
+
+/** A question and its answer, as the server's history has them. */
+function stored(stream_id, question, status, content) {
+  return [
+    { id: `${stream_id}:user`, role: 'user', status: 'complete', stream_id, content: question },
+    { id: `${stream_id}:assistant`, role: 'assistant', status, stream_id, content },
+  ]
+}
+
+const A = 'aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa'
+const B = 'bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb'
+const C = 'cccccccc-cccc-4ccc-8ccc-cccccccccccc'
 
 /** Sends, and lets the server take it. */
 async function ask({ transport, store }, prompt, epoch) {
@@ -48,6 +72,7 @@ test('the request says who asks, which stream it is, and that a blink is no stop
     prompt: 'hello',
     session_id: 's',
     stream_id: store.getSnapshot().messages[1].stream_id,
+    on_conflict: 'interrupt',
     on_disconnect: 'continue',
   })
 })
@@ -102,7 +127,7 @@ test('stale, duplicate and reordered frames change nothing, and are counted', as
     ...['next', 'next', 'duplicate', 'stale', 'stale', 'stale', 'gap'],
     ...['duplicate', 'next', 'next'],
   ])
-  assert.deepEqual(store.dropped, { stale: 3, duplicate: 2, gap: 1, reply: 0 })
+  assert.deepEqual(store.dropped, { stale: 3, duplicate: 2, gap: 1, unknown: 0, reply: 0 })
 })
 
 test('a second message replaces the first, whose text is frozen from then on', async () => {
@@ -325,43 +350,388 @@ test('an AbortError is silent', async () => {
   assert.equal(store.getSnapshot().messages[1].error, null)
 })
 
-test('a conversation is loaded, and its live answer replayed from the first frame', async () => {
-  const { transport, store, answers } = chat()
-  const live = new FakeStream('22222222-2222-4222-8222-222222222222', 7)
-  const stored = (id, role, status, stream_id, content) => ({ id, role, status, stream_id, content })
+test('a conversation is loaded, and its live answer goes on from where it stands', async () => {
+  const { transport, store, shown } = chat()
+  const live = new FakeStream(B, 7)
+  live.answer('par') // up to here the history has it
   store.load({
     session_id: 's',
     messages: [
-      stored('1:u', 'user', 'complete', '1', 'one'),
-      stored('1:a', 'assistant', 'superseded', '1', 'FIRST'),
-      stored('2:u', 'user', 'complete', live.ids.stream_id, 'two'),
-      stored('2:a', 'assistant', 'streaming', live.ids.stream_id, 'par'),
+      ...stored(A, 'one', 'superseded', 'FIRST'),
+      ...stored(B, 'two', 'streaming', 'par'),
     ],
-    active_stream: { stream_id: live.ids.stream_id, epoch: 7, seq: 3 },
+    active_stream: { stream_id: B, epoch: 7, seq: 3 },
   })
   await settle()
-  assert.deepEqual(answers(), [
-    ['replaced', 'FIRST'],
-    ['thinking', ''],
-  ])
+  assert.deepEqual(shown(), ['one', ['replaced', 'FIRST'], 'two', ['streaming', 'par']])
   const [reading] = transport.readings
-  assert.deepEqual([reading.stream_id, reading.after], [live.ids.stream_id, 0])
-  reading.deliver(live.thinking(), live.token('par'), live.token('tial'), live.done())
-  assert.deepEqual(answers().at(-1), ['complete', 'partial'])
+  assert.deepEqual([reading.stream_id, reading.after], [B, 3])
+  reading.deliver(live.token('tial'), live.done())
+  assert.deepEqual(shown().at(-1), ['complete', 'partial'])
+})
+
+test('Stop stops an answer that was going on when the page was loaded', async () => {
+  const { transport, store, answers } = chat()
+  store.load({
+    session_id: 's',
+    messages: stored(A, 'one', 'streaming', 'half'),
+    active_stream: { stream_id: A, epoch: 7, seq: 2 },
+  })
+  const stopping = store.stop()
+  assert.equal(transport.cancels[0].stream_id, A)
+  transport.cancels[0].resolve({ cancelled: true })
+  await stopping
+  assert.deepEqual(answers(), [['stopped', 'half']])
 })
 
 test('the words of the history become those of the page', () => {
   const { store, answers } = chat()
-  const statuses = ['complete', 'streaming', 'cancelled', 'superseded', 'error', 'interrupted']
+  const statuses = ['complete', 'cancelled', 'superseded', 'error', 'interrupted']
   store.load({
     session_id: 's',
-    messages: statuses.map((status, index) => ({
-      ...{ id: String(index), role: 'assistant', status, stream_id: String(index), content: 'x' },
-    })),
+    messages: statuses.flatMap((status, index) => stored(String(index), 'q', status, 'x')),
     active_stream: null,
   })
   assert.deepEqual(
     answers().map(([status]) => status),
-    ['complete', 'interrupted', 'stopped', 'replaced', 'error', 'interrupted'],
+    ['complete', 'stopped', 'replaced', 'error', 'interrupted'],
   )
 })
+
+test('a message that waited in the queue when the page was loaded is read from its beginning', async () => {
+  const { transport, store, answers } = chat()
+  store.load({
+    session_id: 's',
+    messages: [...stored(A, 'one', 'streaming', 'fir'), ...stored(B, 'two', 'streaming', '')],
+    active_stream: { stream_id: A, epoch: 7, seq: 2 },
+  })
+  await settle()
+  const [first, second] = transport.readings
+  assert.deepEqual([second.stream_id, second.after], [B, 0])
+  const waiting = new FakeStream(B, 6) // queued behind one before A: older than what is live now
+  second.deliver(waiting.thinking(), waiting.queued(1))
+  assert.equal(store.getSnapshot().messages[3].position, 1)
+  const live = new FakeStream(A, 7)
+  live.answer()
+  first.deliver(live.token('st'), live.done())
+  waiting.call(8)
+  second.deliver(waiting.token('second'), waiting.done())
+  assert.deepEqual(answers(), [
+    ['complete', 'first'],
+    ['complete', 'second'],
+  ])
+})
+
+// The queue
+
+/** Asks once, is being answered, and asks again behind that. */
+async function askTwice(page) {
+  const first = await ask(page, 'one', 5)
+  first.reading.deliver(first.stream.thinking(), first.stream.token('fir'))
+  const ended = page.store.send('two', { on_conflict: 'enqueue' })
+  await settle()
+  const reading = page.transport.readings[1]
+  reading.accept()
+  const stream = new FakeStream(reading.stream_id, 5) // the epoch of the one before it
+  reading.deliver(stream.thinking(), stream.queued(1))
+  return { first, second: { ended, reading, stream } }
+}
+
+test('a message may wait for its turn: neither answer becomes stale', async () => {
+  const page = chat()
+  const { first, second } = await askTwice(page)
+  assert.equal(second.reading.request.on_conflict, 'enqueue')
+  assert.deepEqual(page.answers(), [
+    ['streaming', 'fir'],
+    ['thinking', ''],
+  ])
+  assert.equal(page.store.getSnapshot().messages[3].position, 1)
+  // Its turn comes; on another connection the end of the first is still on its way.
+  second.stream.call(6)
+  second.reading.deliver(second.stream.token('second'))
+  first.reading.deliver(first.stream.token('st'), first.stream.done())
+  second.reading.deliver(second.stream.done())
+  assert.deepEqual(page.answers(), [
+    ['complete', 'first'],
+    ['complete', 'second'],
+  ])
+  assert.equal(page.store.getSnapshot().busy, false)
+})
+
+test('it waits no longer when the answer before it has ended', async () => {
+  const page = chat()
+  const { first } = await askTwice(page)
+  first.reading.deliver(first.stream.done())
+  assert.equal(page.store.getSnapshot().messages[3].position, null)
+  assert.equal(page.store.getSnapshot().busy, true)
+})
+
+test('Stop stops the one that speaks, and the one that waits by its name', async () => {
+  const page = chat()
+  const { first, second } = await askTwice(page)
+  const third = page.store.send('three', { on_conflict: 'enqueue' })
+  await settle()
+  const reading = page.transport.readings[2]
+  const waiting = new FakeStream(reading.stream_id, 5)
+  reading.deliver(waiting.thinking(), waiting.queued(2))
+  page.store.stop()
+  page.store.stop(reading.stream_id)
+  assert.deepEqual(
+    page.transport.cancels.map(({ stream_id }) => stream_id),
+    [first.reading.stream_id, reading.stream_id],
+  )
+  reading.deliver(waiting.done('cancelled'))
+  reading.end()
+  await third
+  second.reading.deliver(second.stream.queued(1))
+  assert.deepEqual(page.answers().map(([status]) => status), ['streaming', 'thinking', 'stopped'])
+})
+
+test('a message that interrupts replaces the ones that wait, too', async () => {
+  const page = chat()
+  const { first, second } = await askTwice(page)
+  const third = await ask(page, 'three', 9)
+  third.reading.deliver(third.stream.thinking(), third.stream.token('third'))
+  first.reading.deliver(first.stream.token('LATE'))
+  second.reading.deliver(second.stream.done('superseded'))
+  third.reading.deliver(third.stream.done())
+  assert.deepEqual(page.answers(), [
+    ['replaced', 'fir'],
+    ['replaced', ''],
+    ['complete', 'third'],
+  ])
+})
+
+test('a message queued while the one before it has not yet spoken makes nothing stale', async () => {
+  const page = chat()
+  const { first, second } = await askTwice(page)
+  first.reading.deliver(first.stream.done())
+  page.store.send('three', { on_conflict: 'enqueue' })
+  await settle()
+  const reading = page.transport.readings[2]
+  const third = new FakeStream(reading.stream_id, 6) // the second has claimed 6, and is silent yet
+  reading.deliver(third.thinking(), third.queued(1))
+  second.stream.call(6)
+  second.reading.deliver(second.stream.token('second'), second.stream.done())
+  third.call(7)
+  reading.deliver(third.token('third'), third.done())
+  assert.deepEqual(page.answers().slice(1), [
+    ['complete', 'second'],
+    ['complete', 'third'],
+  ])
+})
+
+// Two tabs
+
+/** Another tab asks: its stream announces itself here. */
+async function overhear({ transport, store, server }, stream_id, epoch) {
+  store.watch()
+  server.messages = [...server.messages, ...stored(stream_id, 'theirs', 'streaming', '')]
+  const stream = new FakeStream(stream_id, epoch)
+  const thinking = stream.thinking()
+  transport.announce(thinking)
+  const before = store.getSnapshot().messages
+  await settle()
+  const reading = transport.readings.at(-1)
+  reading.deliver(thinking)
+  return { stream, reading, before }
+}
+
+test('what another tab asks is shown here: the answer at once, the question when it is fetched', async () => {
+  const page = chat()
+  const { stream, reading, before } = await overhear(page, A, 5)
+  assert.deepEqual(before.map(({ role, status }) => [role, status]), [['assistant', 'thinking']])
+  assert.deepEqual([reading.stream_id, reading.after], [A, 0])
+  reading.deliver(stream.token('live'))
+  assert.deepEqual(page.shown(), ['theirs', ['streaming', 'live']])
+  reading.deliver(stream.done('cancelled')) // stopped there
+  assert.deepEqual(page.shown(), ['theirs', ['stopped', 'live']])
+  assert.equal(page.server.fetches, 1)
+})
+
+test('an announcement of what is known already, or over, changes nothing', async () => {
+  const page = chat()
+  const { stream, reading } = await overhear(page, B, 5)
+  const first = new FakeStream(B, 5).thinking()
+  page.transport.announce(first)
+  reading.deliver(stream.token('x'), stream.done())
+  page.transport.announce(first)
+  page.transport.announce(new FakeStream(A, 4).thinking()) // of before it
+  await settle()
+  assert.equal(page.transport.readings.length, 1)
+  assert.deepEqual(page.shown(), ['theirs', ['complete', 'x']])
+})
+
+test('a message of another tab replaces the answer here, whose ending may come late', async () => {
+  const page = chat()
+  const mine = await ask(page, 'mine', 5)
+  mine.reading.deliver(mine.stream.thinking(), mine.stream.token('half'))
+  const { stream, reading } = await overhear(page, A, 6)
+  reading.deliver(stream.token('theirs'))
+  mine.reading.deliver(mine.stream.done('superseded'))
+  reading.deliver(stream.token(', too'), stream.done())
+  assert.deepEqual(page.answers(), [
+    ['replaced', 'half'],
+    ['complete', 'theirs, too'],
+  ])
+})
+
+test('an answer that was complete before it was replaced says so, however late', async () => {
+  const page = chat()
+  const mine = await ask(page, 'mine', 5)
+  mine.reading.deliver(mine.stream.thinking(), mine.stream.token('whole'))
+  const { stream, reading } = await overhear(page, A, 6)
+  reading.deliver(stream.token('theirs'))
+  mine.reading.deliver(mine.stream.done('stop'))
+  assert.deepEqual(page.answers()[0], ['complete', 'whole'])
+})
+
+test('words of a replaced answer that come after those of the newer one are not shown', async () => {
+  const page = chat()
+  const mine = await ask(page, 'mine', 5)
+  mine.reading.deliver(mine.stream.thinking(), mine.stream.token('half'))
+  const { stream, reading } = await overhear(page, A, 6)
+  reading.deliver(stream.token('theirs'))
+  mine.reading.deliver(mine.stream.token('LATE'), mine.stream.done('superseded'))
+  assert.deepEqual(page.answers()[0], ['replaced', 'half'])
+})
+
+test('two tabs ask at once: the one that came first to the server ends as replaced', async () => {
+  const page = chat()
+  const ended = page.store.send('mine')
+  await settle()
+  const mine = page.transport.readings[0]
+  mine.accept()
+  const { stream, reading } = await overhear(page, A, 6)
+  reading.deliver(stream.token('theirs'))
+  const mineToo = new FakeStream(mine.stream_id, 5) // it never spoke
+  mine.deliver(mineToo.thinking(), mineToo.done('superseded'))
+  mine.end()
+  await ended
+  reading.deliver(stream.done())
+  assert.deepEqual(page.answers(), [
+    ['replaced', ''],
+    ['complete', 'theirs'],
+  ])
+})
+
+test('the server’s order of the messages is the page’s', async () => {
+  const page = chat()
+  page.store.send('mine')
+  await settle()
+  const mine = page.transport.readings[0].stream_id
+  page.server.messages = [
+    ...stored(A, 'first', 'complete', '1'),
+    ...stored(mine, 'mine', 'streaming', ''),
+    ...stored(C, 'third', 'complete', '3'),
+  ]
+  await page.store.refresh()
+  assert.deepEqual(page.shown(), [
+    ...['first', ['complete', '1'], 'mine', ['thinking', '']],
+    ...['third', ['complete', '3']],
+  ])
+})
+
+test('what the server does not have yet keeps its place', async () => {
+  const page = chat()
+  page.server.messages = stored(A, 'first', 'complete', '1')
+  await page.store.refresh()
+  page.store.send('refused')
+  await settle()
+  page.transport.readings[0].fail(new Refused('too_many', 'Later.'))
+  await settle()
+  page.store.send('on its way')
+  page.server.messages = [...page.server.messages, ...stored(B, 'theirs', 'complete', '2')]
+  await page.store.refresh()
+  assert.deepEqual(
+    page.shown().filter((_, index) => index % 2 === 0),
+    ['first', 'theirs', 'refused', 'on its way'],
+  )
+})
+
+// What was lost sight of
+
+test('after a stream error the history says how the answer ended, and how far it came', async () => {
+  const page = chat()
+  const { reading, stream, ended } = await ask(page, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.token('half'))
+  page.server.messages = stored(reading.stream_id, 'hello', 'complete', 'half, and the rest')
+  reading.fail(new Refused('gone', 'No longer here.'))
+  await ended
+  await settle()
+  assert.deepEqual(page.answers(), [['complete', 'half, and the rest']])
+})
+
+test('of an interrupted answer what was shown stays, where the server has less of it', async () => {
+  const page = chat()
+  const { reading, stream, ended } = await ask(page, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.token('all of this'))
+  page.server.messages = stored(reading.stream_id, 'hello', 'interrupted', 'all')
+  reading.fail(new Refused('gone', 'No longer here.'))
+  await ended
+  await settle()
+  assert.deepEqual(page.answers(), [['interrupted', 'all of this']])
+  assert.equal(page.store.getSnapshot().messages[1].error, null)
+})
+
+test('an answer that was given up, but goes on at the server, is taken up again', async () => {
+  const page = chat()
+  const { reading, stream, ended } = await ask(page, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.token('one '))
+  page.server.down = true
+  reading.fail(new ConnectionLost('The server cannot be reached.'))
+  await ended
+  assert.deepEqual(page.answers(), [['interrupted', 'one ']])
+  stream.token('two ')
+  page.server.down = false
+  page.server.messages = stored(reading.stream_id, 'hello', 'streaming', 'one two ')
+  page.server.active_stream = { stream_id: reading.stream_id, epoch: 1, seq: 3 }
+  await page.store.refresh()
+  await settle()
+  const again = page.transport.readings[1]
+  assert.equal(again.after, 3)
+  again.deliver(stream.token('three'), stream.done())
+  assert.deepEqual(page.answers(), [['complete', 'one two three']])
+})
+
+test('a history and a stream that contradict each other are not asked for ever', async () => {
+  const page = chat()
+  const { reading, stream, ended } = await ask(page, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.token('half'))
+  page.server.messages = stored(reading.stream_id, 'hello', 'streaming', 'half')
+  page.server.active_stream = { stream_id: reading.stream_id, epoch: 1, seq: 2 }
+  reading.fail(new Refused('gone', 'No longer here.'))
+  await ended
+  for (let turns = 0; turns < 5; turns++) {
+    await settle()
+    page.transport.readings.at(-1).fail(new Refused('gone', 'No longer here.'))
+  }
+  assert.deepEqual([page.server.fetches, page.transport.readings.length], [1, 2])
+  assert.deepEqual(page.answers(), [['interrupted', 'half']])
+})
+
+test('an answer that ended by itself is left as it is', async () => {
+  const page = chat()
+  const { reading, stream } = await ask(page, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.token('said'), stream.done())
+  page.server.messages = stored(reading.stream_id, 'hello', 'streaming', 'sa')
+  await page.store.refresh()
+  assert.deepEqual(page.answers(), [['complete', 'said']])
+})
+
+test('refreshes at once are one, and one more for what may have changed meanwhile', async () => {
+  const { store, server } = chat()
+  await Promise.all([store.refresh(), store.refresh(), store.refresh()])
+  assert.equal(server.fetches, 2)
+})
+
+for (const ending of ['done', 'error']) {
+  test(`an answer that could not be saved says so, in its ${ending} frame`, async () => {
+    const page = chat()
+    const { reading, stream } = await ask(page, 'hello', 1)
+    reading.deliver(stream.thinking(), stream.token('a'))
+    assert.equal(page.store.getSnapshot().messages[1].saved, true)
+    reading.deliver({ ...stream[ending](), saved: false })
+    assert.equal(page.store.getSnapshot().messages[1].saved, false)
+  })
+}

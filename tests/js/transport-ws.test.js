@@ -196,3 +196,56 @@ test('close leaves everything', async () => {
   await closed
   assert.equal(socket.readyState, 2)
 })
+
+// Watching
+
+/** A transport that watches session `s`, and what it was told. */
+function watching(transport) {
+  const told = []
+  transport.watch('s', (first) => told.push(first))
+  return told
+}
+
+test('a watched session is watched on every socket there is', async () => {
+  const { transport, socket, sockets } = await opened()
+  watching(transport)
+  const watch = { type: 'watch', session_id: 's' }
+  assert.deepEqual(socket.sent, [watch])
+  socket.die()
+  const connected = transport.connect()
+  sockets[1].open()
+  await connected
+  assert.deepEqual(sockets[1].sent, [watch])
+})
+
+test('of a stream that nobody reads here, the first frame is told, to who watches its session', async () => {
+  const { transport, socket } = await opened()
+  const told = watching(transport)
+  const frames = new FakeStream(A, 1).answer('a')
+  socket.receive(...frames, { ...new FakeStream(B, 1).thinking(), session_id: 'another' })
+  assert.deepEqual(told, [frames[0]])
+})
+
+test('of a stream that is read here nothing is told', async () => {
+  const { transport, socket } = await opened()
+  const told = watching(transport)
+  const { closed } = collect(transport, A)
+  await settle()
+  socket.receive(...new FakeStream(A, 1).answer('a'))
+  await closed
+  assert.deepEqual(told, [])
+})
+
+test('a resume begins where it was asked to, whatever the watched stream had sent before', async () => {
+  const { transport, socket } = await opened()
+  watching(transport)
+  const sent = new FakeStream(A, 1).answer(...'abcdef')
+  socket.receive(sent[0])
+  const frames = []
+  const { closed } = transport.resume(A, 3, (frame) => (frames.push(frame), 'next'))
+  await settle()
+  socket.receive(sent[1], sent[2], sent[5], sent[6]) // of the watch
+  socket.receive(...sent.slice(3))
+  await closed
+  assert.deepEqual(frames, sent.slice(3))
+})

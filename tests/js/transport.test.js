@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 
-import { NOWHERE, judge, viewAfter } from '../../static/js/guard.js'
+import { judge, nowhere, read, take } from '../../static/js/guard.js'
 import { backoff, sleep, waitAtMost } from '../../static/js/time.js'
 import { FallbackTransport } from '../../static/js/transport.js'
 import {
@@ -52,11 +52,12 @@ function setUp({ WebSocket, answer = unreachable, ...options }) {
 /** Reads as the store does: with the guard. */
 function collect(transport) {
   const texts = []
-  let view = NOWHERE
+  const view = nowhere()
+  read(view, A)
   const reading = transport.start(request, (frame) => {
     const verdict = judge(view, frame)
     if (verdict === 'next') {
-      view = viewAfter(frame)
+      take(view, frame)
       if (frame.text) texts.push(frame.text)
     }
     return verdict

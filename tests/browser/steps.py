@@ -1,0 +1,41 @@
+"""What a person does on the page, and sees there."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.async_api import Locator, Page, expect
+
+
+def answers(page: Page) -> Locator:
+    return page.locator('[data-testid="message"][data-role="assistant"]')
+
+
+def questions(page: Page) -> Locator:
+    return page.locator('[data-testid="message"][data-role="user"] [data-part="text"]')
+
+
+def text_of(answer: Locator) -> Locator:
+    return answer.locator('[data-part="text"]')
+
+
+async def state_is(answer: Locator, state: str) -> None:
+    await expect(answer).to_have_attribute("data-state", state, timeout=15_000)
+
+
+async def connected(page: Page, how: str | re.Pattern[str]) -> None:
+    await expect(page.get_by_test_id("connection")).to_have_attribute(
+        "data-state", how, timeout=15_000
+    )
+
+
+async def send(page: Page, prompt: str) -> None:
+    await page.get_by_test_id("prompt").fill(prompt)
+    await page.keyboard.press("Enter")
+
+
+async def grown(page: Page, answer: Locator, times: int) -> None:
+    """Wait until the answer has been seen to grow this often."""
+    for _ in range(times):
+        before = await text_of(answer).text_content() or ""
+        await expect(text_of(answer)).not_to_have_text(re.compile(f"^{re.escape(before)}$"))
