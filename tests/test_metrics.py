@@ -1,0 +1,72 @@
+"""What is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from jarvis_stream import Turn, create_app
+from jarvis_stream.settings import Settings
+
+Client = TestClient[web.Request, web.Application]
+
+
+async def moody(turn: Turn) -> AsyncIterator[str]:
+    yield "I say: "
+    if turn.prompt == "wait":
+        await asyncio.Event().wait()
+    if turn.prompt == "fail":
+        raise ZeroDivisionError
+
+
+async def figures(client: Client) -> dict[tuple[str, str], float]:
+    """Every sample by its name and the value of its label, if it has one."""
+    response = await client.get("/metrics")
+    assert (response.status, response.content_type) == (200, "text/plain")
+    return {
+        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        for family in text_string_to_metric_families(await response.text())
+        for sample in family.samples
+    }
+
+
+async def test_streams_are_counted_by_state_and_then_by_outcome(
+    aiohttp_client: Callable[..., Awaitable[Client]],
+) -> None:
+    client: Client = await aiohttp_client(create_app(Settings(), agent=moody))
+    before = await figures(client)
+    assert before["jarvis_streams", "active"] == 0
+    async with client.post("/api/chat", json={"prompt": "wait", "session_id": "s"}) as live:
+        await live.content.readuntil(b"say")
+        now = await figures(client)
+        assert (now["jarvis_streams", "active"], now["jarvis_readers", ""]) == (1, 1)
+        await (await client.post("/api/chat", json={"prompt": "a", "session_id": "s"})).read()
+        await live.read()
+    await (await client.post("/api/chat", json={"prompt": "fail"})).read()
+    after = await figures(client)
+    assert {
+        state: after["jarvis_streams", state] for _, state in before if _ == "jarvis_streams"
+    } == {
+        "pending": 0,
+        "active": 0,
+        "ended": 0,
+        "undead": 0,
+    }
+    assert after["jarvis_readers", ""] == 0
+    for outcome in ("stop", "superseded", "agent_error"):
+        assert after["jarvis_streams_ended_total", outcome] == 1
+    assert after["jarvis_replayable_streams", ""] == 3
+    assert after["jarvis_replayable_bytes", ""] > 0
+    assert after["jarvis_cancel_timeouts_total", ""] == 0
+
+
+async def test_the_process_is_described_too(
+    aiohttp_client: Callable[..., Awaitable[Client]],
+) -> None:
+    client: Client = await aiohttp_client(create_app(Settings(), agent=moody))
+    names = {name for name, _ in await figures(client)}
+    assert names >= {"process_resident_memory_bytes", "process_open_fds", "python_info"}
