@@ -232,7 +232,7 @@ async def test_five_thousand_bodies(server: Server, garbage: list[bytes]) -> Non
 
 async def test_five_thousand_messages(server: Server, garbage: list[bytes]) -> None:
     memory = await memory_of(server)
-    closes: dict[int | None, int] = {}
+    closes: set[int | None] = set()
     answered: dict[str, int] = {}
     queue = iter(garbage)
 
@@ -249,7 +249,11 @@ async def test_five_thousand_messages(server: Server, garbage: list[bytes]) -> N
             async with asyncio.timeout(PATIENCE):
                 if await read_to_the_mark(ws, mark):
                     continue
-            closes[ws.close_code] = closes.get(ws.close_code, 0) + 1
+            closes.add(ws.close_code)
+            # aiohttp reads no further in a message that is too big, and what it leaves unread may
+            # reset the connection before its close frame is seen.
+            codes = (1007,) if len(body) <= LIMIT else (1009, 1006)
+            assert ws.close_code in codes, (ws.close_code, body[:100])
         if ws is not None:
             await ws.close()
 
@@ -269,7 +273,7 @@ async def test_five_thousand_messages(server: Server, garbage: list[bytes]) -> N
 
     async with talking_to(server.url) as api:
         await asyncio.gather(*(work(api) for _ in range(8)))
-    assert closes.keys() <= {1007, 1009}
-    assert closes.keys() >= {1007, 1009}
+    assert 1007 in closes
+    assert closes & {1009, 1006}
     assert answered.keys() >= {"status", "token", "done", "error"}
     await still_works(server, memory)
