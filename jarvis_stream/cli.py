@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -30,6 +31,9 @@ BACKLOG = 1024
 
 KEEPALIVE = 75.0
 """Seconds an idle or half-sent request may keep its connection; aiohttp's default is an hour."""
+
+LAST_CALL = 0.5
+"""Seconds that tasks which outlived the shutdown have to end."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, listeners))
+            if left := runner.run(_left_over()):
+                # Closing the loop would wait for them, and they had their time.
+                logger.warning("agents_left_behind count={}", left)
+                sys.stdout.flush()
+                os._exit(0)
     except KeyboardInterrupt:  # where the loop knows no signal handlers (Windows)
         return 0
     except JarvisError as error:
@@ -160,6 +169,16 @@ async def _serve(settings: Settings, listeners: Sequence[socket.socket]) -> None
         logger.info("stopping")
     finally:
         await runner.cleanup()
+
+
+async def _left_over() -> int:
+    """Cancel whatever still runs; how many tasks will not stop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, tasks = await asyncio.wait(tasks, timeout=LAST_CALL)
+    return len(tasks)
 
 
 def _cancel_on_signals() -> None:

@@ -68,10 +68,16 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     except web.RequestPayloadError:
         return refusal(Malformed("the body is broken"))
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionError) and _is_gone(request):
+            return web.Response()  # which nobody will read
         trace_id = trace_id_of(request.headers.get("traceparent")) or new_trace_id()
         code, sentence = internal_error(f"{request.method} {request.path}", trace_id)
         return json_answer({"code": code, "error": sentence}, status=500)
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
 
 
 def internal_error(what: str, trace_id: str) -> tuple[str, str]:

@@ -92,11 +92,9 @@ async def _send(request: web.Request, stream: Stream, after: int) -> web.StreamR
         parting = await pump.finished
     finally:
         await pump.close()
-    if parting is Parting.DELIVERED:
-        await response.write_eof()
-    else:
+    if parting is not Parting.DELIVERED:
         pump.abort()
-    return response
+    return response  # aiohttp writes its end, and knows what to do when nobody is there for it
 
 
 def _chunk(frames: bytes) -> bytes:

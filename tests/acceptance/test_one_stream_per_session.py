@@ -33,6 +33,7 @@ class Arrivals:
     asked_at: float = 0.0
     frames: list[Frame] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    speaks: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def first_token(self) -> float:
@@ -47,18 +48,16 @@ class Arrivals:
                 if line.strip():
                     self.frames.append(orjson.loads(line))
                     self.times.append(time.monotonic())
+                    if self.frames[-1]["type"] == "token":
+                        self.speaks.set()
         return self
-
-    async def speaks(self) -> None:
-        while not any(frame["type"] == "token" for frame in self.frames):
-            await asyncio.sleep(0.005)
 
 
 async def supersede(api: Api, old_prompt: str) -> tuple[Arrivals, Arrivals]:
     """An answer that is being given, and the one that takes its place."""
     session, old, new = new_id(), Arrivals(), Arrivals()
     reading = asyncio.create_task(old.read(api, old_prompt, session))
-    await old.speaks()
+    await old.speaks.wait()
     await new.read(api, "say hello", session)
     await reading
     check_stream(old.frames)
@@ -87,13 +86,13 @@ async def test_of_a_thousand_messages_on_both_transports_the_newest_answers(api:
                 )
             return [await ws[number].ended(stream_id) for stream_id in ids[number]]
 
-        posts = [api.chat("tick 5 0.01", session_id=session) for _ in range(over_http)]
-        answers = await asyncio.gather(*posts, *map(over_ws, range(sockets)))
-    streams: list[list[Frame]] = [*answers[:over_http]]  # type: ignore[list-item]
-    for answer in answers[over_http:]:
-        streams += answer  # type: ignore[arg-type]
-        epochs = [frames[0]["epoch"] for frames in answer]  # type: ignore[index, call-overload]
+        posts = (api.chat("tick 5 0.01", session_id=session) for _ in range(over_http))
+        http, sent = asyncio.gather(*posts), asyncio.gather(*map(over_ws, range(sockets)))
+        streams, by_socket = await http, await sent
+    for answers in by_socket:
+        epochs = [frames[0]["epoch"] for frames in answers]
         assert epochs == sorted(epochs)
+        streams += answers
     assert len(streams) == 1000
     for frames in streams:
         check_stream(frames)

@@ -1,4 +1,4 @@
-"""A stop hits the stream it names: before it came, while it waits, while it speaks, never another."""
+"""A stop hits the stream it names, whenever it comes, and never another."""
 
 from __future__ import annotations
 

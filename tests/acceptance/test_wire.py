@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -224,7 +225,7 @@ async def test_two_sessions_share_a_socket(api: Api) -> None:
     for frames in answers:
         check_stream(frames)
         assert outcome(frames) == "stop"
-    changes = sum(a != b for a, b in zip(order, order[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(order))
     assert changes > 5, "one after the other, not side by side"
 
 

@@ -1,0 +1,98 @@
+"""Where everything meets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+
+import jarvis_stream
+from jarvis_stream import Turn, create_app
+from jarvis_stream.app import CHOICE
+from jarvis_stream.settings import Settings
+from jarvis_stream.transports.context import REGISTRY
+
+Client = TestClient[web.Request, web.Application]
+Connect = Callable[..., Awaitable[Client]]
+
+
+class House:
+    """An agent with a lifetime."""
+
+    def __init__(self) -> None:
+        self.story: list[str] = []
+
+    async def __aenter__(self) -> House:
+        self.story.append("entered")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.story.append("left")
+
+    async def __call__(self, turn: Turn) -> AsyncIterator[str]:
+        self.story.append(turn.prompt)
+        yield "at your service"
+
+
+async def test_an_agent_object_lives_as_long_as_the_application(aiohttp_client: Connect) -> None:
+    house = House()
+    app = create_app(Settings(), agent=house)
+    assert house.story == []
+    client = await aiohttp_client(app)
+    await (await client.post("/api/chat", json={"prompt": "hello"})).read()
+    await client.close()
+    assert house.story == ["entered", "hello", "left"]
+
+
+async def test_it_tells_who_answers(aiohttp_client: Connect) -> None:
+    client = await aiohttp_client(create_app(Settings(), agent=House()))
+    assert await (await client.get("/api/info")).json() == {
+        "agent": {"name": "House", "is_model": True},
+        "version": jarvis_stream.__version__,
+        "protocol": 1,
+    }
+
+
+async def test_without_an_agent_the_settings_choose(aiohttp_client: Connect) -> None:
+    app = create_app(Settings(agent="demo"))
+    client = await aiohttp_client(app)
+    assert app[CHOICE].is_model is False
+    frames = await (await client.post("/api/chat", json={"prompt": "hello"})).read()
+    assert orjson.loads(frames.splitlines()[-1])["finish_reason"] == "stop"
+
+
+async def test_two_applications_share_nothing(aiohttp_client: Connect) -> None:
+    first = await aiohttp_client(create_app(Settings(), agent=House()))
+    second = await aiohttp_client(create_app(Settings(), agent=House()))
+    await (await first.post("/api/chat", json={"prompt": "a", "session_id": "s"})).read()
+    assert (await first.get("/api/sessions/s/messages")).status == 200
+    assert (await second.get("/api/sessions/s/messages")).status == 404
+
+
+async def test_readiness_ends_before_life_does(aiohttp_client: Connect) -> None:
+    app = create_app(Settings(), agent=House())
+    client = await aiohttp_client(app)
+    assert (await client.get("/livez")).status == 200
+    assert (await client.get("/readyz")).status == 200
+    await app[REGISTRY].shutdown()
+    assert (await client.get("/livez")).status == 200
+    assert (await client.get("/readyz")).status == 503
+    refused = await client.post("/api/chat", json={"prompt": "a"})
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+
+
+async def test_the_settings_reach_what_they_set(aiohttp_client: Connect) -> None:
+    options: dict[str, Any] = {"max_answer_bytes": 5, "max_prompt_chars": 3}
+    client = await aiohttp_client(create_app(Settings(**options), agent=House()))
+    assert (await client.post("/api/chat", json={"prompt": "long"})).status == 422
+    frames = await (await client.post("/api/chat", json={"prompt": "a"})).read()
+    assert orjson.loads(frames.splitlines()[-1])["code"] == "too_long"
