@@ -176,7 +176,7 @@ class SqlStore:
         async with self._backend.reader.connect() as connection:
             version = await connection.run_sync(schema.version_of)
         if version != schema.HEAD:
-            async with self._backend.writer.begin() as connection:
+            async with self._backend.writing() as connection:
                 await self._backend.lock_schema(connection)
                 await connection.run_sync(schema.upgrade)
         self._prepared = True
@@ -185,7 +185,7 @@ class SqlStore:
         """Close the connections and leave: no other process has to wonder about this one."""
         try:
             if self._prepared:
-                async with self._backend.writer.begin() as connection:
+                async with self._backend.writing() as connection:
                     streaming = sa.exists().where(
                         turns.c.instance_id == self._me, turns.c.status == "streaming"
                     )
@@ -278,14 +278,16 @@ class SqlStore:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with self._backend.writer.begin() as connection:
-            yield connection
         try:
+            async with self._backend.writing() as connection:
+                yield connection
             self._backend.check()
-        except OSError:
-            # Let go of what is no more: the next attempt prepares everything anew.
-            self._prepared = False
-            await self._backend.close()
+        except Exception as error:
+            if not self.refused(error):
+                # The next attempt starts from the beginning: what a connection saw when it was
+                # made (a read-only file, a server that is gone) may be different now.
+                self._prepared = False
+                await self._backend.disconnect()
             raise
 
     async def _begin(self, connection: AsyncConnection, begins: Sequence[TurnRecord]) -> set[str]:
