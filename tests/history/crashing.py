@@ -75,7 +75,7 @@ class Journal:
     @classmethod
     def read(cls, path: Path) -> Journal:
         journal = cls()
-        for line in path.read_text().splitlines():
+        for line in path.read_text().splitlines() if path.exists() else ():
             kind, stream_id, *rest = line.split()
             if kind == "begun":
                 journal.begun.add(stream_id)
@@ -114,7 +114,7 @@ async def kill_again_and_again(url: str, directory: Path, *, times: int, seed: i
         if dice.random() < 0.8:  # the others may die while they open it
 
             async def answering(path: Path = path) -> bool:
-                return path.exists() and path.stat().st_size > 0
+                return bool(Journal.read(path).begun)
 
             await eventually(answering)
         # Some die so late that text is owed.
@@ -124,7 +124,7 @@ async def kill_again_and_again(url: str, directory: Path, *, times: int, seed: i
         killed_at = time.monotonic()
         process.join()
         process.close()
-        journal = Journal.read(path) if path.exists() else Journal()
+        journal = Journal.read(path)
         everything.begun |= journal.begun
         everything.ended |= journal.ended
         async with open_history(url) as history:
