@@ -107,6 +107,10 @@ class SqliteBackend:
     async def prepare(self) -> None:
         """See Backend.prepare."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Nobody else's business. O_EXCL: to open and close a file that SQLite uses would undo the
+        # locks this process has on it.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         self._show_life()
         async with self._writer.connect() as connection:
             await connection.run_sync(_switch_to_wal)
@@ -195,8 +199,6 @@ class PostgresBackend:
             # A server that has vanished without a word is noticed.
             "keepalives_idle": STATEMENT_TIMEOUT,
             "tcp_user_timeout": STATEMENT_TIMEOUT * 1000,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT}s"
-            f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT}s",
         }
         # What the URL says goes first.
         arguments = {name: value for name, value in arguments.items() if name not in url.query}
@@ -213,7 +215,10 @@ class PostgresBackend:
             isolation_level="REPEATABLE READ",
         )
         _on_connect(
-            self._writer, f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))"
+            self._writer,
+            f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'",
+            f"SET idle_in_transaction_session_timeout = '{2 * STATEMENT_TIMEOUT}s'",
+            f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))",
         )
 
     async def prepare(self) -> None:

@@ -217,7 +217,7 @@ class HistoryWriter:
         mine = _Turn(turn, answer, _Promise())
         self._turns[turn.stream_id] = mine
         self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
-        self._owe(mine, _size_of(turn.prompt))
+        self._owe(mine, len(turn.prompt.encode(errors="surrogatepass")))
         self._bound(mine.begun, self._limits.begin_timeout, lambda: self._begin_unsaved(mine))
         return mine.begun.future
 
@@ -226,9 +226,10 @@ class HistoryWriter:
         turn = self._turns.get(stream_id)
         if turn is None or turn.answer is None:
             return resolved(False)
+        size = turn.answer.text_size
         turn.text, turn.answer, turn.end = turn.answer.text_from(0), None, end
         done = turn.finished = _Promise()
-        self._owe(turn, _size_of(turn.text))
+        self._owe(turn, size)
         self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
         return done.future
 
@@ -608,7 +609,3 @@ class HistoryWriter:
 
 def _is_gone(work: _Work) -> bool:
     return isinstance(work, _Turn) and work.gone
-
-
-def _size_of(text: str) -> int:
-    return len(text.encode(errors="surrogatepass"))

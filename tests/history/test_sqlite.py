@@ -70,11 +70,12 @@ async def test_a_path_is_a_url_too(file: Path) -> None:
         assert await history.turn("1")
 
 
-async def test_only_the_user_may_enter_the_folder_that_was_made(
-    file: Path, backend: Backend
-) -> None:
-    async with backend():
-        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+async def test_what_is_made_is_for_the_user_alone(file: Path, backend: Backend) -> None:
+    async with backend() as history:
+        await Speaker(history).turn("s", "1")
+        assert stat.S_IMODE(os.stat(file.parent).st_mode) == 0o700
+        modes = {stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(file.parent)}
+        assert modes == {0o600}
 
 
 async def test_nothing_but_the_database_stays_behind(file: Path, backend: Backend) -> None:
