@@ -42,7 +42,7 @@ from jarvis_stream.history.views import merged, messages_of, record_of, resolved
 
 T = TypeVar("T")
 
-BATCH_TURNS: Final = 128
+BATCH_TURNS: Final = 256
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """How much goes into one transaction; a larger single turn goes alone."""
 WRITE_TIMEOUT: Final = 15.0

@@ -209,7 +209,7 @@ async def test_a_large_backlog_is_written_in_batches(
     speaker = Speaker(patient)
     begun = [speaker.ask(f"s{number}", str(number))[0] for number in range(1000)]
     await asyncio.gather(*begun)
-    assert max(len(batch.begins) for batch in store.batches) == 128
+    assert max(len(batch.begins) for batch in store.batches) == 256
     store.batches.clear()
     ended = []
     for number in range(8):
