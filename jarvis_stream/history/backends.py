@@ -182,7 +182,7 @@ class SqliteBackend:
                 if _is_free(left):
                     left.unlink(missing_ok=True)
             self._alive = os.open(sign, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._alive, fcntl.LOCK_EX)  # others only look, and do not hold it
 
 
 class PostgresBackend:

@@ -102,8 +102,9 @@ async def test_a_file_that_is_no_database_is_refused(diary: Path) -> None:
 async def test_sixteen_writers_and_a_reader_never_find_it_locked(
     backend: Backend, log_lines: list[str]
 ) -> None:
+    patient = Limits(begin_timeout=30.0, save_timeout=30.0)
     async with AsyncExitStack() as stack:
-        histories = [await stack.enter_async_context(backend()) for _ in range(16)]
+        histories = [await stack.enter_async_context(backend(patient)) for _ in range(16)]
         reader = await stack.enter_async_context(backend())
         until = asyncio.get_running_loop().time() + 5.0
 
