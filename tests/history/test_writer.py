@@ -517,6 +517,19 @@ async def test_a_turn_discarded_while_its_beginning_is_written_leaves_again(
     assert patient.health.backlog_bytes == 0
 
 
+async def test_what_failed_goes_before_what_came_meanwhile(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    async with store.held():
+        begun = [speaker.ask("s", str(number))[0] for number in range(2)]
+        await store.asked.wait()
+        begun += [speaker.ask("s", str(number))[0] for number in range(2, 6)]
+        store.failing_if = lambda batch: len(batch.begins) > 1
+    await asyncio.gather(*begun)
+    assert list(store.kept) == [str(number) for number in range(6)]
+
+
 async def test_text_in_a_failed_checkpoint_is_sent_again(
     store: FakeStore, history: HistoryWriter
 ) -> None:
