@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -336,6 +337,24 @@ async def test_a_database_that_cannot_be_read_is_not_asked_again_and_again(
     with pytest.raises(Unavailable):
         await history.sessions()
     assert "history_read_failed error=Outage" in log_lines
+
+
+async def test_a_database_that_can_be_read_again_is_read_again(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    await speaker.turn("s", "1", "q1", "a1")
+    store.failing, store.readable = True, False
+    begun, _ = speaker.ask("s", "2", "q2")
+    assert plain((await begun).messages) == ["u:q2"]
+    store.readable = True
+    numbers = itertools.count(3)
+
+    async def told() -> bool:
+        begun, _ = speaker.ask("s", str(next(numbers)), "q")
+        return plain((await begun).messages)[:2] == ["u:q1", "a:a1"]
+
+    await eventually(told)
 
 
 async def test_a_database_that_is_down_at_the_start_is_used_when_it_is_up(
