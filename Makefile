@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -W ignore::UserWarning -m pip
 RECIPE_INPUTS := setup.cfg pyproject.toml
 
-.PHONY: run test lint types pytest docs chromium clean
+.PHONY: run test lint types pytest docs chromium postgresql clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test chromium
+pytest: $(VENV)/.installed-test chromium postgresql
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed-run
@@ -59,6 +59,12 @@ $(BIN)/python:
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 		command -v google-chrome >/dev/null || { $(call apt_install,chromium); }
+
+# The history's tests start a PostgreSQL server of their own.
+
+postgresql:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+		{ $(call apt_install,postgresql); }
 
 define apt_install
 	command -v apt-get >/dev/null || { echo "Please install $(1): there is no apt-get here to do it." >&2; exit 1; }; \

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import glob
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 if sys.platform != "win32":  # there the lease alone tells who is alive
     import fcntl
 
 BUSY_TIMEOUT: Final = 5.0
-"""Seconds SQLite waits for another process's transaction."""
+"""Seconds to wait for another process's transaction on SQLite."""
+BUSY_ROUND: Final = 0.05
+"""Seconds SQLite itself waits; then it is asked again. It asks ever more rarely while it waits, and
+would starve beside processes that write all the time."""
 CONNECT_TIMEOUT: Final = 5
 """Seconds to connect to PostgreSQL."""
 STATEMENT_TIMEOUT: Final = 10
@@ -32,10 +39,8 @@ Insert = postgresql.Insert | sqlite.Insert
 class Backend(Protocol):
     """One kind of database, at one place."""
 
-    writer: AsyncEngine
-    """Has one connection. Its transactions take the write lock when they begin."""
     reader: AsyncEngine
-    """Its transactions see one state of the database, and cannot change it."""
+    """Its transactions see one state of the database, and change nothing."""
     insert: Callable[[sa.Table], Insert]
     now: sa.ColumnElement[float]
     """The database's clock, in seconds: the same for all its processes."""
@@ -44,16 +49,24 @@ class Backend(Protocol):
         """Make it possible to connect, and show a sign of life that ends with this process."""
         ...
 
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that writes, on the one connection that does; committed at the end."""
+        ...
+
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """Let no other process change the schema during this transaction."""
         ...
 
     async def gone(self, connection: AsyncConnection, instance_id: str) -> bool:
-        """Whether that process is certainly no more; False when that cannot be told."""
+        """Whether that process shows no sign of life; False when that cannot be told."""
         ...
 
     def check(self) -> None:
         """Raise OSError when what was written could not be found again."""
+        ...
+
+    async def disconnect(self) -> None:
+        """Close every connection; those that are needed are made anew."""
         ...
 
     async def close(self) -> None:
@@ -76,57 +89,69 @@ class SqliteBackend:
         self._alive: int | None = None
         self.insert: Callable[[sa.Table], Insert] = sqlite.insert
         self.now: sa.ColumnElement[float] = (sa.func.julianday("now") - 2440587.5) * 86400.0
-        arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT, "isolation_level": None}
-        self.writer = create_async_engine(
-            url, connect_args=arguments, pool_size=1, max_overflow=0, hide_parameters=True
+        self._writer, self.reader = (
+            create_async_engine(
+                url,
+                connect_args={"timeout": timeout, "isolation_level": None},
+                pool_size=size,
+                max_overflow=0,
+                hide_parameters=True,
+            )
+            for timeout, size in ((BUSY_ROUND, 1), (BUSY_TIMEOUT, READERS))
         )
-        self.reader = create_async_engine(
-            url, connect_args=arguments, pool_size=READERS, max_overflow=0, hide_parameters=True
-        )
-        _on_connect(self.writer, "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON")
+        _on_connect(self._writer, "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON")
         _on_connect(self.reader, "PRAGMA query_only=ON")
-        _on_begin(self.writer, "BEGIN IMMEDIATE")
+        _on_begin(self._writer, "BEGIN IMMEDIATE")
         _on_begin(self.reader, "BEGIN")
 
     async def prepare(self) -> None:
         """See Backend.prepare."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Nobody else's business. O_EXCL: to open and close a file that SQLite uses would undo the
+        # locks this process has on it.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         self._show_life()
-        async with self.writer.connect() as connection:
+        async with self._writer.connect() as connection:
             await connection.run_sync(_switch_to_wal)
         self._identity = self._find()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """See Backend.writing. Only the beginning can meet another process's lock."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BUSY_TIMEOUT
+        async with self._writer.connect() as connection:
+            while True:
+                try:
+                    await connection.begin()
+                    break
+                except OperationalError as error:
+                    if not _is_busy(error) or loop.time() > deadline:
+                        raise
+            yield connection
+            await connection.commit()
 
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """See Backend.lock_schema: BEGIN IMMEDIATE has done it."""
 
     async def gone(self, connection: AsyncConnection, instance_id: str) -> bool:
         """See Backend.gone."""
-        if sys.platform == "win32":
-            return False
-        file = self._sign_of(instance_id)
-        try:
-            descriptor = os.open(file, os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        else:
-            file.unlink(missing_ok=True)
-            return True
-        finally:
-            os.close(descriptor)
+        return sys.platform != "win32" and _is_free(self._sign_of(instance_id))
 
     def check(self) -> None:
         """See Backend.check: SQLite goes on writing to a file that was deleted."""
         if self._find() != self._identity:
             raise FileNotFoundError("the database's file is not where it was")
 
+    async def disconnect(self) -> None:
+        """See Backend.disconnect."""
+        await self.reader.dispose()
+        await self._writer.dispose()
+
     async def close(self) -> None:
         """See Backend.close."""
-        await self.reader.dispose()
-        await self.writer.dispose()
+        await self.disconnect()
         if self._alive is not None:
             self._sign_of(self._instance_id).unlink(missing_ok=True)
             os.close(self._alive)
@@ -145,15 +170,19 @@ class SqliteBackend:
     def _show_life(self) -> None:
         if sys.platform == "win32":
             return
+        sign = self._sign_of(self._instance_id)
         if self._alive is not None:
+            if sign.exists():
+                return
             os.close(self._alive)
             self._alive = None
         # Where no file can be made, the lease has to do.
         with contextlib.suppress(OSError):
-            file = self._sign_of(self._instance_id)
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-            self._alive = descriptor
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in self._path.parent.glob(f"{glob.escape(self._path.name)}-alive-*"):
+                if _is_free(left):
+                    left.unlink(missing_ok=True)
+            self._alive = os.open(sign, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._alive, fcntl.LOCK_EX)  # others only look, and do not hold it
 
 
 class PostgresBackend:
@@ -170,12 +199,10 @@ class PostgresBackend:
             # A server that has vanished without a word is noticed.
             "keepalives_idle": STATEMENT_TIMEOUT,
             "tcp_user_timeout": STATEMENT_TIMEOUT * 1000,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT}s"
-            f" -c idle_in_transaction_session_timeout={2 * STATEMENT_TIMEOUT}s",
         }
         # What the URL says goes first.
         arguments = {name: value for name, value in arguments.items() if name not in url.query}
-        self.writer = create_async_engine(
+        self._writer = create_async_engine(
             url, connect_args=arguments, pool_size=1, max_overflow=0, hide_parameters=True
         )
         self.reader = create_async_engine(
@@ -188,13 +215,20 @@ class PostgresBackend:
             isolation_level="REPEATABLE READ",
         )
         _on_connect(
-            self.writer, f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))"
+            self._writer,
+            f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'",
+            f"SET idle_in_transaction_session_timeout = '{2 * STATEMENT_TIMEOUT}s'",
+            f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))",
         )
 
     async def prepare(self) -> None:
         """See Backend.prepare: connecting shows life."""
-        async with self.writer.connect():
+        async with self._writer.connect():
             pass
+
+    def writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """See Backend.writing."""
+        return self._writer.begin()
 
     async def lock_schema(self, connection: AsyncConnection) -> None:
         """See Backend.lock_schema."""
@@ -212,10 +246,36 @@ class PostgresBackend:
     def check(self) -> None:
         """See Backend.check: a server answers for what it has committed."""
 
+    async def disconnect(self) -> None:
+        """See Backend.disconnect."""
+        await self.reader.dispose()
+        await self._writer.dispose()
+
     async def close(self) -> None:
         """See Backend.close."""
-        await self.reader.dispose()
-        await self.writer.dispose()
+        await self.disconnect()
+
+
+if sys.platform != "win32":
+
+    def _is_free(file: Path) -> bool:
+        """Whether no living process holds this sign of life."""
+        try:
+            descriptor = os.open(file, os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def _is_busy(error: OperationalError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    return bool(code & 0xFF == sqlite3.SQLITE_BUSY)
 
 
 def _on_connect(engine: AsyncEngine, *statements: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import orjson
@@ -17,6 +18,9 @@ from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
 from jarvis_stream.history.schema import AnyText, instances, pieces, removed, sessions, turns
 from jarvis_stream.history.store import Batch, Written
 from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, title_of
+
+CLOSE_TIMEOUT: Final = 2.0
+"""Seconds for leaving, and for closing the connections."""
 
 # Reading
 
@@ -176,24 +180,32 @@ class SqlStore:
         async with self._backend.reader.connect() as connection:
             version = await connection.run_sync(schema.version_of)
         if version != schema.HEAD:
-            async with self._backend.writer.begin() as connection:
+            async with self._backend.writing() as connection:
                 await self._backend.lock_schema(connection)
                 await connection.run_sync(schema.upgrade)
         self._prepared = True
 
     async def close(self) -> None:
-        """Close the connections and leave: no other process has to wonder about this one."""
-        try:
-            if self._prepared:
-                async with self._backend.writer.begin() as connection:
-                    streaming = sa.exists().where(
-                        turns.c.instance_id == self._me, turns.c.status == "streaming"
-                    )
-                    await connection.execute(
-                        sa.delete(instances).where(instances.c.instance_id == self._me, ~streaming)
-                    )
-        finally:
-            await self._backend.close()
+        """Close the connections and leave: no other process has to wonder about this one.
+
+        Takes a few seconds at most, and does not raise: its lease runs out anyway.
+        """
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                if self._prepared:
+                    await self._leave()
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._backend.close()
+
+    async def _leave(self) -> None:
+        streaming = sa.exists().where(
+            turns.c.instance_id == self._me, turns.c.status == "streaming"
+        )
+        async with self._backend.writing() as connection:
+            await connection.execute(
+                sa.delete(instances).where(instances.c.instance_id == self._me, ~streaming)
+            )
 
     async def renew(self) -> bool:
         """See Store.renew."""
@@ -278,14 +290,16 @@ class SqlStore:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with self._backend.writer.begin() as connection:
-            yield connection
         try:
+            async with self._backend.writing() as connection:
+                yield connection
             self._backend.check()
-        except OSError:
-            # Let go of what is no more: the next attempt prepares everything anew.
-            self._prepared = False
-            await self._backend.close()
+        except Exception as error:
+            if not self.refused(error):
+                # The next attempt starts from the beginning: what a connection saw when it was
+                # made (a read-only file, a server that is gone) may be different now.
+                self._prepared = False
+                await self._backend.disconnect()
             raise
 
     async def _begin(self, connection: AsyncConnection, begins: Sequence[TurnRecord]) -> set[str]:
@@ -368,11 +382,11 @@ class SqlStore:
         await self._forget_empty(connection, list(left))
 
     async def _forget_empty(self, connection: AsyncConnection, session_ids: list[str]) -> None:
-        await connection.execute(
-            sa.delete(sessions).where(
-                sessions.c.session_id.in_(session_ids), ~sa.exists().where(_of_session)
-            )
-        )
+        # Locked first: else a turn that another process begins just now would go with its session.
+        these = sessions.c.session_id.in_(session_ids)
+        locked = sa.select(sessions.c.session_id).where(these).order_by(sessions.c.session_id)
+        await connection.execute(locked.with_for_update())
+        await connection.execute(sa.delete(sessions).where(these, ~sa.exists().where(_of_session)))
 
     async def _remember_epoch(
         self, connection: AsyncConnection, leaving: sa.ColumnElement[bool]

@@ -9,13 +9,15 @@ transaction was under way shares the next. While answers grow, the newest text o
 appended every `checkpoint_every` seconds, in one transaction.
 
 A database that fails is tried again with growing pauses, in smaller batches: the batch shrinks
-until what cannot be written is alone, and that steps back, or, when the database refuses the data
-itself, is given up. Nothing of this is felt by a stream but that its futures say `saved` False.
+until what cannot be written is alone, and that is set aside for a while, or, when the database
+refuses the data itself, given up. Nothing of this is felt by a stream but that its futures say
+`saved` False.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -89,6 +91,8 @@ class _Turn:
     """How many bytes of the answer are durable, as pieces."""
     owed: int = 0
     """What it counts in the backlog, in bytes."""
+    tries: int = 0
+    """How often it failed alone, since it last succeeded."""
     gone: bool = False
     """Whether it has been removed: nothing of it may be written any more."""
 
@@ -108,6 +112,7 @@ class _Removal:
     existed: bool
     """Whether there was anything to remove, as far as it is known."""
     owed: int = 0
+    tries: int = 0
 
 
 _Work = _Turn | _Removal
@@ -141,6 +146,8 @@ class HistoryWriter:
         self._abandoned: set[str] = set()
         # What has something to write, in the order in which it came to.
         self._backlog: dict[_Work, None] = {}
+        # What failed alone, and when it is tried again.
+        self._aside: dict[_Work, float] = {}
         self._backlog_bytes = 0
         self._in_flight = 0
         self._batch_turns = BATCH_TURNS
@@ -183,15 +190,18 @@ class HistoryWriter:
                 self.finish(turn.start.stream_id, TurnEnd(status="interrupted"))
             self._closing.set()
             self._wake.set()
-            await asyncio.wait({task}, timeout=flush_timeout)
-            if self._backlog:
-                logger.error("history_not_flushed turns={}", len(self._backlog))
-            tasks = {task, *self._fallbacks}
-            for running in tasks:
-                running.cancel()
-            await asyncio.wait(tasks)
-            for work in list(self._backlog):
-                self._give_up(work)
+            try:
+                await asyncio.wait({task}, timeout=flush_timeout)
+            finally:
+                tasks = {task, *self._fallbacks}
+                for running in tasks:
+                    running.cancel()
+                await asyncio.wait(tasks)
+                self._take_back(math.inf)
+                if self._backlog:
+                    logger.error("history_not_flushed turns={}", len(self._backlog))
+                for work in list(self._backlog):
+                    self._give_up(work)
 
     @property
     def health(self) -> Health:
@@ -201,7 +211,7 @@ class HistoryWriter:
             saved=self._saved,
             failures=self._failures,
             dropped=self._dropped,
-            backlog=len(self._backlog) + self._in_flight,
+            backlog=len(self._backlog) + len(self._aside) + self._in_flight,
             backlog_bytes=self._backlog_bytes,
             last_error=self._last_error,
         )
@@ -217,7 +227,7 @@ class HistoryWriter:
         mine = _Turn(turn, answer, _Promise())
         self._turns[turn.stream_id] = mine
         self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
-        self._owe(mine, _size_of(turn.prompt))
+        self._owe(mine, len(turn.prompt.encode(errors="surrogatepass")))
         self._bound(mine.begun, self._limits.begin_timeout, lambda: self._begin_unsaved(mine))
         return mine.begun.future
 
@@ -226,9 +236,10 @@ class HistoryWriter:
         turn = self._turns.get(stream_id)
         if turn is None or turn.answer is None:
             return resolved(False)
+        size = turn.answer.text_size
         turn.text, turn.answer, turn.end = turn.answer.text_from(0), None, end
         done = turn.finished = _Promise()
-        self._owe(turn, _size_of(turn.text))
+        self._owe(turn, size)
         self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
         return done.future
 
@@ -293,13 +304,14 @@ class HistoryWriter:
     def _owe(self, work: _Work, size: int) -> None:
         work.owed += size
         self._backlog_bytes += size
+        self._aside.pop(work, None)
         self._backlog.setdefault(work)
         self._wake.set()
         while self._backlog_bytes > self._limits.max_backlog_bytes and self._backlog:
             if not self._dropping:
                 self._dropping = True
-                logger.error("history_backlog_full turns={}", len(self._backlog))
-            self._give_up(next(iter(self._backlog)))
+                logger.error("history_backlog_full turns={}", self.health.backlog)
+            self._give_up(next(iter(self._aside or self._backlog)))
 
     def _pay(self, work: _Work, size: int) -> None:
         size = min(size, work.owed)  # it may have been let go in the meantime
@@ -315,6 +327,7 @@ class HistoryWriter:
             self._let_go(work)
         else:
             self._backlog.pop(work, None)
+            self._aside.pop(work, None)
             self._removals.discard(work)
             self._pay(work, work.owed)
             work.done.resolve(False)
@@ -323,6 +336,7 @@ class HistoryWriter:
         """Nothing of it is to be written any more; whoever waits for it is told."""
         turn.gone = True
         self._backlog.pop(turn, None)
+        self._aside.pop(turn, None)
         self._pay(turn, turn.owed)
         start = turn.start
         del self._turns[start.stream_id]
@@ -340,7 +354,14 @@ class HistoryWriter:
         self._abandoned.clear()
         for turn in self._turns.values():
             turn.stored, turn.kept = False, 0
-            self._backlog.setdefault(turn)
+            if turn not in self._aside:
+                self._backlog.setdefault(turn)
+
+    def _take_back(self, now: float) -> None:
+        """What was set aside until now is tried again."""
+        for work in [work for work, due in self._aside.items() if due <= now]:
+            del self._aside[work]
+            self._backlog.setdefault(work)
 
     # The task
 
@@ -359,7 +380,7 @@ class HistoryWriter:
     async def _until_due(self) -> None:
         now = time.monotonic()
         if not (self._backlog or self._abandoned or self._closing.is_set()):
-            due = self._reclaim_at
+            due = min([self._reclaim_at, *self._aside.values()])
             if self._turns:
                 due = min(due, self._checkpoint_at)
             with suppress(TimeoutError):
@@ -367,10 +388,12 @@ class HistoryWriter:
                     await self._wake.wait()
             now = time.monotonic()
         self._wake.clear()
+        self._take_back(math.inf if self._closing.is_set() else now)
         if now >= self._checkpoint_at:
             self._checkpoint_at = now + self._limits.checkpoint_every
             for turn in self._turns.values():
-                if turn.answer is not None and turn.answer.text_size > turn.kept:
+                new = turn.answer is not None and turn.answer.text_size > turn.kept
+                if new and turn not in self._aside:
                     self._backlog.setdefault(turn)
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
@@ -461,6 +484,7 @@ class HistoryWriter:
                     Begun(begun, self._messages(turn.start, earlier), taken=not begun)
                 )
         for part in parts:
+            part.work.tries = 0
             self._pay(part.work, part.owed)
             if isinstance(part.work, _Turn):
                 self._settle_turn(part.work, part, written)
@@ -487,18 +511,18 @@ class HistoryWriter:
     # How the database is
 
     def _narrow(self, parts: list[_Part], error: Exception) -> None:
-        """Halve the batches until what cannot be written is alone: it steps back, or leaves."""
+        """Halve the batches until what cannot be written is alone: that stops nothing else."""
         self._batch_turns = max(1, len(parts) // 2)
-        if len(parts) != 1:
+        if len(parts) != 1 or _is_gone(parts[0].work):
             return
         work = parts[0].work
         if self._store.refused(error):
             logger.error("history_refused error={}", type(error).__name__)
-            if not _is_gone(work):
-                self._give_up(work)
-        elif work in self._backlog:
-            del self._backlog[work]
-            self._backlog[work] = None
+            self._give_up(work)
+        else:
+            work.tries += 1
+            self._backlog.pop(work, None)
+            self._aside[work] = time.monotonic() + _pause_after(work.tries)
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
@@ -518,7 +542,9 @@ class HistoryWriter:
         self._hopeless = self._dropping = False
         self._readable = True
         self._retries = 0
-        if self._failing_since is not None:
+        if self._failing_since is None or self._aside:
+            return
+        if not any(work.tries for work in self._backlog):
             seconds = time.monotonic() - self._failing_since
             self._failing_since = None
             logger.info("history_recovered seconds={:.1f} backlog={}", seconds, len(self._backlog))
@@ -527,9 +553,8 @@ class HistoryWriter:
         if self._closing.is_set():
             await asyncio.sleep(SHORTEST_PAUSE)
             return
-        pause = min(SHORTEST_PAUSE * 2.0 ** (self._retries - 1), LONGEST_PAUSE)
         with suppress(TimeoutError):
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(_pause_after(self._retries)):
                 await self._closing.wait()
 
     # Reading: what is in the database, and what is not there yet
@@ -606,9 +631,9 @@ class HistoryWriter:
         )
 
 
+def _pause_after(failures: int) -> float:
+    return float(min(SHORTEST_PAUSE * 2.0 ** min(failures - 1, 20), LONGEST_PAUSE))
+
+
 def _is_gone(work: _Work) -> bool:
     return isinstance(work, _Turn) and work.gone
-
-
-def _size_of(text: str) -> int:
-    return len(text.encode(errors="surrogatepass"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
@@ -498,6 +499,24 @@ class HistoryContract:
         assert all(result.saved for result in results)
         assert plain(results[-1].messages) == [f"u:q{number}" for number in range(900, 1000)]
         assert len(await history.turns("s")) == 1000
+
+    async def test_readers_that_leave_in_the_middle_do_no_harm(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        for number in range(5):
+            await speaker.turn("s", str(number))
+        dice = random.Random(1)
+        for _ in range(100):
+            readers = [
+                asyncio.ensure_future(read)
+                for read in (history.turns("s"), history.sessions(), history.turn("1"))
+            ]
+            await asyncio.sleep(dice.random() * 0.003)
+            for reader in readers:
+                reader.cancel()
+            await asyncio.wait(readers)
+        await speaker.turn("s", "5")
+        assert len(await history.turns("s")) == 6
 
     async def test_who_no_longer_waits_changes_nothing(
         self, history: History, speaker: Speaker

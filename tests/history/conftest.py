@@ -59,10 +59,9 @@ class PostgresServer:
         """The URL of one of its databases."""
         return f"postgresql://jarvis@/{name}?host={self.directory}"
 
-    def execute(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement on its first database; the rows, if it gives any."""
-        dsn = f"host={self.directory} user=jarvis dbname=postgres"
-        with psycopg.connect(dsn, autocommit=True) as connection:
+    def execute(self, statement: str, url: str | None = None) -> list[tuple[Any, ...]]:
+        """Run a statement, on its first database unless told otherwise; the rows, if any."""
+        with psycopg.connect(url or self.url(), autocommit=True) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 

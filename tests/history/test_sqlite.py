@@ -2,16 +2,331 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from contracts.history import DurableContract
+from conftest import ROOT
+from contracts.history import Backend, DurableContract, Speaker, eventually, plain, shapes
+
+from jarvis_stream.history.base import History, HistoryUnusable, Limits
+from jarvis_stream.history.open import open_history
+
+from .crashing import kill_again_and_again
+
+IMPATIENT = Limits(begin_timeout=0.3, save_timeout=0.3, checkpoint_every=0.05)
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'a folder' / 'history.sqlite3'}"
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "a folder" / "history.sqlite3"
+
+
+@pytest.fixture
+def url(file: Path) -> str:
+    return f"sqlite:///{file}"
 
 
 class TestSqlite(DurableContract):
     """See the contract."""
+
+
+async def saved(history: History) -> None:
+    """Wait until nothing is owed."""
+
+    async def nothing_owed() -> bool:
+        return history.health.backlog == 0
+
+    await eventually(nothing_owed)
+
+
+@pytest.fixture
+def diary(tmp_path: Path) -> Iterator[Path]:
+    """Somebody's file, which stays as it is."""
+    file = tmp_path / "diary.txt"
+    text = "Dear diary,\n" * 1000
+    file.write_text(text)
+    yield file
+    assert file.read_text() == text
+
+
+# The file
+
+
+async def test_a_path_is_a_url_too(file: Path) -> None:
+    async with open_history(str(file)) as history:
+        await Speaker(history).turn("s", "1")
+    async with open_history(f"sqlite+aiosqlite:///{file}") as history:
+        assert await history.turn("1")
+
+
+async def test_what_is_made_is_for_the_user_alone(file: Path, backend: Backend) -> None:
+    async with backend() as history:
+        await Speaker(history).turn("s", "1")
+        assert stat.S_IMODE(os.stat(file.parent).st_mode) == 0o700
+        modes = {stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(file.parent)}
+        assert modes == {0o600}
+
+
+async def test_nothing_but_the_database_stays_behind(file: Path, backend: Backend) -> None:
+    async with backend() as history:
+        await Speaker(history).turn("s", "1")
+    assert os.listdir(file.parent) == [file.name]
+
+
+async def test_it_is_in_wal_mode(file: Path, backend: Backend) -> None:
+    async with backend():
+        with closing(sqlite3.connect(file)) as other:
+            assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_a_file_that_is_no_database_is_refused(diary: Path) -> None:
+    with pytest.raises(HistoryUnusable, match=r"diary\.txt"):
+        async with open_history(str(diary)):
+            pass
+
+
+# Other processes
+
+
+async def test_sixteen_writers_and_a_reader_never_find_it_locked(
+    backend: Backend, log_lines: list[str]
+) -> None:
+    patient = Limits(begin_timeout=30.0, save_timeout=30.0)
+    async with AsyncExitStack() as stack:
+        histories = [await stack.enter_async_context(backend(patient)) for _ in range(16)]
+        reader = await stack.enter_async_context(backend())
+        until = asyncio.get_running_loop().time() + 5.0
+
+        async def write(number: int, history: History) -> int:
+            speaker = Speaker(history, first=number * 1_000_000 + 1)
+            turns = 0
+            while asyncio.get_running_loop().time() < until:
+                await speaker.turn(f"s{number}", f"{number}-{turns}", text="a" * 1000)
+                turns += 1
+            return turns
+
+        async def read() -> int:
+            reads = 0
+            while asyncio.get_running_loop().time() < until:
+                await reader.sessions()
+                await reader.turns(f"s{reads % 16}", limit=10)
+                reads += 1
+            return reads
+
+        reading = asyncio.create_task(read())
+        turns = await asyncio.gather(
+            *(write(number, history) for number, history in enumerate(histories))
+        )
+        assert await reading
+        for number, count in enumerate(turns):
+            assert len(await reader.turns(f"s{number}")) == count > 0
+        assert [history.health.failures for history in histories] == [0] * 16
+    assert log_lines == []
+
+
+async def test_killed_again_and_again_it_loses_nothing_acknowledged(
+    file: Path, url: str, tmp_path: Path
+) -> None:
+    await kill_again_and_again(url, tmp_path, times=25, seed=1)
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT count(*) FROM jarvis_pieces").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM jarvis_instances").fetchone() == (0,)
+    assert [name for name in os.listdir(file.parent) if "alive" in name] == []
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Another process's transaction that does not end."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+async def test_while_another_process_locks_it_the_chat_goes_on(
+    file: Path, url: str, log_lines: list[str]
+) -> None:
+    async with open_history(url, IMPATIENT) as history:
+        speaker = Speaker(history)
+        await speaker.turn("s", "1", "q1", "a1")
+        with locked(file):
+            begun, answer = speaker.ask("s", "2", "q2")
+            answer.say("a2")
+            result = await begun
+            assert not result.saved
+            assert plain(result.messages) == ["u:q1", "a:a1", "u:q2"]
+            assert not await speaker.end("2")
+            assert shapes(await history.turns("s"))[1] == ("2", "q2", "a2", "complete")
+        await saved(history)
+        await speaker.turn("s", "3")
+    async with open_history(url) as history:
+        assert [turn.stream_id for turn in await history.turns("s")] == ["1", "2", "3"]
+
+
+# A disk that does not serve
+
+
+async def test_when_its_folder_is_removed_it_begins_a_new_one(file: Path, url: str) -> None:
+    async with open_history(url, IMPATIENT) as history:
+        speaker = Speaker(history)
+        await speaker.turn("s", "1")
+        begun, answer = speaker.ask("s", "2", "q2")
+        await begun
+        answer.say("so far")
+        shutil.rmtree(file.parent)
+        await speaker.ask("s", "3", "q3")[0]
+        answer.say(", so good")
+        await speaker.end("2")
+        await saved(history)
+        async with open_history(url) as other:
+            assert shapes(await other.turns("s")) == [
+                ("2", "q2", "so far, so good", "complete"),
+                ("3", "q3", "", "streaming"),
+            ]
+
+
+async def test_when_its_folder_cannot_be_made_again_the_chat_goes_on(
+    file: Path, url: str, log_lines: list[str]
+) -> None:
+    async with open_history(url, IMPATIENT) as history:
+        speaker = Speaker(history)
+        await speaker.turn("s", "1")
+        shutil.rmtree(file.parent)
+        file.parent.write_text("in the way")
+        begun, answer = speaker.ask("s", "2", "q2")
+        answer.say("a2")
+        assert not (await begun).saved
+        assert not await speaker.end("2")
+        assert not history.health.writable
+        file.parent.unlink()
+        await saved(history)
+        assert shapes(await history.turns("s")) == [("2", "q2", "a2", "complete")]
+    assert any(line.startswith("history_write_failed error=") for line in log_lines)
+    assert any(line.startswith("history_recovered") for line in log_lines)
+
+
+def run_alone(url: str, body: str, **options: object) -> str:
+    """Run a test's body in a process of its own, whose limits can be changed; what it printed."""
+    script = textwrap.dedent(
+        """
+        import asyncio, os, resource, signal, sys
+        from contracts.history import Speaker, plain, shapes
+        from jarvis_stream.history.base import *
+        from jarvis_stream.history.open import open_history
+        url = sys.argv[1]
+        limits = Limits(begin_timeout=0.3, save_timeout=0.3)
+        async def main():
+        """
+    ) + textwrap.indent(textwrap.dedent(body), "    ")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script + "\nasyncio.run(main())", url],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        **options,  # type: ignore[call-overload]
+    )
+    assert done.returncode == 0, done.stderr
+    assert isinstance(done.stdout, str)
+    return done.stdout
+
+
+def test_on_a_full_disk_the_chat_goes_on(url: str) -> None:
+    out = run_alone(
+        url,
+        """
+        # A write past the limit fails with EFBIG, which SQLite tells as it tells ENOSPC.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        async with open_history(url, limits) as history:
+            speaker = Speaker(history)
+            await speaker.turn("s", "1", "q1", "a1")
+            full = (os.path.getsize(url[10:] + "-wal"), -1)
+            resource.setrlimit(resource.RLIMIT_FSIZE, full)
+            begun, answer = speaker.ask("s", "2", "q2")
+            answer.say("a2" * 100_000)
+            result = await begun
+            assert not result.saved and plain(result.messages) == ["u:q1", "a:a1", "u:q2"]
+            assert not await speaker.end("2")
+            assert not history.health.writable
+            print(history.health.last_error)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+            while history.health.backlog:
+                await asyncio.sleep(0.01)
+            await speaker.turn("s", "3")
+        async with open_history(url) as history:
+            assert [turn.stream_id for turn in await history.turns("s")] == ["1", "2", "3"]
+        """,
+    )
+    assert out == "OperationalError\n"
+
+
+def test_on_a_read_only_file_the_chat_goes_on() -> None:
+    # Root may write anything: the process goes on as somebody else.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        run_alone(
+            f"sqlite:///{folder}/history.sqlite3",
+            """
+            import sqlalchemy.dialects.sqlite.aiosqlite  # while its files can be read
+            file = url[10:]
+            async with open_history(url) as history:
+                await Speaker(history).turn("s", "1", "q1", "a1")
+            os.chmod(file, 0o444)
+            me = os.geteuid()
+            if me == 0:
+                os.seteuid(65534)
+            async with open_history(url, limits) as history:
+                speaker = Speaker(history, first=2)
+                begun, answer = speaker.ask("s", "2", "q2")
+                answer.say("a2")
+                result = await begun
+                assert not result.saved and plain(result.messages) == ["u:q1", "a:a1", "u:q2"]
+                assert not await speaker.end("2")
+                assert [turn.stream_id for turn in await history.turns("s")] == ["1", "2"]
+                os.seteuid(me)
+                for name in os.listdir(os.path.dirname(file)):  # what SQLite put beside it too
+                    os.chmod(os.path.join(os.path.dirname(file), name), 0o666)
+                if me == 0:
+                    os.seteuid(65534)
+                while history.health.backlog:
+                    await asyncio.sleep(0.01)
+                await speaker.turn("s", "3")
+            """,
+        )
+
+
+# Versions
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(file: Path, backend: Backend) -> None:
+    async with backend() as history:
+        await Speaker(history).turn("s", "1")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE jarvis_schema SET version_num = '9999'")
+        connection.commit()
+        before = list(connection.iterdump())
+    with pytest.raises(HistoryUnusable, match=r"schema version 9999.*never downgraded"):
+        async with backend():
+            pass
+    with closing(sqlite3.connect(file)) as connection:
+        assert list(connection.iterdump()) == before
+
+
+async def test_sixteen_processes_may_create_it_together(backend: Backend) -> None:
+    async with AsyncExitStack() as stack:
+        opening = (stack.enter_async_context(backend()) for _ in range(16))
+        for number, history in enumerate(await asyncio.gather(*opening)):
+            await Speaker(history).turn("s", str(number))

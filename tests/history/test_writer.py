@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -338,6 +339,24 @@ async def test_a_database_that_cannot_be_read_is_not_asked_again_and_again(
     assert "history_read_failed error=Outage" in log_lines
 
 
+async def test_a_database_that_can_be_read_again_is_read_again(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    await speaker.turn("s", "1", "q1", "a1")
+    store.failing, store.readable = True, False
+    begun, _ = speaker.ask("s", "2", "q2")
+    assert plain((await begun).messages) == ["u:q2"]
+    store.readable = True
+    numbers = itertools.count(3)
+
+    async def told() -> bool:
+        begun, _ = speaker.ask("s", str(next(numbers)), "q")
+        return plain((await begun).messages)[:2] == ["u:q1", "a:a1"]
+
+    await eventually(told)
+
+
 async def test_a_database_that_is_down_at_the_start_is_used_when_it_is_up(
     store: FakeStore,
 ) -> None:
@@ -452,23 +471,32 @@ async def test_what_the_database_refuses_stops_nothing_else(
     assert log_lines == ["history_refused error=Refusal"] * 2
 
 
-async def test_what_alone_cannot_be_written_now_steps_back(
-    store: FakeStore, patient: HistoryWriter
+async def test_what_alone_cannot_be_written_now_is_set_aside(
+    store: FakeStore, patient: HistoryWriter, log_lines: list[str]
 ) -> None:
     # As on a full disk, where short texts still fit.
-    store.failing_if = lambda batch: any(len(turn.text) > 100 for turn in batch.begins)
+    def too_long(batch: Batch) -> bool:
+        return any(len(turn.text) > 100 for turn in batch.begins)
+
+    store.failing_if = too_long
     speaker = Speaker(patient)
     _, answer = speaker.ask("s", "long")
     answer.say("x" * 101)
     long = speaker.end("long")
-    ended = []
-    for number in range(20):
-        speaker.ask("s", str(number))
-        ended.append(speaker.end(str(number)))
-    assert all(await asyncio.gather(*ended))
-    assert patient.health.backlog == 1
+    for number in range(100):
+        await speaker.turn("s", str(number))
+    health = patient.health
+    assert (health.backlog, health.writable) == (1, False)
+    failed = sum(too_long(batch) for batch in store.batches)
+    assert 0 < failed < 10  # ever more rarely
     store.failing_if = lambda batch: False
     assert await long
+    health = patient.health
+    assert (health.backlog, health.writable) == (0, True)
+    assert [line.split(" ")[0] for line in log_lines] == [
+        "history_write_failed",
+        "history_recovered",
+    ]
 
 
 # The same turn, whatever happens around it
@@ -506,6 +534,19 @@ async def test_a_turn_discarded_while_its_beginning_is_written_leaves_again(
     assert await speaker.end("1")
     assert shapes(list(store.kept.values())) == [("1", "again", "a", "complete")]
     assert patient.health.backlog_bytes == 0
+
+
+async def test_what_failed_goes_before_what_came_meanwhile(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    async with store.held():
+        begun = [speaker.ask("s", str(number))[0] for number in range(2)]
+        await store.asked.wait()
+        begun += [speaker.ask("s", str(number))[0] for number in range(2, 6)]
+        store.failing_if = lambda batch: len(batch.begins) > 1
+    await asyncio.gather(*begun)
+    assert list(store.kept) == [str(number) for number in range(6)]
 
 
 async def test_text_in_a_failed_checkpoint_is_sent_again(
