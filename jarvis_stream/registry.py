@@ -19,6 +19,8 @@ What holds at any moment:
 5. When all tasks have ended, nothing is left in the maps.
 6. A stop is never lost, and never hits another stream.
 7. The newest claim wins.
+8. What waits in the queue has claimed nothing; it goes in turn, and its agent is told of everything
+   that was asked before it.
 """
 
 from __future__ import annotations
@@ -420,6 +422,8 @@ class StreamRegistry:
     def _move_up(session: _Session, place: int) -> None:
         """Tell those from `place` on that one before them has left the queue."""
         for position, stream in enumerate(tuple(session.queue)[place:], start=place + 1):
+            if session.head is not None:
+                stream.speak_as(session.head.epoch)  # an older epoch would be stale by now
             stream.wait_in_line(position)
 
     async def _wait(self, stream: Stream) -> None:
@@ -552,16 +556,8 @@ class StreamRegistry:
         stream.end(Failed(failure.code, failure.sentence, failure.retryable))
 
     def _keep(self, stream: Stream, ending: Ending) -> asyncio.Future[bool]:
-        if isinstance(ending, Failed):
-            end = TurnEnd(status="error", error_code=ending.code)
-        else:
-            end = TurnEnd(
-                status=_STATUS_OF_REASON.get(ending.finish_reason, "complete"),
-                finish_reason=ending.finish_reason,
-                usage=ending.usage,
-            )
         self._make_way(stream)
-        kept = self.history.finish(stream.stream_id, end)
+        kept = self.history.finish(stream.stream_id, turn_end(ending))
         if not kept.done():
             self._unsaved.add(stream.ended)
             stream.ended.add_done_callback(self._unsaved.discard)
@@ -582,12 +578,15 @@ class StreamRegistry:
     async def _stopped(self, stream: Stream) -> Cancellation:
         asked_at = time.monotonic()
         late = await self._outlive([stream])
+        cleanup_ms = round((time.monotonic() - asked_at) * 1000)
+        if not stream.ended.done():  # the history bounds this
+            await asyncio.wait([stream.ended])
+        ending = stream.ending
         return Cancellation(
             stream_id=stream.stream_id,
-            cancelled=isinstance(stream.ending, Done)
-            and stream.ending.finish_reason == "cancelled",
+            cancelled=isinstance(ending, Done) and ending.finish_reason == "cancelled",
             clean=not late,
-            cleanup_ms=round((time.monotonic() - asked_at) * 1000),
+            cleanup_ms=cleanup_ms,
         )
 
     # Stops that came before their stream
@@ -603,6 +602,17 @@ class StreamRegistry:
             return False
         del self._tombstones[stream_id]
         return True
+
+
+def turn_end(ending: Ending) -> TurnEnd:
+    """An ending as the history tells it."""
+    if isinstance(ending, Failed):
+        return TurnEnd(status="error", error_code=ending.code)
+    return TurnEnd(
+        status=_STATUS_OF_REASON.get(ending.finish_reason, "complete"),
+        finish_reason=ending.finish_reason,
+        usage=ending.usage,
+    )
 
 
 def _superseded_by(stream: Stream) -> Done:

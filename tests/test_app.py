@@ -71,8 +71,9 @@ async def test_without_an_agent_the_settings_choose(aiohttp_client: Connect) -> 
 
 
 async def test_two_applications_share_nothing(aiohttp_client: Connect) -> None:
-    first = await aiohttp_client(create_app(Settings(), agent=House()))
-    second = await aiohttp_client(create_app(Settings(), agent=House()))
+    settings = Settings(database_url="memory:")  # type: ignore[arg-type]
+    first = await aiohttp_client(create_app(settings, agent=House()))
+    second = await aiohttp_client(create_app(settings, agent=House()))
     await (await first.post("/api/chat", json={"prompt": "a", "session_id": "s"})).read()
     assert (await first.get("/api/sessions/s/messages")).status == 200
     assert (await second.get("/api/sessions/s/messages")).status == 404

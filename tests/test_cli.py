@@ -158,7 +158,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int) -> None:
                 b"POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
             )
-            assert reader.recv(1000)
+            seen = b""
+            while b'"token"' not in seen:  # the agent is at work
+                assert (more := reader.recv(1000))
+                seen += more
             server.process.send_signal(number)
             assert server.process.stdout is not None
             assert server.process.stdout.readline() == "tidying\n"

@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
+from fakes import FakeAgents, talks
 from prometheus_client.parser import text_string_to_metric_families
 
 from jarvis_stream import Turn, create_app
+from jarvis_stream.frames import Done
+from jarvis_stream.history.memory import MemoryHistory
+from jarvis_stream.metrics import StreamCollector
+from jarvis_stream.registry import Opening, StreamRegistry
 from jarvis_stream.settings import Settings
 
 Client = TestClient[web.Request, web.Application]
@@ -53,6 +59,7 @@ async def test_streams_are_counted_by_state_and_then_by_outcome(
     } == {
         "pending": 0,
         "active": 0,
+        "sealed": 0,
         "ended": 0,
         "undead": 0,
     }
@@ -70,3 +77,25 @@ async def test_the_process_is_described_too(
     client: Client = await aiohttp_client(create_app(Settings(), agent=moody))
     names = {name for name, _ in await figures(client)}
     assert names >= {"process_resident_memory_bytes", "process_open_fds", "python_info"}
+
+
+def counts(registry: StreamRegistry) -> dict[str, float]:
+    """The streams that are not retired, by state; states without any are left out."""
+    states = next(iter(StreamCollector(registry).collect()))
+    return {sample.labels["state"]: sample.value for sample in states.samples if sample.value}
+
+
+async def test_every_state_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = MemoryHistory()
+    kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(history, "finish", lambda stream_id, end: kept)
+    registry = StreamRegistry(FakeAgents(hello=talks("a")), history)
+    stream = registry.open(Opening(prompt="hello", stream_id="A", trace_id="T"))
+    assert counts(registry) == {"pending": 1}
+    stream.activate()
+    assert counts(registry) == {"active": 1}
+    stream.revoke(Done("cancelled"), "client_stop")
+    assert counts(registry) == {"sealed": 1}
+    kept.set_result(True)
+    await asyncio.wait([stream.ended, stream.stopped])
+    assert counts(registry) == {}

@@ -11,7 +11,8 @@ from aiohttp import web
 from jarvis_stream.errors import NotFound
 from jarvis_stream.history.base import TurnRecord
 from jarvis_stream.ids import SESSION_ID
-from jarvis_stream.registry import StreamRegistry
+from jarvis_stream.registry import StreamRegistry, turn_end
+from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer
 from jarvis_stream.transports.context import REGISTRY
 from jarvis_stream.transports.requests import parse_count, shorten
@@ -108,8 +109,22 @@ async def _turns(request: web.Request) -> tuple[str, list[TurnRecord]]:
     for index, turn in enumerate(turns):
         stream = registry.find(turn.stream_id) if turn.status == "streaming" else None
         if stream is not None:
-            turns[index] = replace(turn, text=stream.text)
+            turns[index] = _up_to_now(turn, stream)
     return session_id, turns
+
+
+def _up_to_now(turn: TurnRecord, stream: Stream) -> TurnRecord:
+    if stream.ending is None:
+        return replace(turn, text=stream.text)
+    end = turn_end(stream.ending)  # it came while the history was being read
+    return replace(
+        turn,
+        text=stream.text,
+        status=end.status,
+        finish_reason=end.finish_reason,
+        error_code=end.error_code,
+        usage=end.usage,
+    )
 
 
 def _session_id(request: web.Request) -> str:

@@ -110,6 +110,7 @@ class MessageView {
     this.#showText(content)
     this.#showLine('activity', position ? `Waiting, position ${position}` : activity)
     this.#part('withdraw').hidden = !position
+    this.element.toggleAttribute('data-waiting', Boolean(position))
     this.#showLine('note', noteOf(message))
   }
 

@@ -115,7 +115,8 @@ function wake() {
   transport.connect().then(refresh)
 }
 
-/** The server is within reach, for the first time or again. */
+let arrived = false
+/** The server is within reach, for the first time, again, or in another way. */
 async function arrive() {
   if (!arrived) {
     arrived = true
@@ -125,18 +126,12 @@ async function arrive() {
   }
   refresh() // what came before we watched
 }
-let arrived = false
-
-let wasLive = false
-function noteConnection() {
-  const isLive = transport.state === 'websocket' || transport.state === 'http'
-  if (isLive && !wasLive) arrive()
-  wasLive = isLive
-}
 
 store.subscribe(paintSoon)
 transport.subscribe(paintSoon)
-transport.subscribe(noteConnection)
+transport.subscribe(() => {
+  if (transport.state === 'websocket' || transport.state === 'http') arrive()
+})
 window.addEventListener('online', wake)
 window.addEventListener('focus', wake)
 window.addEventListener('pageshow', wake)

@@ -105,9 +105,7 @@ async def _over_websocket(
         message = {**reading.request, "type": "start", "after": reading.after}
     else:
         message = {"type": "resume", "stream_id": reading.stream_id, "after": reading.after}
-    async with http.ws_connect(
-        url + "/ws", protocols=("jarvis-stream.v1",), max_msg_size=0
-    ) as ws:
+    async with http.ws_connect(url + "/ws", protocols=("jarvis-stream.v1",), max_msg_size=0) as ws:
         try:
             await ws.send_json(message)
             async for arrived in ws:

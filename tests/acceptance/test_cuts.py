@@ -28,6 +28,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that recites."""
     with start(*RECITER, loop=request.param) as server:
         yield server
+        __import__("pathlib").Path(f"/tmp/i3.{__import__('time').time()}.log").write_text(
+            server.log
+        )
         assert_quiet(server.log)
 
 
@@ -79,9 +82,7 @@ async def test_a_connection_cut_at_any_byte_loses_no_frame(
         assert await api.replay(reading.stream_id) == reading.body
         return came
 
-    came = await asyncio.gather(
-        *(cut_after(size, size % 2 == 0) for size in range(0, total, STEP))
-    )
+    came = await asyncio.gather(*(cut_after(size, size % 2 == 0) for size in range(0, total, STEP)))
     # There were cuts before the first frame, and between any two of them.
     assert set(came) >= set(range(11))
 
@@ -150,4 +151,7 @@ async def test_what_is_known_and_can_no_longer_be_replayed_is_gone(flags: tuple[
             assert question["content"] == request["prompt"]
             assert answer["content"] == recital(9)
             assert answer["status"] == "complete"
+        __import__("pathlib").Path(f"/tmp/i3.{__import__('time').time()}.log").write_text(
+            server.log
+        )
         assert_quiet(server.log)

@@ -170,7 +170,9 @@ async def test_of_many_rapid_messages_only_the_last_is_answered(
         await expect(text_of(answers(page).nth(number))).to_have_text("")
     # The server has every question, in the order in which they were asked.
     await page.reload()
-    await expect(questions(page)).to_have_text([f"/echo answer number {number}" for number in range(6)])
+    await expect(questions(page)).to_have_text(
+        [f"/echo answer number {number}" for number in range(6)]
+    )
 
 
 async def test_a_failed_answer_says_what_happened_and_names_its_trace(

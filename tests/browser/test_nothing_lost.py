@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import shlex
 import signal
@@ -40,7 +41,7 @@ async def only_grew(page: Page, whole: str, *, index: int = 0) -> None:
     """Each answer text that was ever shown continues the one shown before it, up to the whole."""
     seen = await page.evaluate("window.history_of_answers")
     texts = [texts[index] for texts in seen if len(texts) > index]
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(texts))
     assert all(whole.startswith(text) for text in texts)
     assert len(set(texts)) > 2
 
@@ -53,6 +54,9 @@ async def test_two_tabs_on_one_session_both_see_an_answer_grow_exactly_once(
     await state_is(answers(page).first, "complete")
     await join(other, page)
     await expect(text_of(answers(other).first)).to_have_text("first")
+    resumed: list[str] = []
+    for tab in (page, other):
+        tab.on("request", lambda request: resumed.append(request.url))
     await send(page, ASK)
     await expect(questions(other).nth(1)).to_have_text(ASK)
     for tab in (page, other):
@@ -60,6 +64,8 @@ async def test_two_tabs_on_one_session_both_see_an_answer_grow_exactly_once(
         await expect(text_of(answers(tab).nth(1))).to_have_text(WORDS)
         await expect(answers(tab)).to_have_count(2)
         await only_grew(tab, WORDS, index=1)
+    # All of it came over the sockets: no piece was missing that had to be asked for.
+    assert [url for url in resumed if "/api/streams/" in url] == []
 
 
 async def test_a_stop_in_one_tab_shows_in_the_other(
@@ -227,7 +233,7 @@ async def test_an_answer_that_could_not_be_saved_says_so(page: Page, server: Ser
     await come(page, server.url, "http")
 
     async def answer(route: Route) -> None:
-        stream_id = route.request.post_data_json["stream_id"]
+        stream_id = (route.request.post_data_json or {})["stream_id"]
         await route.fulfill(body=frames % ((stream_id, "0" * 32) * 3))
 
     await page.route("**/api/chat", answer)

@@ -67,6 +67,14 @@ const tables = {
       [thinking('c', 6), 'unknown'],
     ],
   ],
+  'when a second one waits, behind one that has not spoken yet': [
+    viewOf(...live, thinking('b', 5), queued('b', 5, 2), thinking('c', 6), queued('c', 6, 2)),
+    [
+      [token('a', 5, 4), 'next'],
+      [token('b', 6, 3), 'next'],
+      [token('c', 7, 3), 'next'],
+    ],
+  ],
   'when a newer one has begun': [
     viewOf(...live, thinking('b', 6)),
     [
@@ -110,11 +118,11 @@ test('of a stream that was given up nothing counts any more', () => {
 })
 
 test('a stream that is read from its middle takes nobody’s place: it may have waited', () => {
-  const view = viewOf(thinking('b', 5), queued('b', 5, 2))
-  read(view, 'a', 7)
-  take(view, token('a', 6, 8))
-  assert.equal(judge(view, queued('b', 5, 3)), 'next')
-  assert.equal(judge(view, token('a', 6, 9)), 'next')
+  const view = viewOf(...live)
+  read(view, 'b', 7)
+  take(view, token('b', 6, 8))
+  assert.equal(judge(view, token('a', 5, 4)), 'next')
+  assert.equal(judge(view, token('b', 6, 9)), 'next')
 })
 
 test('judging changes nothing', () => {

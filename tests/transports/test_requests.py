@@ -55,6 +55,7 @@ def test_what_the_client_brings_is_taken() -> None:
         after=3,
         on_conflict="reject",
         on_disconnect="continue",
+        may_be_known=True,
     )
 
 
