@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from jarvis_stream.history.base import Health
 from jarvis_stream.registry import StreamRegistry
 
 
@@ -52,6 +53,26 @@ class StreamCollector(Collector):
             "Streams that a successor could not wait for any longer.",
             registry.timeouts,
         )
+        yield from _history(registry.history.health)
+
+
+def _history(health: Health) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "jarvis_history_writable", "1 if the last attempt to write succeeded.", health.writable
+    )
+    yield GaugeMetricFamily(
+        "jarvis_history_backlog_turns", "Turns not yet durable.", health.backlog
+    )
+    yield GaugeMetricFamily(
+        "jarvis_history_backlog_bytes", "Memory they take.", health.backlog_bytes
+    )
+    yield CounterMetricFamily(
+        "jarvis_history_saved", "Questions and answers that became durable.", health.saved
+    )
+    yield CounterMetricFamily(
+        "jarvis_history_failures", "Transactions that failed.", health.failures
+    )
+    yield CounterMetricFamily("jarvis_history_dropped", "Turns given up.", health.dropped)
 
 
 COLLECTORS: Final = web.AppKey("collectors", CollectorRegistry)

@@ -39,7 +39,7 @@ ARROWS = {
     "history": {*WORDS, "history.base"},
     "cluster": {*WORDS, "cluster.base"},
     "transports": {*WORDS, *PORTS, "stream", "registry"},
-    "metrics": {"registry"},
+    "metrics": {"history.base", "registry"},
     "logs": set[str](),
     "settings": {"errors", ""},
     "app": {*CORE, *ROOMS, "metrics", "settings", ""},

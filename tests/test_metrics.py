@@ -71,6 +71,18 @@ async def test_streams_are_counted_by_state_and_then_by_outcome(
     assert after["jarvis_cancel_timeouts_total", ""] == 0
 
 
+async def test_the_history_tells_how_its_writing_goes(
+    aiohttp_client: Callable[..., Awaitable[Client]],
+) -> None:
+    client: Client = await aiohttp_client(create_app(Settings(), agent=moody))
+    await (await client.post("/api/chat", json={"prompt": "a"})).read()
+    now = await figures(client)
+    assert now["jarvis_history_writable", ""] == 1
+    assert now["jarvis_history_saved_total", ""] == 2
+    assert now["jarvis_history_failures_total", ""] == 0
+    assert now["jarvis_history_dropped_total", ""] == 0
+
+
 async def test_the_process_is_described_too(
     aiohttp_client: Callable[..., Awaitable[Client]],
 ) -> None:
