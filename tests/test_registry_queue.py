@@ -368,6 +368,7 @@ async def test_a_shutdown_ends_what_waits_and_calls_nobody_up() -> None:
     b, c = house.line_up("B", "C")
     await house.registry.shutdown()
     assert [outcome(reader) for reader in (a, b, c)] == ["shutdown"] * 3
+    assert (positions(b), positions(c)) == ([1], [2])
     assert len(house.agents.turns) == 1
     assert house.empty
     with pytest.raises(Unavailable):
@@ -432,6 +433,17 @@ async def test_a_rollback_leaves_a_finished_turn_where_it_is() -> None:
     assert a.follower.stream.state is State.SEALED
     await house.read("B", "hello", "rollback").end()
     assert await house.kept() == [("A", "complete"), ("B", "complete")]
+
+
+@in_virtual_time
+async def test_a_rollback_leaves_a_stopped_turn_whose_agent_still_tidies_up() -> None:
+    house = House(tidy=Tidy(1.0, "a"), hello=says("b"))
+    await house.busy("tidy")
+    stopping = house.registry.cancel("A")
+    b = house.read("B", "hello", "rollback")
+    await stopping
+    await b.end()
+    assert await house.kept() == [("A", "cancelled"), ("B", "complete")]
 
 
 @in_virtual_time
@@ -629,6 +641,7 @@ async def test_deleting_a_session_stops_what_lives_and_what_waits() -> None:
     assert now() - asked_at == 1.0
     assert tidy.complete == 1
     assert [outcome(reader) for reader in (a, b, c)] == ["cancelled"] * 3
+    assert (positions(b), positions(c)) == ([1], [2])
     assert len(house.agents.turns) == 1
     assert await house.kept() == []
     assert house.empty

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 CHUNK = 16 * 1024
 
+PACKET = 1_500
+"""About how many bytes pass from one delay to the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fate:
@@ -104,7 +107,7 @@ async def _carry(
     """Carry one direction, to its end."""
     left = most
     while data := await reader.read(dice.randint(1, fate.largest_piece)):
-        if fate.longest_delay:
+        if fate.longest_delay and dice.randrange(PACKET) < len(data):
             await asyncio.sleep(dice.uniform(0, fate.longest_delay))
         writer.write(data[:left])
         await writer.drain()

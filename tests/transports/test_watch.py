@@ -170,6 +170,17 @@ async def test_a_tab_that_starts_an_answer_itself_gets_it_once(house: House) -> 
     check_stream(watcher.of(stream_id))
 
 
+async def test_a_tab_that_lines_a_message_up_itself_gets_it_once(house: House) -> None:
+    watcher = await house.tab("s")
+    head = await start(watcher, "talks")
+    waiting = await start(watcher, "hello", on_conflict="enqueue")
+    await up_to_date(watcher)
+    await watcher.send(type="cancel", stream_id=head)
+    frames = await watcher.ended(waiting)
+    assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
+    assert text_of(frames) == "abc"
+
+
 async def test_a_tab_that_watches_what_it_started_gets_it_once(house: House) -> None:
     tab = await house.tab()
     stream_id = await start(tab, "talks")

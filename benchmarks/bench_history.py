@@ -1,7 +1,7 @@
 """What keeping a conversation costs: whole short turns through the registry, per history.
 
-    python benchmarks/history.py                                   memory and SQLite
-    python benchmarks/history.py --database-url postgresql://…     and that one
+    python benchmarks/bench_history.py                                   memory and SQLite
+    python benchmarks/bench_history.py --database-url postgresql://…     and that one
 
 The histories take turns within one run, so that a machine whose speed drifts is fair to all of
 them; each figure is the median of `--rounds`. A second table shows that the calls to the database
