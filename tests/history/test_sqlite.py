@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from contracts.history import Backend, DurableContract, Speaker, eventually, plain, shapes
+from contracts.history import PATIENT, Backend, DurableContract, Speaker, eventually, plain, shapes
 
 from jarvis_stream.history.base import History, HistoryUnusable, Limits
 from jarvis_stream.history.open import open_history
@@ -102,9 +102,8 @@ async def test_a_file_that_is_no_database_is_refused(diary: Path) -> None:
 async def test_sixteen_writers_and_a_reader_never_find_it_locked(
     backend: Backend, log_lines: list[str]
 ) -> None:
-    patient = Limits(begin_timeout=30.0, save_timeout=30.0)
     async with AsyncExitStack() as stack:
-        histories = [await stack.enter_async_context(backend(patient)) for _ in range(16)]
+        histories = [await stack.enter_async_context(backend(PATIENT)) for _ in range(16)]
         reader = await stack.enter_async_context(backend())
         until = asyncio.get_running_loop().time() + 5.0
 
