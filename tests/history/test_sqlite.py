@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from contracts.history import Backend, DurableContract, Speaker, eventually, plain, shapes
+from contracts.history import PATIENT, Backend, DurableContract, Speaker, eventually, plain, shapes
 
 from jarvis_stream.history.base import History, HistoryUnusable, Limits
 from jarvis_stream.history.open import open_history
@@ -90,6 +90,23 @@ async def test_it_is_in_wal_mode(file: Path, backend: Backend) -> None:
             assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+async def test_pieces_are_kept_only_while_an_answer_grows(file: Path, url: str) -> None:
+    async with open_history(url, Limits(checkpoint_every=0.01)) as history:
+        speaker = Speaker(history)
+        begun, answer = speaker.ask("s", "1")
+        await begun
+        answer.say("some text")
+        with closing(sqlite3.connect(file)) as connection:
+
+            async def pieces(expected: int) -> bool:
+                found = connection.execute("SELECT count(*) FROM jarvis_pieces").fetchone()
+                return bool(found == (expected,))
+
+            await eventually(lambda: pieces(1))
+            assert await speaker.end("1")
+            assert await pieces(0)
+
+
 async def test_a_file_that_is_no_database_is_refused(diary: Path) -> None:
     with pytest.raises(HistoryUnusable, match=r"diary\.txt"):
         async with open_history(str(diary)):
@@ -102,9 +119,8 @@ async def test_a_file_that_is_no_database_is_refused(diary: Path) -> None:
 async def test_sixteen_writers_and_a_reader_never_find_it_locked(
     backend: Backend, log_lines: list[str]
 ) -> None:
-    patient = Limits(begin_timeout=30.0, save_timeout=30.0)
     async with AsyncExitStack() as stack:
-        histories = [await stack.enter_async_context(backend(patient)) for _ in range(16)]
+        histories = [await stack.enter_async_context(backend(PATIENT)) for _ in range(16)]
         reader = await stack.enter_async_context(backend())
         until = asyncio.get_running_loop().time() + 5.0
 

@@ -38,6 +38,8 @@ class FakeStore:
         self.readable = True
         self.knows_us = True
         self.reads = 0
+        self.reclaims: list[bool] = []
+        """With `opening` or without."""
         self.asked = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
@@ -51,6 +53,7 @@ class FakeStore:
     async def reclaim(self, *, opening: bool) -> int:
         if self.failing:
             raise Outage
+        self.reclaims.append(opening)
         return 0
 
     async def write(self, batch: Batch) -> Written:
@@ -261,14 +264,15 @@ async def test_nobody_waits_at_all_for_a_database_that_is_known_to_be_down(
         return patient.health.failures >= 2
 
     await eventually(down)
-    begun, answer = speaker.ask("s", "1")
-    assert not (await begun).saved  # long before its bound
-    answer.say("a")
-    assert not await speaker.end("1")
-    assert not await patient.discard("0")
-    with pytest.raises(Unavailable):
-        await patient.delete("s")
-    assert not (await waiting).saved
+    async with asyncio.timeout(PATIENT.save_timeout / 2):
+        begun, answer = speaker.ask("s", "1")
+        assert not (await begun).saved
+        answer.say("a")
+        assert not await speaker.end("1")
+        assert not await patient.discard("0")
+        with pytest.raises(Unavailable):
+            await patient.delete("s")
+        assert not (await waiting).saved
     store.failing = False
 
 
@@ -372,6 +376,18 @@ async def test_a_database_that_is_down_at_the_start_is_used_when_it_is_up(
             return await speaker.end("1") or "1" in store.kept
 
         await eventually(saved)
+
+
+async def test_the_locks_of_others_are_looked_at_only_at_the_start(store: FakeStore) -> None:
+    # Later, a process without its lock may just be making a new connection.
+    async with HistoryWriter(store, Limits(lease=0.01)).running():
+
+        async def again() -> bool:
+            return len(store.reclaims) > 2
+
+        await eventually(again)
+    assert store.reclaims[0]
+    assert not any(store.reclaims[1:])
 
 
 async def test_leaving_is_bounded_however_the_database_is(store: FakeStore) -> None:
