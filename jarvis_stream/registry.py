@@ -323,11 +323,13 @@ class StreamRegistry:
         session = self._sessions.get(session_id)
         streams = session.streams if session else ()
         for stream in reversed(streams):
+            stream.forgotten = True
             stream.revoke(Done("cancelled"), "client_stop")
         try:
             found = await self.history.delete(session_id)
         finally:
             await self._outlive(list(streams))
+            self._shelf.drop(session_id)
         return found or bool(streams)
 
     # Who looks on
@@ -358,6 +360,7 @@ class StreamRegistry:
             waiting.revoke(_superseded_by(stream), "registry_new_stream")
         self._take_over(session, stream)
         if interrupted is not None and opening.on_conflict == "rollback":
+            interrupted.forgotten = True
             self.history.discard(interrupted.stream_id)
         stream.begun = self._begin(stream, opening.prompt)
 

@@ -50,6 +50,14 @@ class Shelf:
             self._drop_oldest()
         self._wind()
 
+    def drop(self, session_id: str) -> None:
+        """Let a session's streams go."""
+        for stream_id, kept in tuple(self._streams.items()):
+            if kept.stream.session_id == session_id:
+                del self._streams[stream_id]
+                self.size -= kept.size
+        self._wind()
+
     def clear(self) -> None:
         """Let everything go."""
         while self._streams:

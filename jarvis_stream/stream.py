@@ -79,6 +79,7 @@ class Stream:
         "ended",
         "ending",
         "epoch",
+        "forgotten",
         "on_disconnect",
         "revoked_for",
         "session_id",
@@ -117,6 +118,8 @@ class Stream:
         self.ending: Ending | None = None
         self.revoked_for: str | None = None
         self.undead = False
+        self.forgotten = False
+        """Whether the history is not to keep it (rolled back, or its session deleted)."""
         self.started_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -296,7 +299,10 @@ class Stream:
         assert self.ending is not None
         self.state = State.ENDED
         self._think()
-        self._add_frame(self._encoder.ending(self.seq + 1, self.ending, saved=saved), always=True)
+        self._add_frame(
+            self._encoder.ending(self.seq + 1, self.ending, saved=saved or self.forgotten),
+            always=True,
+        )
         self.ended.set_result(None)
 
     def revoke(self, ending: Ending, reason: str) -> bool:

@@ -13,7 +13,7 @@ from jarvis_stream import Turn
 RECITER = ("--agent", "tests.acceptance.reciter:recite")
 """The flags of a server whose agent this is."""
 
-PIECES = ("plain ", "naïve ", "日本 ", "🙂", "\n", '"\\', "\u2028", "𝕏̊ ", "</b>\x00")
+PIECES = ("plain ", "naïve ", "日本 ", "🙂", "\n", '"\\', "\u2028", "\U0001d54f\u030a ", "</b>\x00")
 """One to four bytes of UTF-8 per character, and what JSON escapes."""
 
 GATES: dict[str, asyncio.Event] = {}

@@ -88,10 +88,11 @@ async def test_reconnecting_when_there_is_nothing_new_replays_nothing(
     server: Server, api: Api
 ) -> None:
     stream_id, gate = new_id(), new_id()
-    body = {"prompt": f"halt 20 {gate}", "stream_id": stream_id, "after": 11}
+    prompt = f"halt 20 {gate}"
+    body = {"prompt": prompt, "stream_id": stream_id, "after": 11}
     url = f"{api.url}/api/streams/{stream_id}?after=11"
     unknown = new_id()
-    async with api.posting(body["prompt"], stream_id=stream_id) as undisturbed:
+    async with api.posting(prompt, stream_id=stream_id) as undisturbed:
         await undisturbed.content.readuntil(b'"seq":11,')
         for _ in range(2):
             async with api.socket() as ws:

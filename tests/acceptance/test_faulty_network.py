@@ -25,7 +25,7 @@ CHATS = 50
 weathers = st.builds(
     Weather,
     seed=st.integers(0, 2**32 - 1),
-    mean_life=st.integers(2_000, 10_000),
+    mean_life=st.integers(1_000, 5_000),
     largest_piece=st.sampled_from([20, 200, 1_500, 16_384]),
     longest_delay=st.sampled_from([0.0, 0.005, 0.05]),
 )
@@ -60,7 +60,7 @@ async def chats_come_through(server: Server, weather: Weather) -> None:
         readings = await asyncio.gather(
             *(one_chat(proxy.url, random.Random(dice.getrandbits(32))) for _ in range(CHATS))
         )
-        assert proxy.cuts > CHATS
+        assert proxy.cuts > CHATS // 2, "fine weather"
         for reading in readings:
             # What the server itself says the answer was, byte for byte.
             assert await api.replay(reading.stream_id) == reading.body

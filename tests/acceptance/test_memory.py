@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from processes import Server
 
-from .clients import Api, lines, new_id, talking_to, text_of, wire
+from .clients import Api, new_id, talking_to, text_of, wire
 from .conftest import assert_quiet, start
 from .memory import MEGABYTE, on_linux, peak, resident
 from .reciter import RECITER, letter, word

@@ -82,7 +82,7 @@ class Chat:
 async def crash_again_and_again(tmp_path: Path, url: str, patience: float) -> None:
     (tmp_path / "counting.py").write_text(AGENT)
     env = {"PYTHONPATH": f"{tmp_path}", "JARVIS_DATABASE_URL": url}
-    command = [sys.executable, ROOT / "run.py", "--agent", "counting:agent"]
+    command: list[str | Path] = [sys.executable, ROOT / "run.py", "--agent", "counting:agent"]
     seed = random.randrange(1 << 32)
     print(f"{seed=}")
     chance = random.Random(seed)

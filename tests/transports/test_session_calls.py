@@ -206,6 +206,7 @@ async def test_a_turn_that_was_rolled_back_is_not_told(house: House) -> None:
         again = await house.api.chat("hello", session_id="s", on_conflict="rollback")
         frames = lines(await live.read())
     assert outcome(frames) == "superseded"
+    assert "saved" not in frames[-1], "it was not to be kept"
     body = await house.messages("s")
     assert {message["stream_id"] for message in body["messages"]} == {again[0]["stream_id"]}
 
@@ -231,11 +232,11 @@ async def test_deleting_stops_the_live_answer_and_what_waits_first(house: House)
         await live.content.readuntil(b'"b"}\n')
         await line.content.readuntil(b'"position":1}\n')
         assert await house.delete("s") == 204
-        stream = house.registry.find(head)
-        assert stream is not None
-        assert stream.stopped.done()
+        assert house.registry.find(head) is None, "nobody can replay what was deleted"
+        assert len(house.registry) == 0
         ended: list[list[Frame]] = [lines(await response.read()) for response in (live, line)]
     assert [outcome(frames) for frames in ended] == ["cancelled", "cancelled"]
+    assert not any("saved" in frames[-1] for frames in ended), "they were not to be kept"
     assert (await house.get("/api/sessions/s/messages"))[0] == 404
     await house.api.chat("hello", session_id="s")
     assert len((await house.messages("s"))["messages"]) == 2
