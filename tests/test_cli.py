@@ -160,7 +160,8 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int) -> None:
             )
             seen = b""
             while b'"token"' not in seen:  # the agent is at work
-                assert (more := reader.recv(1000))
+                more = reader.recv(1000)
+                assert more
                 seen += more
             server.process.send_signal(number)
             assert server.process.stdout is not None
