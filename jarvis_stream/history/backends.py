@@ -40,7 +40,7 @@ class Backend(Protocol):
     """One kind of database, at one place."""
 
     reader: AsyncEngine
-    """Its transactions see one state of the database, and change nothing."""
+    """For reading: a few connections, each statement on one state of the database."""
     insert: Callable[[sa.Table], Insert]
     now: sa.ColumnElement[float]
     """The database's clock, in seconds: the same for all its processes."""
@@ -212,7 +212,6 @@ class PostgresBackend:
             max_overflow=0,
             pool_pre_ping=True,
             hide_parameters=True,
-            isolation_level="REPEATABLE READ",
         )
         _on_connect(
             self._writer,
