@@ -63,6 +63,7 @@ def configure(
         sink, level=level, format=lambda record: "", backtrace=False, diagnose=False, colorize=False
     )
     logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each of its plugins
     logging.captureWarnings(True)
 
 
