@@ -236,8 +236,8 @@ class StreamRegistry:
     def open(self, opening: Opening) -> Stream:
         """Start an answer, or find the one that this very request started before.
 
-        One step, no await. Raises Conflict, CursorAhead, Gone (answered before, and no longer
-        kept), Unavailable; then nothing has happened.
+        One step, no await. Raises Conflict, CursorAhead, TooMany, Unavailable; then nothing has
+        happened.
         """
         known = self.find(opening.stream_id)
         if known is not None:
