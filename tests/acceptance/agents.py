@@ -46,6 +46,9 @@ async def scripted(turn: Turn) -> AsyncIterator[str | Status]:
             case "flood":  # so many tokens of a thousand characters, as fast as it can
                 for number in range(int(words[0])):
                     yield f"{number:06}".ljust(1000, ".")
+            case "listen":  # tell that it has begun, and not a word more
+                yield Status("listening")
+                await asyncio.Event().wait()
             case "silent":
                 await asyncio.Event().wait()
             case "tidy":  # speak until cancelled, then take so many seconds to tidy up

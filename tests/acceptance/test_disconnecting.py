@@ -22,13 +22,13 @@ transports = pytest.mark.parametrize("transport", ["http", "websocket"])
 
 
 async def begin(connection: Wire, transport: str, prompt: str, **fields: Any) -> None:
-    """Ask, and read the first frame."""
+    """Ask, and read the first frame, or the one that tells that a listening agent has begun."""
     if transport == "websocket":
         await connection.upgrade()
         connection.start(prompt, **fields)
     else:
         connection.post(prompt, **fields)
-    await connection.until(b'"thinking"')
+    await connection.until(b'"listening"' if prompt == "listen" else b'"thinking"')
 
 
 async def lag(
@@ -49,7 +49,7 @@ async def test_a_silent_agent_is_stopped_within_100_ms(
     server: Server, api: Api, transport: str, leave: Leaving
 ) -> None:
     async def silent(connection: Wire, stream_id: str) -> None:
-        await begin(connection, transport, "silent", stream_id=stream_id)
+        await begin(connection, transport, "listen", stream_id=stream_id)
 
     assert min([await lag(api, server.url, leave, silent) for _ in range(TRIES)]) < 0.1
 
@@ -137,8 +137,8 @@ async def test_when_the_second_reader_leaves_too_the_agent_is_stopped(
 ) -> None:
     stream_id = new_id()
     async with wire(server.url) as first, wire(server.url) as second:
-        await begin(first, "http", "silent", stream_id=stream_id)
-        await begin(second, "http", "silent", stream_id=stream_id)
+        await begin(first, "http", "listen", stream_id=stream_id)
+        await begin(second, "http", "listen", stream_id=stream_id)
         first.leave()
         await asyncio.sleep(0.05)
         assert "cleanup_began" not in await api.evidence(stream_id)
@@ -151,8 +151,8 @@ async def test_a_socket_takes_all_its_streams_with_it(server: Server, api: Api) 
     async with wire(server.url) as connection:
         await connection.upgrade()
         for stream_id in ids:
-            connection.start("silent", stream_id=stream_id)
-            await connection.until(b'"thinking"')
+            connection.start("listen", stream_id=stream_id)
+            await connection.until(b'"listening"')
         connection.reset()
         await asyncio.gather(*map(api.cleanup, ids))
 

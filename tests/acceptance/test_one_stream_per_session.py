@@ -17,7 +17,8 @@ from .conftest import start
 TRIES = 5
 
 NO_STREAMS = {
-    f'jarvis_streams{{state="{state}"}}': 0.0 for state in ("pending", "active", "ended", "undead")
+    f'jarvis_streams{{state="{state}"}}': 0.0
+    for state in ("pending", "active", "sealed", "ended", "undead")
 }
 
 
@@ -82,7 +83,7 @@ async def test_of_a_thousand_messages_on_both_transports_the_newest_answers(api:
         async def over_ws(number: int) -> list[list[Frame]]:
             for stream_id in ids[number]:
                 await ws[number].send(
-                    type="start", prompt="tick 5 0.01", session_id=session, stream_id=stream_id
+                    type="start", prompt="tick 5 0.2", session_id=session, stream_id=stream_id
                 )
             return [await ws[number].ended(stream_id) for stream_id in ids[number]]
 
@@ -162,7 +163,7 @@ async def test_of_rapid_requests_over_http_only_the_last_answers(
         responses = []
         for _ in range(count):
             responses.append(
-                await stack.enter_async_context(api.posting("tick 5 0.01", session_id=session))
+                await stack.enter_async_context(api.posting("tick 5 0.2", session_id=session))
             )
             await asyncio.sleep(gap)
         streams = [lines(await response.read()) for response in responses]
@@ -177,7 +178,7 @@ async def test_of_rapid_requests_over_websocket_only_the_last_answers(api: Api, 
     async with api.socket() as ws:
         for stream_id in ids:
             await ws.send(
-                type="start", prompt="tick 5 0.01", session_id=session, stream_id=stream_id
+                type="start", prompt="tick 5 0.2", session_id=session, stream_id=stream_id
             )
         streams = [await ws.ended(stream_id) for stream_id in ids]
     assert [outcome(frames) for frames in streams] == ["superseded"] * (count - 1) + ["stop"]
