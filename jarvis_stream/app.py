@@ -31,7 +31,6 @@ from jarvis_stream.transports import ndjson, pages, sessions, websocket
 from jarvis_stream.transports.answers import guard, json_answer
 from jarvis_stream.transports.context import LIMITS, REGISTRY, Limits
 
-SETTINGS: Final = web.AppKey("settings", Settings)
 CHOICE: Final = web.AppKey("choice", Choice)
 """Which agent answers, and why; there once the application has started."""
 
@@ -43,7 +42,6 @@ def create_app(settings: Settings | None = None, *, agent: Agent | None = None) 
     """
     settings = settings or Settings()
     app = web.Application(middlewares=[guard], client_max_size=settings.max_body_bytes)
-    app[SETTINGS] = settings
     app[LIMITS] = Limits(
         max_body_bytes=settings.max_body_bytes,
         max_prompt_chars=settings.max_prompt_chars,

@@ -50,7 +50,7 @@ from jarvis_stream.errors import (
     Unavailable,
 )
 from jarvis_stream.frames import Done, Ending, Failed
-from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnStart
+from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnRecord, TurnStart
 from jarvis_stream.ids import new_session_id
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import State, Stream
@@ -213,11 +213,7 @@ class StreamRegistry:
         """
         if not opening.may_be_known or self.find(opening.stream_id) is not None:
             return
-        try:
-            async with asyncio.timeout(LOOKUP_TIMEOUT):
-                turn = await self.history.turn(opening.stream_id)
-        except (TimeoutError, Unavailable):
-            return
+        turn = await self._recall(opening.stream_id)
         if turn is None:
             return
         if opening.session_id not in (None, turn.session_id):
@@ -226,10 +222,19 @@ class StreamRegistry:
 
     async def why_missing(self, stream_id: str) -> Refused:
         """What to answer when `find` has nothing: Gone if the history knows it, else NotFound."""
-        with suppress(Unavailable):
-            if await self.history.turn(stream_id) is not None:
-                return _gone(stream_id)
+        if await self._recall(stream_id) is not None:
+            return _gone(stream_id)
         return NotFound(f"no stream {stream_id} is known here")
+
+    async def _recall(self, stream_id: str) -> TurnRecord | None:
+        """What the history knows of a stream; nothing when it cannot tell in time.
+
+        Bounded tightly: a socket reads no stop while it waits for this.
+        """
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                return await self.history.turn(stream_id)
+        return None
 
     # The two verbs: open, cancel
 

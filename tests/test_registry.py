@@ -496,6 +496,9 @@ async def test_a_history_that_cannot_tell_does_not_stand_in_the_way_of_a_start()
         Opening(prompt="hello", stream_id="A", trace_id="t", may_be_known=True)
     )
     assert now() == pytest.approx(LOOKUP_TIMEOUT)
+    # Nor does it hold up whoever asks for a stream that is not here: a socket waits for this.
+    assert isinstance(await house.registry.why_missing("A"), NotFound)
+    assert now() == pytest.approx(2 * LOOKUP_TIMEOUT)
 
 
 @in_virtual_time

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from loguru import logger
 
-from jarvis_stream.errors import Malformed, Refused
+from jarvis_stream.errors import Malformed, Refused, TooLarge
 from jarvis_stream.ids import new_trace_id, trace_id_of
 from jarvis_stream.transports.context import LIMITS
 from jarvis_stream.transports.requests import check_origin
@@ -20,7 +20,6 @@ _CODES: Final = {
     400: "malformed",
     404: "not_found",
     405: "method_not_allowed",
-    413: "too_large",
     415: "unsupported_media_type",
 }
 
@@ -57,6 +56,10 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except Refused as error:
         return refusal(error)
+    except web.HTTPRequestEntityTooLarge:
+        return refusal(
+            TooLarge(f"the body is larger than {request.app[LIMITS].max_body_bytes} bytes")
+        )
     except web.HTTPException as error:
         if error.status < 400:
             raise
