@@ -13,8 +13,6 @@ import pytest
 from explorer import in_virtual_time
 from fakes import (
     SECRET,
-    FakeAgents,
-    FakeReader,
     Tidy,
     fails,
     forever,
@@ -24,6 +22,7 @@ from fakes import (
     stubborn,
     talks,
 )
+from house import House, now, settle
 from loguru import logger
 
 from jarvis_stream.agents.base import Piece, Turn
@@ -38,7 +37,6 @@ from jarvis_stream.errors import (
 )
 from jarvis_stream.frames import Done, Status
 from jarvis_stream.history.base import TurnEnd
-from jarvis_stream.history.memory import MemoryHistory
 from jarvis_stream.registry import (
     LOOKUP_TIMEOUT,
     MAX_TOMBSTONES,
@@ -48,50 +46,6 @@ from jarvis_stream.registry import (
 )
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import State, Stream
-
-
-class House:
-    """A registry with scripted agents; prompts are the scripts' names."""
-
-    def __init__(self, **scripts: Any) -> None:
-        self.agents = FakeAgents(**scripts)
-        self.history = MemoryHistory()
-        self.registry = StreamRegistry(self.agents, self.history)
-
-    def open(
-        self, stream_id: str, prompt: str, session_id: str | None = "s", **more: Any
-    ) -> Stream:
-        return self.registry.open(
-            Opening(
-                prompt=prompt,
-                stream_id=stream_id,
-                trace_id=f"trace-{stream_id}",
-                session_id=session_id,
-                **more,
-            )
-        )
-
-    def read(self, stream_id: str, prompt: str, **more: Any) -> FakeReader:
-        return FakeReader(self.open(stream_id, prompt, **more))
-
-    def stop_early(self, stream_id: str) -> None:
-        """Stop a stream that has not come yet."""
-        with pytest.raises(NotFound):
-            _ = self.registry.cancel(stream_id)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is left of any stream, but what the shelf keeps."""
-        return not len(self.registry) and not self.registry._sessions
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def settle() -> None:
-    """Until nothing more happens at this moment."""
-    await asyncio.sleep(1 / 1024)
 
 
 def ending(stream: Stream) -> str:

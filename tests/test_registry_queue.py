@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
 
 import pytest
 from explorer import in_virtual_time
 from fake_history import SlowHistory
 from fakes import (
-    FakeAgents,
     FakeReader,
     Tidy,
     fails,
@@ -20,65 +18,11 @@ from fakes import (
     stubborn,
     talks,
 )
+from house import House, now, settle
 
 from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.errors import Conflict, NotFound, TooMany, Unavailable
-from jarvis_stream.registry import Opening, StreamRegistry
-from jarvis_stream.stream import State, Stream
-
-MAX_QUEUE = 3
-
-
-class House:
-    """A registry with scripted agents, a short queue and a slow history."""
-
-    def __init__(self, history: SlowHistory | None = None, **scripts: Any) -> None:
-        self.agents = FakeAgents(**scripts)
-        self.history = history or SlowHistory()
-        self.registry = StreamRegistry(self.agents, self.history, max_queue=MAX_QUEUE)
-
-    def open(self, stream_id: str, prompt: str, on_conflict: str = "interrupt") -> Stream:
-        return self.registry.open(
-            Opening(
-                prompt=prompt,
-                stream_id=stream_id,
-                trace_id=f"trace-{stream_id}",
-                session_id="s",
-                on_conflict=on_conflict,
-            )
-        )
-
-    def read(self, stream_id: str, prompt: str, on_conflict: str = "interrupt") -> FakeReader:
-        return FakeReader(self.open(stream_id, prompt, on_conflict))
-
-    def line_up(self, *stream_ids: str, prompt: str = "hello") -> list[FakeReader]:
-        """Put a message for each in the queue."""
-        return [self.read(stream_id, prompt, "enqueue") for stream_id in stream_ids]
-
-    async def busy(self, prompt: str = "talks", stream_id: str = "A") -> FakeReader:
-        """A stream that speaks."""
-        reader = self.read(stream_id, prompt)
-        await reader.sees("a")
-        return reader
-
-    async def kept(self) -> list[tuple[str, str]]:
-        """The session's turns in the history: whose, and how they ended."""
-        return [(turn.stream_id, turn.status) for turn in await self.history.turns("s")]
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is left of any stream, but what the shelf keeps."""
-        registry = self.registry
-        return not len(registry) and not registry._sessions and not registry._unsaved
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def settle() -> None:
-    """Until nothing more happens at this moment."""
-    await asyncio.sleep(1 / 1024)
+from jarvis_stream.stream import State
 
 
 def positions(reader: FakeReader) -> list[int]:
@@ -243,10 +187,10 @@ async def test_a_polite_message_is_refused_while_somebody_waits() -> None:
     await house.busy("tidy")
     [b] = house.line_up("B", prompt="talks")
     with pytest.raises(Conflict):
-        house.open("C", "hello", "reject")
+        house.open("C", "hello", on_conflict="reject")
     stopping = house.registry.cancel("A")
     with pytest.raises(Conflict):  # the answer has ended, and B's turn has come
-        house.open("C", "hello", "reject")
+        house.open("C", "hello", on_conflict="reject")
     await stopping
     await b.sees("b")
 
@@ -277,8 +221,8 @@ async def test_an_agent_is_told_the_final_answers_before_its_question_and_nothin
 
     house = House(head=head, hello=says("b"), bye=says("c"))
     await house.busy("head")
-    b = house.read("B", "hello", "enqueue")
-    c = house.read("C", "bye", "enqueue")
+    b = house.read("B", "hello", on_conflict="enqueue")
+    c = house.read("C", "bye", on_conflict="enqueue")
     await settle()
     may_end.set()
     await b.sees("b")
@@ -413,7 +357,7 @@ async def test_a_rollback_takes_the_interrupted_turn_out_of_the_history_and_only
     house = House(talks=talks("a"), hello=says("b"))
     await house.read("first", "hello").end()
     a = await house.busy()
-    b = house.read("B", "hello", "rollback")
+    b = house.read("B", "hello", on_conflict="rollback")
     await b.end()
     assert (outcome(a), a.frames[-1]["superseded_by"]) == ("superseded", "B")
     assert await house.kept() == [("first", "complete"), ("B", "complete")]
@@ -431,7 +375,7 @@ async def test_a_rollback_leaves_a_finished_turn_where_it_is() -> None:
     await a.sees("a")
     await settle()
     assert a.follower.stream.state is State.SEALED
-    await house.read("B", "hello", "rollback").end()
+    await house.read("B", "hello", on_conflict="rollback").end()
     assert await house.kept() == [("A", "complete"), ("B", "complete")]
 
 
@@ -440,7 +384,7 @@ async def test_a_rollback_leaves_a_stopped_turn_whose_agent_still_tidies_up() ->
     house = House(tidy=Tidy(1.0, "a"), hello=says("b"))
     await house.busy("tidy")
     stopping = house.registry.cancel("A")
-    b = house.read("B", "hello", "rollback")
+    b = house.read("B", "hello", on_conflict="rollback")
     await stopping
     await b.end()
     assert await house.kept() == [("A", "cancelled"), ("B", "complete")]
@@ -451,7 +395,7 @@ async def test_a_rollback_clears_the_line_and_keeps_what_was_asked_there() -> No
     house = House(talks=talks("a"), hello=says("b"))
     await house.busy()
     [b] = house.line_up("B")
-    await house.read("C", "hello", "rollback").end()
+    await house.read("C", "hello", on_conflict="rollback").end()
     assert outcome(b) == "superseded"
     assert await house.kept() == [("B", "superseded"), ("C", "complete")]
 
@@ -462,7 +406,7 @@ async def test_a_rollback_of_one_that_has_not_spoken_yet() -> None:
     await house.busy("tidy")
     house.open("B", "hello")
     await settle()
-    await house.read("C", "hello", "rollback").end()
+    await house.read("C", "hello", on_conflict="rollback").end()
     assert await house.kept() == [("A", "superseded"), ("C", "complete")]
 
 
@@ -516,7 +460,7 @@ async def test_the_next_one_does_not_wait_until_the_one_before_it_is_kept(on_con
     await a.sees("a")
     await settle()
     asked_at = now()
-    b = house.read("B", "bye", on_conflict)
+    b = house.read("B", "bye", on_conflict=on_conflict)
     await b.sees("b")
     assert (now(), a.ends) == (asked_at, 0)
     assert {"role": "assistant", "content": "a"} in house.agents.turns[-1].messages
@@ -615,7 +559,7 @@ async def test_an_id_that_was_answered_before_asks_no_agent_and_overwrites_nothi
     await house.read("B", "hello").end()
     house.registry.shelf.clear()
     await house.busy()
-    again = house.read("B", "hello", on_conflict)
+    again = house.read("B", "hello", on_conflict=on_conflict)
     await house.registry.cancel("A")
     last = await again.end()
     assert (last["code"], last["retryable"]) == ("interrupted", False)

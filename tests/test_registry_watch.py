@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from explorer import in_virtual_time
 from fake_history import SlowHistory
-from fakes import FakeAgents, FakeReader, Tidy, read_all, says, talks
+from fakes import FakeReader, Tidy, read_all, says, talks
+from house import House, settle
 
 from jarvis_stream.errors import Conflict, NotFound
-from jarvis_stream.registry import Opening, StreamRegistry
+from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.stream import State, Stream
 
 
@@ -38,31 +38,6 @@ class Tab:
         self._registry.unwatch(self._session_id, self)
         for reader in self.readers:
             reader.leave()
-
-
-class House:
-    """A registry with scripted agents."""
-
-    def __init__(self, history: SlowHistory | None = None, **scripts: Any) -> None:
-        self.registry = StreamRegistry(FakeAgents(**scripts), history or SlowHistory())
-
-    def open(
-        self, stream_id: str, prompt: str, session_id: str | None = "s", **more: Any
-    ) -> Stream:
-        return self.registry.open(
-            Opening(
-                prompt=prompt,
-                stream_id=stream_id,
-                trace_id=f"trace-{stream_id}",
-                session_id=session_id,
-                **more,
-            )
-        )
-
-
-async def settle() -> None:
-    """Until nothing more happens at this moment."""
-    await asyncio.sleep(1 / 1024)
 
 
 @in_virtual_time

@@ -145,7 +145,9 @@ class Pump:
         self._part_if_idle()
 
     def write(self, line: bytes) -> None:
-        """Write a line that belongs to no log (a reply, a heartbeat); full or not."""
+        """Write a line that belongs to no log (a reply); full or not, but nothing once finished."""
+        if self.finished.done():
+            return
         if self._transport is None or self._transport.is_closing():
             self._finish(Parting.GONE)
             return

@@ -348,3 +348,14 @@ async def test_replies_that_nobody_reads_add_up(transport: FakeTransport) -> Non
         await waiting
     assert not owes_much(pump)
     await pump.close()
+
+
+async def test_nothing_follows_once_it_is_closed_not_even_a_late_reply(
+    transport: FakeTransport,
+) -> None:
+    pump = make_pump(transport)
+    pump.open(drain_of(transport))
+    pump.write(b"in time\n")
+    await pump.close()
+    pump.write(b"after the close frame\n")
+    assert transport.sent == b"in time\n"
