@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-FILES = sorted((ROOT / "tests" / "js").glob("*.test.js"))
+FILES = sorted((ROOT / "tests" / "js").rglob("*.test.js"))
 
 
 def test_there_are_some() -> None:

@@ -1,4 +1,4 @@
-import { newId } from './ids.js'
+import { newId } from '../ids.js'
 
 /** What a session id may look like (protocol version 1). */
 const VALID = /^[A-Za-z0-9._:-]{1,128}$/

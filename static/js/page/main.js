@@ -1,11 +1,11 @@
-import { getInfo } from './api.js'
+import { getInfo } from '../api.js'
 import { ConversationView } from './conversation-view.js'
 import { setWhenBusy, whenBusy } from './preferences.js'
-import { currentSession, rememberSession } from './session.js'
-import { ChatStore } from './store.js'
-import { FallbackTransport } from './transport.js'
+import { currentSession, rememberSession } from './address.js'
+import { ChatStore } from '../store.js'
+import { FallbackTransport } from '../transport.js'
 
-/** @typedef {import('./transport.js').ConnectionState} ConnectionState */
+/** @typedef {import('../transport.js').ConnectionState} ConnectionState */
 
 /** @type {Record<ConnectionState, string>} */
 const connectionSentences = {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { setWhenBusy, whenBusy } from '../../static/js/preferences.js'
+import { setWhenBusy, whenBusy } from '../../../static/js/page/preferences.js'
 
 function fakeWindow() {
   const kept = new Map()

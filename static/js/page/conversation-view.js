@@ -1,4 +1,4 @@
-/** @typedef {import('./store.js').Message} Message */
+/** @typedef {import('../store.js').Message} Message */
 
 /** How near to the end counts as being there, in CSS pixels. */
 const NEAR = 40
@@ -138,7 +138,7 @@ class MessageView {
   }
 }
 
-/** @type {Partial<Record<import('./store.js').MessageStatus, string>>} */
+/** @type {Partial<Record<import('../store.js').MessageStatus, string>>} */
 const statusNotes = {
   stopped: 'Stopped',
   replaced: 'Replaced by a newer message',

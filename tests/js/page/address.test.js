@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { currentSession, rememberSession } from '../../static/js/session.js'
+import { currentSession, rememberSession } from '../../../static/js/page/address.js'
 
 function fakeWindow(hash = '') {
   const location = { hash }
