@@ -10,16 +10,19 @@ client that leaves is then noticed at once, however silent the agent is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Final
 
 from aiohttp import web
+from loguru import logger
 
 import jarvis_stream
 from jarvis_stream import metrics
 from jarvis_stream.agents.base import Agent
 from jarvis_stream.agents.choose import Choice, choose_agent
+from jarvis_stream.errors import BadSettings, ShuttingDown
 from jarvis_stream.frames import PROTOCOL
 from jarvis_stream.history.base import History
 from jarvis_stream.history.base import Limits as HistoryLimits
@@ -27,9 +30,12 @@ from jarvis_stream.history.open import default_database_url, describe_url, open_
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.shelf import Shelf
+from jarvis_stream.stream import Stream
 from jarvis_stream.transports import ndjson, pages, sessions, websocket
 from jarvis_stream.transports.answers import guard, json_answer
-from jarvis_stream.transports.context import LIMITS, REGISTRY, Limits
+from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
+from jarvis_stream.transports.door import DOORS, Doors
+from jarvis_stream.transports.requests import is_loopback
 
 CHOICE: Final = web.AppKey("choice", Choice)
 """Which agent answers, and why; there once the application has started."""
@@ -49,6 +55,19 @@ def create_app(settings: Settings | None = None, *, agent: Agent | None = None) 
         heartbeat=settings.heartbeat,
         stall_timeout=settings.stall_timeout,
         allowed_origins=frozenset(settings.allowed_origins),
+        local_only=is_loopback(settings.host),
+        body_timeout=settings.body_timeout,
+        socket_idle_timeout=settings.socket_idle_timeout,
+    )
+    app[COUNTS] = counts = Counts()
+    app[DOORS] = Doors(
+        counts.refused,
+        most=settings.max_connections,
+        header_timeout=settings.header_timeout,
+        idle_timeout=settings.idle_timeout,
+        # The pump lets stalled readers go first, and tells them why.
+        send_timeout=2 * settings.stall_timeout,
+        max_message=settings.max_body_bytes,
     )
     app[websocket.SOCKETS] = set()
     for routes in (ndjson.routes, websocket.routes, sessions.routes):
@@ -73,13 +92,45 @@ def create_app(settings: Settings | None = None, *, agent: Agent | None = None) 
                     ),
                 )
             )
-            app[REGISTRY] = registry = await _registry(settings, choice.agent, history)
-            app[metrics.COLLECTORS] = metrics.collectors(registry)
+            trace = await stack.enter_async_context(_tracer()) if settings.traces != "off" else None
+            app[REGISTRY] = registry = await _registry(settings, choice.agent, history, trace)
+            lag = stack.enter_context(metrics.LoopLag())
+            app[metrics.COLLECTORS] = metrics.collectors(
+                metrics.StreamCollector(registry),
+                metrics.TransportCollector(counts, app[websocket.SOCKETS], lag, app[DOORS]),
+            )
             yield
 
+    async def shut_down(app: web.Application) -> None:
+        # In on_shutdown, before aiohttp begins to wait for the handlers. Nothing is left to do
+        # here where the server has done all of it (see server.py).
+        await drain(app, settings.shutdown_grace)
+        await end(app)
+
     app.cleanup_ctx.append(lifetime)
-    app.on_shutdown.append(_shut_down)
+    app.on_shutdown.append(shut_down)
     return app
+
+
+async def drain(app: web.Application, grace: float) -> None:
+    """Take nothing new, and let what runs go on: to its end, or for `grace` seconds."""
+    registry = app[REGISTRY]
+    if not registry.draining:
+        registry.drain()
+        logger.info("draining streams={} grace_s={}", len(registry), f"{grace:g}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await registry.settled()
+
+
+async def end(app: web.Application, patience: float = websocket.CLOSE_TIMEOUT) -> None:
+    """End the streams that still run, then every socket.
+
+    So that every reader sees its terminal frame; a slow one has `patience` seconds for it.
+    """
+    await app[REGISTRY].shutdown()
+    await asyncio.sleep(0)  # the terminal frames leave at the end of a loop turn
+    await websocket.close_all(app, patience)
 
 
 async def _choose(settings: Settings, agent: Agent | None) -> Choice:
@@ -115,7 +166,21 @@ def database_place(settings: Settings) -> str:
     return describe_url(database_url(settings))
 
 
-async def _registry(settings: Settings, agent: Agent, history: History) -> StreamRegistry:
+@contextlib.asynccontextmanager
+async def _tracer() -> AsyncIterator[Callable[[Stream], None]]:
+    try:
+        from jarvis_stream.tracing import StreamTracer
+    except ModuleNotFoundError as error:
+        raise BadSettings(
+            [f"--traces needs {error.name}: pip install 'jarvis-stream[otel]', or choose off"]
+        ) from error
+    async with StreamTracer() as tracer:
+        yield tracer.trace
+
+
+async def _registry(
+    settings: Settings, agent: Agent, history: History, trace: Callable[[Stream], None] | None
+) -> StreamRegistry:
     return StreamRegistry(
         agent,
         history,
@@ -125,15 +190,8 @@ async def _registry(settings: Settings, agent: Agent, history: History) -> Strea
         max_answer_bytes=settings.max_answer_bytes,
         unwatched_timeout=settings.unwatched_timeout,
         shelf=Shelf(seconds=settings.replay_seconds, max_bytes=settings.replay_bytes),
+        trace=trace,
     )
-
-
-async def _shut_down(app: web.Application) -> None:
-    # Streams first, so that every reader sees its terminal frame; in on_shutdown, before aiohttp
-    # begins to wait for their handlers.
-    await app[REGISTRY].shutdown()
-    await asyncio.sleep(0)  # the terminal frames leave at the end of a loop turn
-    await websocket.close_all(app)
 
 
 async def _info(request: web.Request) -> web.Response:
@@ -152,5 +210,6 @@ async def _livez(request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    ready = not request.app[REGISTRY].draining
-    return json_answer({"ready": ready}, status=200 if ready else 503)
+    if request.app[REGISTRY].draining:
+        raise ShuttingDown("the server is shutting down")
+    return json_answer({"ready": True})

@@ -7,6 +7,7 @@ is no start. Exit codes: 0 stopped as asked, 1 could not go on, 2 the settings c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -26,12 +27,6 @@ from jarvis_stream.settings import Settings, from_command_line, unknown_variable
 if TYPE_CHECKING:
     from aiohttp import web
 
-BACKLOG = 1024
-"""Connections the kernel holds for us until they are accepted."""
-
-KEEPALIVE = 75.0
-"""Seconds an idle or half-sent request may keep its connection; aiohttp's default is an hour."""
-
 LAST_CALL = 0.5
 """Seconds that tasks which outlived the shutdown have to end."""
 
@@ -39,7 +34,8 @@ LAST_CALL = 0.5
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is told to stop; returns the exit code.
 
-    SIGINT and SIGTERM end the live streams and stop it; a second one kills it at once.
+    SIGINT and SIGTERM let the live answers go on for the grace time, end the others and stop it;
+    a second one kills it at once.
     """
     try:
         settings = from_command_line(argv)
@@ -94,7 +90,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     lacking: OSError | None = None
     for family, address in addresses:
         try:
-            listener = socket.create_server((address, port), family=family, backlog=BACKLOG)
+            listener = socket.create_server((address, port), family=family)
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 lacking = error
@@ -144,31 +140,19 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(settings: Settings, listeners: Sequence[socket.socket]) -> None:
-    """Serve until a signal cancels this; then end the streams, and return."""
-    from aiohttp import web
-
+    """Serve until a signal cancels this; then let the streams end, and return."""
     from jarvis_stream.app import create_app
+    from jarvis_stream.server import running
 
-    runner = web.AppRunner(
-        create_app(settings),
-        # Without it a handler outlives its client, and a silent agent goes on for nobody.
-        handler_cancellation=True,
-        access_log=None,
-        keepalive_timeout=KEEPALIVE,
-        # The streams have ended before this counts; what is left is to flush their last frames.
-        shutdown_timeout=settings.cancel_timeout,
-    )
-    try:
-        _cancel_on_signals()
-        await runner.setup()
-        for listener in listeners:
-            await web.SockSite(runner, listener, backlog=BACKLOG).start()
-        _greet(runner.app, settings, port=listeners[0].getsockname()[1])
-        await asyncio.get_running_loop().create_future()
-    except asyncio.CancelledError:
-        logger.info("stopping")
-    finally:
-        await runner.cleanup()
+    app = create_app(settings)
+    _cancel_on_signals()
+    with contextlib.suppress(asyncio.CancelledError):
+        async with running(app, listeners, settings):
+            _greet(app, settings, port=listeners[0].getsockname()[1])
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                logger.info("stopping")
 
 
 async def _left_over() -> int:

@@ -7,14 +7,19 @@
     │   ├── Malformed          400 malformed
     │   ├── ForeignOrigin      403 forbidden_origin
     │   ├── NotFound           404 not_found
+    │   ├── TooSlow            408 timeout
     │   ├── Conflict           409 conflict
     │   ├── Gone               410 gone
     │   ├── TooLarge           413 too_large
     │   ├── UnsupportedMedia   415 unsupported_media_type
     │   ├── CursorAhead        416 cursor_ahead
+    │   ├── Misdirected        421 misdirected
     │   ├── Invalid            422 invalid (and which field)
     │   ├── TooMany            429 too_many
+    │   ├── HeadersTooLarge    431 headers_too_large
     │   └── Unavailable        503 unavailable
+    │       ├── ShuttingDown   503 shutting_down
+    │       └── Overloaded     503 overloaded
     └── StreamFailure          the error frame that ends a stream: code, sentence, retryable
         ├── AgentFailure       agent_error
         ├── UpstreamError      upstream_error
@@ -84,6 +89,13 @@ class NotFound(Refused):
     code = "not_found"
 
 
+class TooSlow(Refused):
+    """The request did not come in time."""
+
+    status = 408
+    code = "timeout"
+
+
 class Conflict(Refused):
     """The session is busy and may not be interrupted, or the stream is another session's."""
 
@@ -119,6 +131,13 @@ class CursorAhead(Refused):
     code = "cursor_ahead"
 
 
+class Misdirected(Refused):
+    """The request names a host that this server is not."""
+
+    status = 421
+    code = "misdirected"
+
+
 class Invalid(Refused):
     """A field is wrong; the sentence names it, its value, and what is allowed."""
 
@@ -133,11 +152,30 @@ class TooMany(Refused):
     code = "too_many"
 
 
+class HeadersTooLarge(Refused):
+    """The request line or a header is over the limit."""
+
+    status = 431
+    code = "headers_too_large"
+
+
 class Unavailable(Refused):
-    """The server takes no new stream now (shutting down, or stuck on old ones)."""
+    """The server takes no new stream now."""
 
     status = 503
     code = "unavailable"
+
+
+class ShuttingDown(Unavailable):
+    """The server has been told to stop: it finishes what it has, and takes nothing new."""
+
+    code = "shutting_down"
+
+
+class Overloaded(Unavailable):
+    """The server has no room for one more."""
+
+    code = "overloaded"
 
 
 class StreamFailure(JarvisError):

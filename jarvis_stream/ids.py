@@ -6,6 +6,7 @@ import os
 import re
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Final
 
 SESSION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -13,7 +14,7 @@ STREAM_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-
 
 # https://www.w3.org/TR/trace-context/#traceparent-header: a version after 00 may append fields.
 _TRACEPARENT: Final = re.compile(
-    r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?"
+    r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
 
 
@@ -35,11 +36,34 @@ def new_trace_id() -> str:
     return os.urandom(16).hex()
 
 
-def trace_id_of(traceparent: str | None) -> str | None:
-    """The trace id of a valid W3C `traceparent`, else None."""
+def new_span_id() -> str:
+    """16 lower-case hex digits."""
+    return os.urandom(8).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class TraceParent:
+    """A place in a trace, as W3C Trace Context writes it; `str` gives the header's value."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool = True
+
+    def __str__(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{self.sampled:02x}"
+
+
+def parse_traceparent(traceparent: str | None) -> TraceParent | None:
+    """The place that a valid `traceparent` names, else None."""
     found = _TRACEPARENT.fullmatch(traceparent.strip()) if traceparent else None
-    if found is None or (found[1] == "00" and found[4]):
+    if found is None or (found[1] == "00" and found[5]):
         return None
     if not int(found[2], 16) or not int(found[3], 16):
         return None
-    return found[2]
+    return TraceParent(found[2], found[3], sampled=bool(int(found[4], 16) & 1))
+
+
+def trace_id_of(traceparent: str | None) -> str | None:
+    """The trace id of a valid `traceparent`, else None."""
+    parent = parse_traceparent(traceparent)
+    return parent.trace_id if parent else None

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+import asyncio
+from collections.abc import Iterator, Sized
+from typing import Final, Self
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from jarvis_stream.history.base import Health
 from jarvis_stream.registry import StreamRegistry
+from jarvis_stream.tally import Tally
+from jarvis_stream.transports.context import Counts
 
 
 class StreamCollector(Collector):
@@ -53,7 +61,44 @@ class StreamCollector(Collector):
             "Streams that a successor could not wait for any longer.",
             registry.timeouts,
         )
+        starts = CounterMetricFamily(
+            "jarvis_starts",
+            "Requests for an answer that were taken, by transport and outcome.",
+            labels=["transport", "outcome"],
+        )
+        for labels, count in registry.starts.items():
+            starts.add_metric(labels, count)
+        yield starts
+        yield GaugeMetricFamily(
+            "jarvis_log_bytes",
+            "Memory that the logs of live streams take.",
+            sum(stream.size for stream in registry),
+        )
+        times = registry.times
+        yield _histogram(
+            "jarvis_first_token_seconds", "From a start to its first token.", times.first_token
+        )
+        yield _histogram(
+            "jarvis_supersede_wait_seconds",
+            "What a start waited for the streams it superseded.",
+            times.supersede_wait,
+        )
+        yield _histogram(
+            "jarvis_stop_seconds",
+            "From a stop until the agent, its upstream closed, had ended.",
+            times.stop,
+        )
+        yield _histogram(
+            "jarvis_delivery_delay_seconds",
+            "From the log to the readers' connections; a sample of the frames.",
+            times.delivery,
+        )
         yield from _history(registry.history.health)
+
+
+def _histogram(name: str, about: str, tally: Tally) -> HistogramMetricFamily:
+    buckets = [(f"{bound:g}".replace("inf", "+Inf"), count) for bound, count in tally.cumulated()]
+    return HistogramMetricFamily(name, about, buckets=buckets, sum_value=tally.total)
 
 
 def _history(health: Health) -> Iterator[Metric]:
@@ -75,13 +120,86 @@ def _history(health: Health) -> Iterator[Metric]:
     yield CounterMetricFamily("jarvis_history_dropped", "Turns given up.", health.dropped)
 
 
+class LoopLag:
+    """How late the event loop is: a timer that counts by how much it was missed.
+
+    A context manager; must be entered on the running loop.
+    """
+
+    def __init__(self, every: float = 0.25) -> None:
+        self.tally = Tally((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3))
+        self._every = every
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._wind()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+
+    def _wind(self) -> None:
+        self._due = self._loop.time() + self._every
+        self._timer = self._loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        self.tally.add(max(0.0, self._loop.time() - self._due))
+        self._wind()
+
+
+class TransportCollector(Collector):
+    """What the transports and the event loop have to tell."""
+
+    def __init__(
+        self, counts: Counts, sockets: Sized, lag: LoopLag, connections: Sized = ()
+    ) -> None:
+        self._counts = counts
+        self._sockets = sockets
+        self._lag = lag
+        self._connections = connections
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client.registry.Collector."""
+        counts = self._counts
+        refused = CounterMetricFamily(
+            "jarvis_requests_refused",
+            "Requests and WebSocket messages that were refused.",
+            labels=["transport", "code"],
+        )
+        for labels, count in counts.refused.items():
+            refused.add_metric(labels, count)
+        yield refused
+        let_go = CounterMetricFamily(
+            "jarvis_readers_let_go",
+            "Connections that ended while they still followed a stream; slow: it took nothing.",
+            labels=["transport", "reason"],
+        )
+        for labels, count in counts.let_go.items():
+            let_go.add_metric(labels, count)
+        yield let_go
+        yield GaugeMetricFamily(
+            "jarvis_websockets",
+            "WebSockets that are open.",
+            len(self._sockets),
+        )
+        yield GaugeMetricFamily(
+            "jarvis_connections",
+            "Connections that are open, of whatever kind.",
+            len(self._connections),
+        )
+        yield _histogram(
+            "jarvis_loop_lag_seconds", "By how much the event loop missed a timer.", self._lag.tally
+        )
+
+
 COLLECTORS: Final = web.AppKey("collectors", CollectorRegistry)
 
 
-def collectors(registry: StreamRegistry) -> CollectorRegistry:
-    """Everything that `/metrics` shows: the streams, the process and the Python it runs on."""
+def collectors(*own: Collector) -> CollectorRegistry:
+    """Everything that `/metrics` shows: our own, the process and the Python it runs on."""
     collected = CollectorRegistry()
-    collected.register(StreamCollector(registry))
+    for collector in own:
+        collected.register(collector)
     ProcessCollector(registry=collected)
     PlatformCollector(registry=collected)
     return collected

@@ -45,15 +45,17 @@ from jarvis_stream.errors import (
     Gone,
     NotFound,
     Refused,
+    ShuttingDown,
     StreamFailure,
     TooMany,
     Unavailable,
 )
 from jarvis_stream.frames import Done, Ending, Failed
 from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnRecord, TurnStart
-from jarvis_stream.ids import new_session_id
+from jarvis_stream.ids import TraceParent, new_session_id
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import State, Stream
+from jarvis_stream.tally import Tally
 
 MAX_ZOMBIES = 4
 """Undead streams a session may have before it takes no new one."""
@@ -86,11 +88,15 @@ class Opening:
     prompt: str
     stream_id: str
     trace_id: str
+    parent: TraceParent | None = None
+    """The caller's place in the trace, when it told one."""
     session_id: str | None = None
     """None: the server mints one."""
     after: int = 0
     on_conflict: str = "interrupt"
     on_disconnect: str = "cancel"
+    transport: str = "direct"
+    """What it came over, for the metrics."""
     may_be_known: bool = False
     """Whether the client brought the stream_id, so that this may be a repetition."""
 
@@ -128,6 +134,20 @@ class _Session:
         return (*self.live, *self.queue)
 
 
+class Times:
+    """How long things took, in seconds, since the process began."""
+
+    def __init__(self) -> None:
+        self.first_token = Tally((0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100))
+        """From the start to its first token."""
+        self.supersede_wait = Tally((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 2, 3))
+        """From the start of a stream that had predecessors until its agent could begin."""
+        self.stop = Tally((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10))
+        """From a stop, a supersede or a departure until the agent, its upstream closed, ended."""
+        self.delivery = Tally((0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1))
+        """From the log to the readers' connections, of every so many frames one."""
+
+
 class StreamRegistry:
     """Owns every stream and every stream's task."""
 
@@ -143,11 +163,13 @@ class StreamRegistry:
         last_epoch: int = 0,
         shelf: Shelf | None = None,
         clock: Callable[[], int] | None = None,
+        trace: Callable[[Stream], None] | None = None,
     ) -> None:
         """`cancel_timeout`, seconds, bounds every wait for an agent's cleanup.
 
         `last_epoch` is the highest that any session had before this process; `clock` gives the
-        time in milliseconds and must never go back.
+        time in milliseconds and must never go back. `trace` is shown every stream once, when all
+        of it is over.
         """
         self.history = history
         self._agent = agent
@@ -156,6 +178,7 @@ class StreamRegistry:
         self._unwatched_timeout = unwatched_timeout
         self._shelf = Shelf() if shelf is None else shelf  # an empty one is falsy
         self._clock = clock or _steady_clock()
+        self._trace = trace
         self._sessions: dict[str, _Session] = {}
         self._streams: dict[str, Stream] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
@@ -169,6 +192,9 @@ class StreamRegistry:
         """How many streams ended, by finish reason or error code."""
         self.timeouts = 0
         """How many predecessors did not stop within the bound."""
+        self.starts: Counter[tuple[str, str]] = Counter()
+        """How many requests came, by transport and what became of them: `started`, `attached`."""
+        self.times = Times()
 
     # What is here
 
@@ -248,6 +274,7 @@ class StreamRegistry:
         if known is not None:
             if opening.session_id not in (None, known.session_id):
                 raise _others(opening.stream_id)
+            self.starts[opening.transport, "attached"] += 1
             return known
         if opening.after:
             raise CursorAhead(
@@ -266,6 +293,8 @@ class StreamRegistry:
             max_bytes=self._max_answer_bytes,
             unwatched_timeout=self._unwatched_timeout,
             keep=self._keep,
+            delays=self.times.delivery,
+            parent=opening.parent,
         )
         self._sessions[session_id] = session
         self._streams[stream.stream_id] = stream
@@ -277,6 +306,7 @@ class StreamRegistry:
         except BaseException:
             self._retire(stream)
             raise
+        self.starts[opening.transport, "started"] += 1
         for watcher in tuple(self._watchers.get(session_id, ())):
             watcher.see(stream)
         if self._is_buried(stream.stream_id):
@@ -305,13 +335,28 @@ class StreamRegistry:
         stream.revoke(Done("cancelled"), "client_stop")
         return self._stopped(stream)
 
+    def drain(self) -> None:
+        """Take no new stream from now on; those that live go on. Idempotent."""
+        self._draining = True
+
+    async def settled(self) -> None:
+        """Until every stream has ended, and the history has told whether its answer is kept.
+
+        Not for the undead: they may never stop. Cancelling this wait touches no stream.
+        """
+        while waiting := {
+            *(stream.stopped for stream in self if not stream.undead),
+            *self._unsaved,
+        }:
+            await asyncio.wait(waiting)
+
     async def shutdown(self) -> None:
         """Take no new stream, end every live one as `shutdown`, and wait for the agents' cleanup.
 
         Returns when all have stopped or the bound has run out, and the history has told of every
         answer whether it is kept.
         """
-        self._draining = True
+        self.drain()
         streams = list(self)
         for stream in reversed(streams):  # so that no end calls the next one up
             stream.revoke(Done("shutdown"), "shutdown")
@@ -401,7 +446,7 @@ class StreamRegistry:
 
     def _refuse(self, session_id: str, session: _Session, opening: Opening) -> None:
         if self._draining:
-            raise Unavailable("the server is shutting down", retry_after=1)
+            raise ShuttingDown("the server is shutting down", retry_after=1)
         if sum(stream.undead for stream in session.live) >= MAX_ZOMBIES:
             raise Unavailable(
                 f"session {session_id} has {MAX_ZOMBIES} streams that do not stop",
@@ -439,7 +484,10 @@ class StreamRegistry:
         older = self._older(stream)
         if not older:
             return
-        for undead in await self._outlive(older):
+        claimed_at = time.monotonic()
+        undead_ones = await self._outlive(older)
+        self.times.supersede_wait.add(time.monotonic() - claimed_at)
+        for undead in undead_ones:
             self.timeouts += 1
             stream.logger.warning(
                 "prev_stream_timeout_on_cancel session={} trace={} timeout_ms={}",
@@ -490,11 +538,20 @@ class StreamRegistry:
         ending = stream.ending
         assert ending is not None
         self.endings[ending.code if isinstance(ending, Failed) else ending.finish_reason] += 1
+        if stream.first_token_at:
+            self.times.first_token.add(stream.first_token_at - stream.started_at)
+        if stream.revoked_at:
+            self.times.stop.add(time.monotonic() - stream.revoked_at)
         stream.logger.info(
             "stream_end trace={} duration_ms={}",
             stream.trace_id,
             round((time.monotonic() - stream.started_at) * 1000),
         )
+        if self._trace is not None:
+            try:
+                self._trace(stream)
+            except Exception:
+                stream.logger.exception("stream_not_traced trace={}", stream.trace_id)
 
     def _forget(self, stream: Stream) -> None:
         """Remove each map entry, but only if it is still this stream's."""
@@ -541,6 +598,7 @@ class StreamRegistry:
                     session_id=stream.session_id,
                     stream_id=stream.stream_id,
                     trace_id=stream.trace_id,
+                    traceparent=str(stream.place),
                 )
                 stream.end(await stream.produce(self._agent(turn)))
             except asyncio.CancelledError as error:

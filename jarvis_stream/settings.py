@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "pretty", "json"] = "auto"
     """How they are written to stderr: auto is pretty on a terminal and json elsewhere."""
 
+    traces: Literal["off", "otlp"] = "off"
+    """Whether each stream becomes an OpenTelemetry span; the OTEL_ variables say where it goes."""
+
     agent: Annotated[
         str,
         Field(
@@ -197,6 +200,24 @@ class Settings(BaseSettings):
 
     stall_timeout: Seconds = 30.0
     """How long a reader may take nothing before its connection is closed."""
+
+    header_timeout: Seconds = 10.0
+    """How long a request's headers may take, from their first byte."""
+
+    body_timeout: Seconds = 10.0
+    """How long a request's body may take, from the end of its headers."""
+
+    idle_timeout: Seconds = 75.0
+    """How long a connection may wait for its next request."""
+
+    socket_idle_timeout: Seconds = 3600.0
+    """How long a WebSocket that follows and watches nothing may send nothing."""
+
+    max_connections: Count = 10_000
+    """The most connections at a time; those without a request make room for new ones."""
+
+    shutdown_grace: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5.0
+    """How long running answers may go on when the server has been told to stop."""
 
     max_body_bytes: Count = 2**20
     """The largest request body or WebSocket message."""

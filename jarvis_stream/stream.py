@@ -26,12 +26,17 @@ from jarvis_stream.errors import CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import AGENT_REASONS, Done, Ending, FrameEncoder, Status
 from jarvis_stream.history.base import Begun
+from jarvis_stream.ids import TraceParent, new_span_id
+from jarvis_stream.tally import Tally
 
 if TYPE_CHECKING:
     from loguru import Logger
 
 TURN_BUDGET = 0.005
 """Seconds an agent that never waits may hold the event loop."""
+
+DELAYS_EVERY = 16
+"""Of so many frames the delay of one is counted: looking at the clock costs too."""
 
 
 class Reader(Protocol):
@@ -74,13 +79,20 @@ class Stream:
         "_task",
         "_turn_noted",
         "_unwatched",
+        "activated_at",
         "begun",
         "called",
+        "delays",
         "ended",
+        "ended_at",
         "ending",
         "epoch",
+        "first_token_at",
         "forgotten",
         "on_disconnect",
+        "parent",
+        "place",
+        "revoked_at",
         "revoked_for",
         "session_id",
         "started_at",
@@ -103,10 +115,14 @@ class Stream:
         max_bytes: int = 4 * 1024 * 1024,
         unwatched_timeout: float = 600.0,
         keep: Callable[[Stream, Ending], asyncio.Future[bool]] | None = None,
+        delays: Tally | None = None,
+        parent: TraceParent | None = None,
     ) -> None:
         """`keep` is called once, when the text is final; the terminal frame waits for its future.
 
-        The future never raises, and tells whether the answer is kept.
+        The future never raises, and tells whether the answer is kept. `delays` counts how long
+        frames take from the log to their readers' connections. `parent` is the place in the trace
+        that asked for it.
         """
         self.session_id = session_id
         self.stream_id = stream_id
@@ -120,7 +136,15 @@ class Stream:
         self.undead = False
         self.forgotten = False
         """Whether the history is not to keep it (rolled back, or its session deleted)."""
+        # On the monotonic clock; 0.0 is "not yet".
         self.started_at = time.monotonic()
+        self.activated_at = 0.0
+        self.first_token_at = 0.0
+        self.revoked_at = 0.0
+        self.ended_at = 0.0
+        self.delays = delays
+        self.parent = parent
+        self.place = TraceParent(trace_id, new_span_id(), parent is None or parent.sampled)
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.stopped: asyncio.Future[None] = self._loop.create_future()
@@ -207,6 +231,7 @@ class Stream:
         if self.state is not State.PENDING:
             raise StreamRevoked
         self.state = State.ACTIVE
+        self.activated_at = time.monotonic()
         self._think()
 
     def append(self, piece: str | Status) -> None:
@@ -227,6 +252,8 @@ class Stream:
             except UnicodeEncodeError:
                 piece = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
                 self._log.add_token(piece)
+            if not self.first_token_at:
+                self.first_token_at = time.monotonic()
             if self._followers:
                 self._fresh.append(self._encoder.token(self._log.seq, piece))
         elif isinstance(piece, Status):
@@ -303,6 +330,7 @@ class Stream:
             self._encoder.ending(self.seq + 1, self.ending, saved=saved or self.forgotten),
             always=True,
         )
+        self.ended_at = time.monotonic()
         self.ended.set_result(None)
 
     def revoke(self, ending: Ending, reason: str) -> bool:
@@ -313,6 +341,7 @@ class Stream:
         if not self.end(ending):
             return False
         self.revoked_for = reason
+        self.revoked_at = time.monotonic()
         self.logger.info(
             "stream_cancelled trace={} reason={} session={}",
             self.trace_id,
@@ -404,6 +433,8 @@ class Stream:
         frames = fresh[0] if len(fresh) == 1 else b"".join(fresh)
         for follower in self._followers:
             follower.offer(last - len(fresh), last, frames)
+        if self.delays is not None and last % DELAYS_EVERY == 0:
+            self.delays.add(time.monotonic() - self._since)
 
 
 class Follower:

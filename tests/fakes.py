@@ -186,6 +186,12 @@ class FakeReader:
             self._changed.clear()
             await self._changed.wait()
 
+    async def begins(self) -> None:
+        """Wait until the stream has said something, or has ended."""
+        while not self.text and not self.ends:
+            self._changed.clear()
+            await self._changed.wait()
+
     async def end(self) -> dict[str, Any]:
         """Wait for the end, and give the terminal frame."""
         while not self.ends:

@@ -22,7 +22,7 @@ ROOMS = {"agents", "history", "cluster", "transports"}
 
 WORDS = {"errors", "frames", "ids"}
 PORTS = {"agents.base", "history.base", "cluster.base"}
-CORE = {*WORDS, *PORTS, "framelog", "stream", "shelf", "registry"}
+CORE = {*WORDS, *PORTS, "framelog", "stream", "shelf", "registry", "tally"}
 
 # Who may import whom. A room's own modules may import each other; its base.py is a port, which
 # others may know too. The package itself is "".
@@ -32,18 +32,21 @@ ARROWS = {
     "frames": {"errors"},
     **{port: {"errors", "frames"} for port in PORTS},
     "framelog": {"errors", "frames"},
-    "stream": {*WORDS, *PORTS, "framelog"},
+    "tally": set[str](),
+    "stream": {*WORDS, *PORTS, "framelog", "tally"},
     "shelf": {*WORDS, "stream"},
-    "registry": {*WORDS, *PORTS, "shelf", "stream"},
+    "registry": {*WORDS, *PORTS, "shelf", "stream", "tally"},
     "agents": {*WORDS, "agents.base"},
     "history": {*WORDS, "history.base"},
     "cluster": {*WORDS, "cluster.base"},
     "transports": {*WORDS, *PORTS, "stream", "registry"},
-    "metrics": {"history.base", "registry"},
+    "metrics": {"history.base", "registry", "tally", "transports"},
     "logs": set[str](),
     "settings": {"errors", ""},
-    "app": {*CORE, *ROOMS, "metrics", "settings", ""},
-    "cli": {"app", "errors", "logs", "settings", ""},
+    "tracing": {"frames", "ids", "stream", ""},
+    "app": {*CORE, *ROOMS, "metrics", "settings", "tracing", ""},
+    "server": {"app", "settings", "transports", ""},
+    "cli": {"app", "server", "errors", "logs", "settings", ""},
     "__main__": {"cli", ""},
     "": {"app", "agents.base", "frames"},
 }
@@ -149,7 +152,7 @@ def test_every_package_data_pattern_covers_the_static_folder() -> None:
 def test_every_setting_is_used(name: str) -> None:
     used = {
         node.attr
-        for module in ("app", "cli")
+        for module in ("app", "cli", "server")
         for node in ast.walk(ast.parse(MODULES[module].read_text()))
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)

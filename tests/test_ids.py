@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from jarvis_stream.ids import (
     SESSION_ID,
     STREAM_ID,
+    TraceParent,
     new_session_id,
+    new_span_id,
     new_stream_id,
     new_trace_id,
+    parse_traceparent,
     trace_id_of,
 )
 
@@ -71,6 +74,14 @@ def test_a_session_id_may_not_be(name: str) -> None:
 )
 def test_a_valid_traceparent_gives_its_trace_id(header: str) -> None:
     assert trace_id_of(header) == TRACE
+
+
+@pytest.mark.parametrize(("flags", "sampled"), [("00", False), ("01", True), ("02", False)])
+def test_a_place_in_a_trace_is_read_and_written(flags: str, sampled: bool) -> None:
+    place = parse_traceparent(f"00-{TRACE}-{PARENT}-{flags}")
+    assert place == TraceParent(TRACE, PARENT, sampled)
+    assert str(place) == f"00-{TRACE}-{PARENT}-0{sampled:d}"
+    assert parse_traceparent(str(TraceParent(TRACE, new_span_id(), sampled))) is not None
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ class Turn:
     session_id: str
     stream_id: str
     trace_id: str
+    traceparent: str = ""
+    """The stream's place in that trace (W3C Trace Context), to hand on to whoever is asked next."""
 
 
 class Agent(Protocol):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -259,10 +258,7 @@ class OpenAIAgent:
                 "stream_options": {"include_usage": True},
             }
         )
-        headers = {
-            "Content-Type": "application/json",
-            "traceparent": f"00-{turn.trace_id}-{secrets.token_hex(8)}-01",
-        }
+        headers = {"Content-Type": "application/json", "traceparent": turn.traceparent}
         response = await self._request("POST", "chat/completions", data=body, headers=headers)
         try:
             completion = _Completion(response, self._key)

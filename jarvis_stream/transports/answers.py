@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Handler
 from loguru import logger
 
-from jarvis_stream.errors import Malformed, Refused, TooLarge
+from jarvis_stream.errors import Malformed, Refused, TooLarge, TooSlow, UnsupportedMedia
 from jarvis_stream.ids import new_trace_id, trace_id_of
-from jarvis_stream.transports.context import LIMITS
-from jarvis_stream.transports.requests import check_origin
+from jarvis_stream.transports.context import COUNTS, LIMITS
+from jarvis_stream.transports.requests import (
+    authority,
+    check_host,
+    check_origin,
+    is_loopback,
+    shorten,
+)
 
 _CODES: Final = {
     400: "malformed",
     404: "not_found",
     405: "method_not_allowed",
     415: "unsupported_media_type",
+    417: "expectation_failed",
 }
 
 
@@ -46,37 +54,92 @@ def refusal(error: Refused) -> web.Response:
     )
 
 
+def of_http(error: web.HTTPException) -> web.Response:
+    """A refusal of aiohttp's, in our form."""
+    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return json_answer(
+        {"code": _CODES.get(error.status, "refused"), "error": error.reason},
+        status=error.status,
+        headers=headers,
+    )
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The whole body; raises TooSlow when it does not come in time.
+
+    Never a compressed one (UnsupportedMedia): a few bytes may unpack to any number of them.
+    """
+    limits = request.app[LIMITS]
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() != "identity":
+        raise UnsupportedMedia(f"the body must not be compressed, and is {shorten(coding)}")
+    try:
+        async with asyncio.timeout(limits.body_timeout):
+            return await request.read()
+    except TimeoutError:
+        raise TooSlow(f"the body took more than {limits.body_timeout:g} seconds") from None
+
+
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost wall: foreign pages stay outside, every error leaves as `{code, error}`."""
+    refused = request.app[COUNTS].refused
+    begin = getattr(request.protocol, "begin", None)  # a Door's, if it came through one
+    if begin is not None:
+        begin()
     try:
+        _check_head(request)
         check_origin(
             request.headers.get("Origin"), request.host, request.app[LIMITS].allowed_origins
         )
         return await handler(request)
     except Refused as error:
-        return refusal(error)
+        refused["http", error.code] += 1
+        answer = refusal(error)
+        if isinstance(error, TooSlow):
+            answer.force_close()  # the rest of the body would be taken for a request
+        return answer
     except web.HTTPRequestEntityTooLarge:
+        refused["http", TooLarge.code] += 1
         return refusal(
             TooLarge(f"the body is larger than {request.app[LIMITS].max_body_bytes} bytes")
         )
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return json_answer(
-            {"code": _CODES.get(error.status, "refused"), "error": error.reason},
-            status=error.status,
-            headers=headers,
-        )
+        refused["http", _CODES.get(error.status, "refused")] += 1
+        return of_http(error)
     except web.RequestPayloadError:
+        refused["http", Malformed.code] += 1
         return refusal(Malformed("the body is broken"))
     except Exception as error:
         if isinstance(error, ConnectionError) and _is_gone(request):
             return web.Response()  # which nobody will read
         trace_id = trace_id_of(request.headers.get("traceparent")) or new_trace_id()
         code, sentence = internal_error(f"{request.method} {request.path}", trace_id)
+        refused["http", code] += 1
         return json_answer({"code": code, "error": sentence}, status=500)
+
+
+def _check_head(request: web.Request) -> None:
+    """What aiohttp lets through: other versions, a target and a Host that name two servers.
+
+    And, where the server is for this machine alone, a name that is not its own. That HTTP/1.1 has
+    one Host (RFC 9112, 3.2) aiohttp sees to.
+    """
+    if request.version not in (HttpVersion10, HttpVersion11):
+        raise Malformed("this server speaks HTTP/1.1 and HTTP/1.0")
+    limits = request.app[LIMITS]
+    host = request.headers.get("Host")
+    if not request.raw_path.startswith(("/", "*")) and authority(request.raw_path) != host:
+        raise Malformed("the target names another host than the Host header")
+    if host is not None and limits.local_only and _came_by_loopback(request):
+        check_host(host, limits.allowed_origins)
+
+
+def _came_by_loopback(request: web.Request) -> bool:
+    own = request.get_extra_info("sockname")
+    return isinstance(own, tuple) and is_loopback(own[0])
 
 
 def _is_gone(request: web.Request) -> bool:

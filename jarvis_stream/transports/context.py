@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
@@ -21,7 +22,22 @@ class Limits:
     heartbeat: float
     stall_timeout: float
     allowed_origins: Collection[str]
+    local_only: bool
+    """Whether it is meant for this machine alone, and knows no other host names."""
+    body_timeout: float
+    socket_idle_timeout: float
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the transports count."""
+
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Requests and WebSocket messages that were refused, by transport and code."""
+    let_go: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Connections that ended before their readers had everything, by transport and why."""
+
+
+COUNTS: Final = web.AppKey("counts", Counts)
 REGISTRY: Final = web.AppKey("registry", StreamRegistry)
 LIMITS: Final = web.AppKey("limits", Limits)

@@ -6,8 +6,8 @@ from aiohttp import HttpVersion11, web
 
 from jarvis_stream.errors import UnsupportedMedia
 from jarvis_stream.stream import Stream
-from jarvis_stream.transports.answers import json_answer
-from jarvis_stream.transports.context import LIMITS, REGISTRY
+from jarvis_stream.transports.answers import json_answer, read_body
+from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY
 from jarvis_stream.transports.pump import Parting, Pump
 from jarvis_stream.transports.requests import parse_object, parse_opening, parse_position
 
@@ -25,7 +25,8 @@ async def chat(request: web.Request) -> web.StreamResponse:
             f"the body must be application/json, not {request.content_type or 'untyped'}"
         )
     opening = parse_opening(
-        parse_object(await request.read()),
+        parse_object(await read_body(request)),
+        transport="http",
         traceparent=request.headers.get("traceparent"),
         max_prompt_chars=request.app[LIMITS].max_prompt_chars,
     )
@@ -93,6 +94,7 @@ async def _send(request: web.Request, stream: Stream, after: int) -> web.StreamR
     finally:
         await pump.close()
     if parting is not Parting.DELIVERED:
+        request.app[COUNTS].let_go["http", parting.value] += 1
         pump.abort()
     return response  # aiohttp writes its end, and knows what to do when nobody is there for it
 

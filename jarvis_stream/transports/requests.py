@@ -5,6 +5,7 @@ Both transports come through here, so a field means the same on each of them.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -12,8 +13,14 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from jarvis_stream.errors import ForeignOrigin, Invalid, Malformed, NotFound
-from jarvis_stream.ids import SESSION_ID, STREAM_ID, new_stream_id, new_trace_id, trace_id_of
+from jarvis_stream.errors import ForeignOrigin, Invalid, Malformed, Misdirected, NotFound
+from jarvis_stream.ids import (
+    SESSION_ID,
+    STREAM_ID,
+    new_stream_id,
+    new_trace_id,
+    parse_traceparent,
+)
 from jarvis_stream.registry import Opening
 
 ON_CONFLICT: Final = ("interrupt", "reject", "enqueue", "rollback")
@@ -35,7 +42,7 @@ def parse_object(raw: bytes | str) -> dict[str, Any]:
 
 
 def parse_opening(
-    fields: Mapping[str, Any], *, traceparent: str | None, max_prompt_chars: int
+    fields: Mapping[str, Any], *, transport: str, traceparent: str | None, max_prompt_chars: int
 ) -> Opening:
     """A request for an answer; raises Invalid naming the field, its value and what is allowed.
 
@@ -50,15 +57,18 @@ def parse_opening(
     if session_id is not None:
         session_id = parse_session_id(session_id)
     stream_id = fields.get("stream_id")
+    parent = parse_traceparent(traceparent)
     return Opening(
         prompt=prompt,
         session_id=session_id,
         stream_id=new_stream_id() if stream_id is None else parse_stream_id(stream_id),
-        trace_id=trace_id_of(traceparent) or new_trace_id(),
+        trace_id=parent.trace_id if parent else new_trace_id(),
+        parent=parent,
         may_be_known=stream_id is not None,
         after=parse_after(fields.get("after")),
         on_conflict=_choice(fields, "on_conflict", ON_CONFLICT),
         on_disconnect=_choice(fields, "on_disconnect", ON_DISCONNECT),
+        transport=transport,
     )
 
 
@@ -115,9 +125,30 @@ def check_origin(origin: str | None, host: str, allowed: Collection[str]) -> Non
     No Origin header means no browser. The page's own host and `allowed` origins may ask; `null`
     (a sandboxed frame, a local file) may not.
     """
-    if origin is None or origin in allowed or (origin != "null" and _host_of(origin) == host):
+    if origin is None or origin in allowed or (origin != "null" and authority(origin) == host):
         return
     raise ForeignOrigin(f"pages of {shorten(origin)} may not talk to this server")
+
+
+def check_host(host: str, allowed: Collection[str]) -> None:
+    """Refuse a name that is not this machine's own, nor an allowed origin's (raises Misdirected).
+
+    A page whose name has been made to point here (DNS rebinding) is of the same origin as this
+    server, and gives itself away only by that name.
+    """
+    name = _name_of(host)
+    if name is None or not (
+        is_loopback(name) or any(_name_of(authority(origin) or "") == name for origin in allowed)
+    ):
+        raise Misdirected(f"{shorten(host)} is not served here; --allowed-origins can add it")
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or IP address can only mean this machine."""
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return name.lower().rstrip(".") == "localhost"
 
 
 def shorten(value: str, limit: int = 80) -> str:
@@ -126,9 +157,20 @@ def shorten(value: str, limit: int = 80) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def _host_of(origin: str) -> str | None:
+def _name_of(host: str) -> str | None:
+    """The name in `name:port`, in lower case; None for what is neither."""
     try:
-        return urlsplit(origin).netloc
+        parts = urlsplit(f"//{host}")
+        parts.port  # noqa: B018  # raises ValueError for no number
+    except ValueError:
+        return None
+    return parts.hostname if parts.netloc == host and "@" not in host else None
+
+
+def authority(url: str) -> str | None:
+    """`host:port` of an absolute URL; None for what is none."""
+    try:
+        return urlsplit(url).netloc
     except ValueError:
         return None
 

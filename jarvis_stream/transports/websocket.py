@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Coroutine
 from dataclasses import asdict
 from typing import Any, Final
@@ -16,7 +17,8 @@ from jarvis_stream.ids import new_trace_id
 from jarvis_stream.registry import Cancellation, StreamRegistry
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import internal_error
-from jarvis_stream.transports.context import LIMITS, REGISTRY, Limits
+from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
+from jarvis_stream.transports.door import Door
 from jarvis_stream.transports.pump import Parting, Pump
 from jarvis_stream.transports.requests import (
     parse_after,
@@ -25,6 +27,7 @@ from jarvis_stream.transports.requests import (
     parse_session_id,
     parse_stream_id,
 )
+from jarvis_stream.transports.screen import MARK
 
 SUBPROTOCOL: Final = "jarvis-stream.v1"
 MAX_CANCELS: Final = 64
@@ -44,7 +47,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
         protocols=(SUBPROTOCOL,),
         autoping=False,
         compress=False,
-        max_msg_size=limits.max_body_bytes,
+        max_msg_size=limits.max_body_bytes + 1,  # aiohttp refuses what is as large as this
         timeout=CLOSE_TIMEOUT,
         decode_text=False,
     )
@@ -64,7 +67,8 @@ async def connect(request: web.Request) -> web.StreamResponse:
         stall_timeout=limits.stall_timeout,
     )
     pump.open(writer.drain)
-    socket = Socket(ws, pump, request.app[REGISTRY], limits)
+    door = request.protocol if isinstance(request.protocol, Door) else None
+    socket = Socket(ws, pump, request.app[REGISTRY], limits, request.app[COUNTS], door)
     sockets = request.app[SOCKETS]
     sockets.add(socket)
     try:
@@ -74,12 +78,15 @@ async def connect(request: web.Request) -> web.StreamResponse:
     return ws
 
 
-async def close_all(app: web.Application) -> None:
-    """Say goodbye on every socket, all at once: the server is shutting down."""
-    await asyncio.gather(
-        *(socket.close(WSCloseCode.GOING_AWAY, "shutting down") for socket in app[SOCKETS]),
-        return_exceptions=True,
-    )
+async def close_all(app: web.Application, patience: float = CLOSE_TIMEOUT) -> None:
+    """Say goodbye on every socket, all at once: the server is shutting down.
+
+    A peer has `patience` seconds to take what it is owed.
+    """
+    closing = [
+        socket.close(WSCloseCode.GOING_AWAY, "shutting down", patience) for socket in app[SOCKETS]
+    ]
+    await asyncio.gather(*closing, return_exceptions=True)
 
 
 class Socket:
@@ -91,11 +98,17 @@ class Socket:
         pump: Pump,
         registry: StreamRegistry,
         limits: Limits,
+        counts: Counts,
+        door: Door | None = None,
     ) -> None:
+        """`door` is what the connection came through, where the server has one."""
         self._ws = ws
         self._pump = pump
         self._registry = registry
         self._limits = limits
+        self._counts = counts
+        self._door = door
+        self._spoke_at = time.monotonic()
         self._watches: set[str] = set()
         self._cancels: set[asyncio.Task[None]] = set()
         self._closer: asyncio.Task[None] | None = None
@@ -108,6 +121,7 @@ class Socket:
                 message = await self._ws.receive()
                 self._pump.heard()
                 if message.type is WSMsgType.TEXT:
+                    self._spoke_at = time.monotonic()
                     try:
                         fields = parse_object(message.data)
                     except Malformed as error:
@@ -118,8 +132,14 @@ class Socket:
                     await self.close(WSCloseCode.UNSUPPORTED_DATA, "text messages only")
                     return
                 elif message.type is WSMsgType.PING:
+                    if self._door is not None and message.data == MARK and self._door.violation:
+                        await self.close(*self._door.violation)
+                        return
                     await self._ws.pong(message.data)
                 elif message.type is not WSMsgType.PONG:
+                    return
+                elif self._is_idle:
+                    await self.close(WSCloseCode.GOING_AWAY, "idle for too long")
                     return
                 await asyncio.sleep(0)  # a client that floods leaves room for others
                 if self._pump.owes_much:
@@ -131,6 +151,13 @@ class Socket:
         """See registry.Watcher."""
         if stream.stream_id not in self._pump:
             self._pump.follow(stream, 0, watched=True)
+
+    @property
+    def _is_idle(self) -> bool:
+        return (
+            not (len(self._pump) or self._watches or self._cancels)
+            and time.monotonic() - self._spoke_at > self._limits.socket_idle_timeout
+        )
 
     async def _obey(self, fields: dict[str, Any]) -> None:
         try:
@@ -153,6 +180,7 @@ class Socket:
             self._refuse(fields, *internal_error("websocket message", new_trace_id()))
 
     def _refuse(self, fields: dict[str, Any], code: str, sentence: str) -> None:
+        self._counts.refused["websocket", code] += 1
         stream_id = fields.get("stream_id")
         if not isinstance(stream_id, str) or len(stream_id) > 128:
             stream_id = None
@@ -162,6 +190,7 @@ class Socket:
         traceparent = fields.get("traceparent")
         opening = parse_opening(
             fields,
+            transport="websocket",
             traceparent=traceparent if isinstance(traceparent, str) else None,
             max_prompt_chars=self._limits.max_prompt_chars,
         )
@@ -219,6 +248,8 @@ class Socket:
     # How it ends
 
     def _part(self, finished: asyncio.Future[Parting]) -> None:
+        if len(self._pump):
+            self._counts.let_go["websocket", finished.result().value] += 1
         if finished.result() is Parting.SLOW:
             self._closer = asyncio.create_task(
                 self.close(WSCloseCode.TRY_AGAIN_LATER, "too slow a reader: reconnect and resume")
@@ -226,10 +257,13 @@ class Socket:
         elif finished.result() is Parting.GONE:
             self._pump.abort()  # so that `receive` returns, if it has not
 
-    async def close(self, code: WSCloseCode, why: str) -> None:
-        """Say goodbye once the peer has what it is owed; CLOSE_TIMEOUT bounds each of the two."""
+    async def close(self, code: WSCloseCode, why: str, patience: float = CLOSE_TIMEOUT) -> None:
+        """Say goodbye once the peer has what it is owed, or after `patience` seconds.
+
+        CLOSE_TIMEOUT bounds how long its answer is waited for.
+        """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(patience):
                 await self._pump.drained()
         await self._pump.close()  # nothing may follow a close frame
         # RFC 6455, 5.5: a control frame's payload is 125 bytes at most, two of them the code.

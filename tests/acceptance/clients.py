@@ -216,7 +216,7 @@ class Wire:
     async def upgrade(self, headers: str = "") -> None:
         """Do the WebSocket handshake."""
         self.send(
-            b"GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             + headers.encode()
             + b"\r\n"
@@ -284,7 +284,7 @@ def request(
     method: str, path: str, body: bytes = b"", *, version: str = "1.1", headers: str = ""
 ) -> bytes:
     """A request with a JSON body, as bytes."""
-    head = f"{method} {path} HTTP/{version}\r\nHost: test\r\n{headers}"
+    head = f"{method} {path} HTTP/{version}\r\nHost: localhost\r\n{headers}"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body

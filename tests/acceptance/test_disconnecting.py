@@ -195,7 +195,7 @@ async def test_an_upload_that_breaks_off_is_no_failure_of_the_server(
     for leave in (Wire.leave, Wire.reset) * 5:
         async with wire(server.url) as connection:
             connection.send(
-                b"POST /api/chat HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+                b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b'Content-Length: 1000\r\n\r\n{"prompt": "to be cont'
             )
             await asyncio.sleep(0.01)

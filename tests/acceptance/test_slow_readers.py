@@ -145,7 +145,8 @@ async def test_questions_without_end_and_no_reading_take_no_memory(
         rude.pause()
         if transport == "websocket":
             rude.send(
-                b"GET /ws HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"GET /ws HTTP/1.1\r\nHost: localhost\r\n"
+                b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
         end = time.monotonic() + 1.5

@@ -405,7 +405,7 @@ async def test_what_is_not_there_is_refused_in_one_form(
     [
         (b"{", {}, 400, "malformed"),
         (b"[]", {}, 400, "malformed"),
-        (b"garbage", {"Content-Encoding": "gzip"}, 400, "malformed"),
+        (b"garbage", {"Content-Encoding": "gzip"}, 415, "unsupported_media_type"),
         (b'{"prompt":"' + b"x" * 5000 + b'"}', {}, 413, "too_large"),
         (b'{"prompt":"say a"}', {"Content-Type": "text/plain"}, 415, "unsupported_media_type"),
         (b'{"prompt":"' + b"x" * 1001 + b'"}', {}, 422, "invalid"),

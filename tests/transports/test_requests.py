@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jarvis_stream.errors import ForeignOrigin, Invalid, Malformed, NotFound
+from jarvis_stream.ids import TraceParent
 from jarvis_stream.registry import Opening
 from jarvis_stream.transports.requests import (
     MAX_CURSOR,
@@ -23,7 +24,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 def opening(**fields: Any) -> Opening:
     fields = {"prompt": "hello", **fields}
-    return parse_opening(fields, traceparent=None, max_prompt_chars=10)
+    return parse_opening(fields, transport="http", traceparent=None, max_prompt_chars=10)
 
 
 def test_a_prompt_is_all_a_request_needs() -> None:
@@ -46,15 +47,22 @@ def test_what_the_client_brings_is_taken() -> None:
         "on_disconnect": "continue",
         "unknown": {"is": "ignored"},
     }
-    made = parse_opening(fields, traceparent=f"00-{TRACE}-00f067aa0ba902b7-01", max_prompt_chars=10)
+    made = parse_opening(
+        fields,
+        transport="websocket",
+        traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
+        max_prompt_chars=10,
+    )
     assert made == Opening(
         prompt=" hello ",
         session_id="a.b:c-D_1",
         stream_id=STREAM,
         trace_id=TRACE,
+        parent=TraceParent(TRACE, "00f067aa0ba902b7"),
         after=3,
         on_conflict="reject",
         on_disconnect="continue",
+        transport="websocket",
         may_be_known=True,
     )
 
