@@ -76,11 +76,14 @@ class Stream:
         "_unwatched",
         "begun",
         "called",
+        "deleted",
         "ended",
+        "ended_at",
         "ending",
         "epoch",
         "forgotten",
         "on_disconnect",
+        "replaces",
         "revoked_for",
         "session_id",
         "started_at",
@@ -100,6 +103,7 @@ class Stream:
         trace_id: str,
         epoch: int,
         on_disconnect: str = "cancel",
+        replaces: str | None = None,
         max_bytes: int = 4 * 1024 * 1024,
         unwatched_timeout: float = 600.0,
         keep: Callable[[Stream, Ending], asyncio.Future[bool]] | None = None,
@@ -113,13 +117,19 @@ class Stream:
         self.trace_id = trace_id
         self.epoch = epoch
         self.on_disconnect = on_disconnect
+        self.replaces = replaces
+        """The stream whose place it takes in the session."""
         self.unwatched_timeout = unwatched_timeout
         self.state = State.PENDING
         self.ending: Ending | None = None
+        self.ended_at: float | None = None
+        """When how it ends was decided, in seconds since the epoch."""
         self.revoked_for: str | None = None
         self.undead = False
         self.forgotten = False
-        """Whether the history is not to keep it (rolled back, or its session deleted)."""
+        """Whether the history is not to keep it (rolled back, replaced, or its session deleted)."""
+        self.deleted = False
+        """Whether nobody may replay it any more."""
         self.started_at = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -278,6 +288,7 @@ class Stream:
         self._encoder.ending(self.seq + 1, ending)
         self.state = State.SEALED
         self.ending = ending
+        self.ended_at = time.time()
         if self._unwatched is not None:
             self._unwatched.cancel()
         if self._keep is None:
@@ -381,7 +392,8 @@ class Stream:
 
     def _think(self) -> None:
         if not self.seq:
-            self._add_frame(self._encoder.thinking(1, self.session_id), always=True)
+            frame = self._encoder.thinking(1, self.session_id, replaces=self.replaces)
+            self._add_frame(frame, always=True)
 
     def _add_frame(self, frame: bytes, *, always: bool = False) -> None:
         self._log.add_frame(frame, always=always)

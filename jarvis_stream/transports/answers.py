@@ -1,4 +1,4 @@
-"""Answers that are no streams: JSON, and the one form every refusal has."""
+"""JSON both ways: bodies, answers that are no streams, and the one form every refusal has."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from loguru import logger
 
-from jarvis_stream.errors import Malformed, Refused, TooLarge
+from jarvis_stream.errors import Malformed, Refused, TooLarge, UnsupportedMedia
 from jarvis_stream.ids import new_trace_id, trace_id_of
 from jarvis_stream.transports.context import LIMITS
-from jarvis_stream.transports.requests import check_origin
+from jarvis_stream.transports.requests import check_origin, parse_object
 
 _CODES: Final = {
     400: "malformed",
@@ -22,6 +22,15 @@ _CODES: Final = {
     405: "method_not_allowed",
     415: "unsupported_media_type",
 }
+
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """The JSON object that was sent; raises UnsupportedMedia, Malformed."""
+    if request.content_type != "application/json":
+        raise UnsupportedMedia(
+            f"the body must be application/json, not {request.content_type or 'untyped'}"
+        )
+    return parse_object(await request.read())
 
 
 def json_answer(
