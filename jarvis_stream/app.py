@@ -199,8 +199,10 @@ async def _info(request: web.Request) -> web.Response:
     return json_answer(
         {
             "agent": {"name": choice.name, "is_model": choice.is_model},
+            "why": f"{choice.why[:1].upper()}{choice.why[1:]}." if choice.why else None,
             "version": jarvis_stream.__version__,
             "protocol": PROTOCOL,
+            "limits": {"max_prompt_chars": request.app[LIMITS].max_prompt_chars},
         }
     )
 

@@ -25,6 +25,7 @@
         ├── UpstreamError      upstream_error
         ├── UpstreamTimeout    upstream_timeout
         ├── AnswerTooLong      too_long
+        ├── Interrupted        interrupted
         └── Answered           interrupted
     asyncio.CancelledError
     └── StreamRevoked          a frame came after its stream had been revoked (the fence)
@@ -220,6 +221,13 @@ class AnswerTooLong(StreamFailure):
     code = "too_long"
     sentence = "The answer grew longer than this server keeps."
     retryable = False
+
+
+class Interrupted(StreamFailure):
+    """The process that made the answer ended before the answer did."""
+
+    code = "interrupted"
+    sentence = "The server stopped before the answer was complete."
 
 
 class Answered(StreamFailure):

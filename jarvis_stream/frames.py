@@ -107,18 +107,17 @@ class FrameEncoder:
         """An agent's status; raises TypeError when a field is not JSON-serialisable."""
         return self._line(self._status, seq, {"status": status.status, **status.fields})
 
-    def thinking(self, seq: int, session_id: str) -> bytes:
-        """Frame 1 of every stream."""
-        return self._line(
-            self._status,
-            seq,
-            {
-                "status": "thinking",
-                "session_id": session_id,
-                "role": "assistant",
-                "protocol": PROTOCOL,
-            },
-        )
+    def thinking(self, seq: int, session_id: str, *, replaces: str | None = None) -> bytes:
+        """Frame 1 of every stream; `replaces` names the one whose place it takes."""
+        fields = {
+            "status": "thinking",
+            "session_id": session_id,
+            "role": "assistant",
+            "protocol": PROTOCOL,
+        }
+        if replaces is not None:
+            fields["replaces"] = replaces
+        return self._line(self._status, seq, fields)
 
     def ending(self, seq: int, ending: Ending, *, saved: bool = True) -> bytes:
         """The terminal frame; it says so when the history could not keep the answer."""

@@ -21,6 +21,10 @@ What holds at any moment:
 7. The newest claim wins.
 8. What waits in the queue has claimed nothing; it goes in turn, and its agent is told of everything
    that was asked before it.
+
+A stream may take the place of an earlier one (`replaces`): that turn and every later one of the
+session leave the history with the coming of the new question. Those that still live are superseded
+first, as by any newer stream.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -97,6 +101,10 @@ class Opening:
     on_disconnect: str = "cancel"
     transport: str = "direct"
     """What it came over, for the metrics."""
+    replaces: str | None = None
+    """The stream whose turn, with all that follow it, the new one takes the place of."""
+    replaces_from: int | None = None
+    """Its epoch; see StreamRegistry.look_up."""
     may_be_known: bool = False
     """Whether the client brought the stream_id, so that this may be a repetition."""
 
@@ -231,20 +239,45 @@ class StreamRegistry:
         head = session.head if session else None
         return head if head is not None and head.state is not State.ENDED else None
 
-    async def check_unused(self, opening: Opening) -> None:
-        """Refuse a repetition of a request whose stream is not here any more.
+    async def look_up(self, opening: Opening) -> Opening:
+        """What to `open`: what must be asked of the history first has been asked.
 
-        Raises Gone, or Conflict when the stream was another session's. A history that cannot be
-        asked in time does not stand in the way.
+        Raises Gone for a repetition of a request whose stream is not here any more, Conflict when
+        that stream was another session's, NotFound when what it replaces is no turn of the
+        session. A history that cannot be asked in time does not stand in the way, unless it alone
+        knows what is to be replaced: raises Unavailable.
         """
-        if not opening.may_be_known or self.find(opening.stream_id) is not None:
-            return
+        if self.find(opening.stream_id) is not None:
+            return opening
+        if opening.may_be_known:
+            await self._check_unused(opening)
+        if opening.replaces is None or self._replaced(opening) is not None:
+            return opening
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                turn = await self.history.turn(opening.replaces)
+        except TimeoutError:
+            raise Unavailable("the history cannot be read now", retry_after=1) from None
+        if turn is None or turn.session_id != opening.session_id:
+            raise _nothing_to_replace(opening)
+        return replace(opening, replaces_from=turn.epoch)
+
+    async def _check_unused(self, opening: Opening) -> None:
         turn = await self._recall(opening.stream_id)
         if turn is None:
             return
         if opening.session_id not in (None, turn.session_id):
             raise _others(opening.stream_id)
         raise _gone(opening.stream_id)
+
+    def _replaced(self, opening: Opening) -> int | None:
+        """The epoch of the turn that is to be replaced, when it is known without being asked."""
+        if opening.replaces is None or opening.replaces_from is not None:
+            return opening.replaces_from
+        stream = self.find(opening.replaces)
+        if stream is None or stream.forgotten or stream.session_id != opening.session_id:
+            return None
+        return stream.epoch
 
     async def why_missing(self, stream_id: str) -> Refused:
         """What to answer when `find` has nothing: Gone if the history knows it, else NotFound."""
@@ -267,8 +300,8 @@ class StreamRegistry:
     def open(self, opening: Opening) -> Stream:
         """Start an answer, or find the one that this very request started before.
 
-        One step, no await. Raises Conflict, CursorAhead, TooMany, Unavailable; then nothing has
-        happened.
+        One step, no await. Raises Conflict, CursorAhead, NotFound, TooMany, Unavailable; then
+        nothing has happened.
         """
         known = self.find(opening.stream_id)
         if known is not None:
@@ -284,12 +317,20 @@ class StreamRegistry:
         session_id = opening.session_id or new_session_id()
         session = self._sessions.get(session_id) or _Session(last_epoch=self._epoch_floor)
         self._refuse(session_id, session, opening)
+        if opening.replaces is not None:
+            first = self._replaced(opening)
+            if first is None:
+                raise _nothing_to_replace(opening)
+            opening = replace(opening, replaces_from=first)
+            # Another node's clock may be ahead of ours.
+            session.last_epoch = max(session.last_epoch, first)
         stream = Stream(
             session_id=session_id,
             stream_id=opening.stream_id,
             trace_id=opening.trace_id,
             epoch=self._next_epoch(session),
             on_disconnect=opening.on_disconnect,
+            replaces=opening.replaces,
             max_bytes=self._max_answer_bytes,
             unwatched_timeout=self._unwatched_timeout,
             keep=self._keep,
@@ -373,7 +414,7 @@ class StreamRegistry:
         session = self._sessions.get(session_id)
         streams = session.streams if session else ()
         for stream in reversed(streams):
-            stream.forgotten = True
+            stream.forgotten = stream.deleted = True
             stream.revoke(Done("cancelled"), "client_stop")
         try:
             found = await self.history.delete(session_id)
@@ -406,13 +447,16 @@ class StreamRegistry:
 
     def _claim(self, session: _Session, stream: Stream, opening: Opening) -> None:
         interrupted = session.head if session.head is not None and session.head.is_open else None
+        if opening.replaces_from is not None:
+            for other in (*session.streams, *self._shelf.of(stream.session_id)):
+                other.forgotten |= opening.replaces_from <= other.epoch < stream.epoch
         for waiting in reversed(tuple(session.queue)):
             waiting.revoke(_superseded_by(stream), "registry_new_stream")
         self._take_over(session, stream)
         if interrupted is not None and opening.on_conflict == "rollback":
             interrupted.forgotten = True
             self.history.discard(interrupted.stream_id)
-        stream.begun = self._begin(stream, opening.prompt)
+        stream.begun = self._begin(stream, opening.prompt, opening.replaces_from)
 
     def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:
         # It has claimed nothing: its frames must not make those of the head stale.
@@ -432,7 +476,9 @@ class StreamRegistry:
         if previous is not None:
             previous.revoke(_superseded_by(stream), "registry_new_stream")
 
-    def _begin(self, stream: Stream, prompt: str) -> asyncio.Future[Begun]:
+    def _begin(
+        self, stream: Stream, prompt: str, replaces_from: int | None = None
+    ) -> asyncio.Future[Begun]:
         return self.history.begin(
             TurnStart(
                 session_id=stream.session_id,
@@ -440,6 +486,8 @@ class StreamRegistry:
                 epoch=stream.epoch,
                 prompt=prompt,
                 created_at=time.time(),
+                trace_id=stream.trace_id,
+                replaces_from=replaces_from,
             ),
             stream,
         )
@@ -455,6 +503,11 @@ class StreamRegistry:
         if opening.on_conflict == "reject" and session.is_busy:
             head = session.head or session.queue[0]
             raise Conflict(f"session {session_id} is busy with stream {head.stream_id}")
+        if opening.on_conflict == "enqueue" and session.is_busy and opening.replaces is not None:
+            raise Conflict(
+                f"session {session_id} is busy, and what replaces a turn cannot wait behind it:"
+                " send it with another on_conflict, or later"
+            )
         if opening.on_conflict == "enqueue" and len(session.queue) >= self._max_queue:
             raise TooMany(
                 f"session {session_id} has {self._max_queue} messages waiting already",
@@ -534,7 +587,8 @@ class StreamRegistry:
         stream.undead = False
         stream.stopped.set_result(None)
         self._forget(stream)
-        self._shelf.put(stream)
+        if not stream.deleted:
+            self._shelf.put(stream)
         ending = stream.ending
         assert ending is not None
         self.endings[ending.code if isinstance(ending, Failed) else ending.finish_reason] += 1
@@ -623,7 +677,7 @@ class StreamRegistry:
 
     def _keep(self, stream: Stream, ending: Ending) -> asyncio.Future[bool]:
         self._make_way(stream)
-        kept = self.history.finish(stream.stream_id, turn_end(ending))
+        kept = self.history.finish(stream.stream_id, turn_end(ending, stream.ended_at))
         if not kept.done():
             self._unsaved.add(stream.ended)
             stream.ended.add_done_callback(self._unsaved.discard)
@@ -670,14 +724,21 @@ class StreamRegistry:
         return True
 
 
-def turn_end(ending: Ending) -> TurnEnd:
+def turn_end(ending: Ending, ended_at: float | None) -> TurnEnd:
     """An ending as the history tells it."""
     if isinstance(ending, Failed):
-        return TurnEnd(status="error", error_code=ending.code)
+        return TurnEnd(
+            status="error",
+            error_code=ending.code,
+            error=ending.error,
+            retryable=ending.retryable,
+            ended_at=ended_at,
+        )
     return TurnEnd(
         status=_STATUS_OF_REASON.get(ending.finish_reason, "complete"),
         finish_reason=ending.finish_reason,
         usage=ending.usage,
+        ended_at=ended_at,
     )
 
 
@@ -687,6 +748,10 @@ def _superseded_by(stream: Stream) -> Done:
 
 def _others(stream_id: str) -> Conflict:
     return Conflict(f"stream_id {stream_id} belongs to another session")
+
+
+def _nothing_to_replace(opening: Opening) -> NotFound:
+    return NotFound(f"replaces: the session has no stream {opening.replaces}")
 
 
 def _gone(stream_id: str) -> Gone:

@@ -39,6 +39,11 @@ class Shelf:
         kept = self._streams.get(stream_id)
         return kept.stream if kept else None
 
+    def of(self, session_id: str) -> list[Stream]:
+        """A session's streams."""
+        streams = (kept.stream for kept in self._streams.values())
+        return [stream for stream in streams if stream.session_id == session_id]
+
     def put(self, stream: Stream) -> None:
         """Keep an ended stream from now on."""
         if stream.stream_id in self._streams or self._seconds <= 0:

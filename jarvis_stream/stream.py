@@ -83,6 +83,7 @@ class Stream:
         "begun",
         "called",
         "delays",
+        "deleted",
         "ended",
         "ended_at",
         "ending",
@@ -92,6 +93,7 @@ class Stream:
         "on_disconnect",
         "parent",
         "place",
+        "replaces",
         "revoked_at",
         "revoked_for",
         "session_id",
@@ -112,6 +114,7 @@ class Stream:
         trace_id: str,
         epoch: int,
         on_disconnect: str = "cancel",
+        replaces: str | None = None,
         max_bytes: int = 4 * 1024 * 1024,
         unwatched_timeout: float = 600.0,
         keep: Callable[[Stream, Ending], asyncio.Future[bool]] | None = None,
@@ -129,19 +132,24 @@ class Stream:
         self.trace_id = trace_id
         self.epoch = epoch
         self.on_disconnect = on_disconnect
+        self.replaces = replaces
+        """The stream whose place it takes in the session."""
         self.unwatched_timeout = unwatched_timeout
         self.state = State.PENDING
         self.ending: Ending | None = None
+        self.ended_at: float | None = None
+        """When how it ends was decided, in seconds since the epoch."""
         self.revoked_for: str | None = None
         self.undead = False
         self.forgotten = False
-        """Whether the history is not to keep it (rolled back, or its session deleted)."""
+        """Whether the history is not to keep it (rolled back, replaced, or its session deleted)."""
+        self.deleted = False
+        """Whether nobody may replay it any more."""
         # On the monotonic clock; 0.0 is "not yet".
         self.started_at = time.monotonic()
         self.activated_at = 0.0
         self.first_token_at = 0.0
         self.revoked_at = 0.0
-        self.ended_at = 0.0
         self.delays = delays
         self.parent = parent
         self.place = TraceParent(trace_id, new_span_id(), parent is None or parent.sampled)
@@ -305,6 +313,7 @@ class Stream:
         self._encoder.ending(self.seq + 1, ending)
         self.state = State.SEALED
         self.ending = ending
+        self.ended_at = time.time()
         if self._unwatched is not None:
             self._unwatched.cancel()
         if self._keep is None:
@@ -330,7 +339,6 @@ class Stream:
             self._encoder.ending(self.seq + 1, self.ending, saved=saved or self.forgotten),
             always=True,
         )
-        self.ended_at = time.monotonic()
         self.ended.set_result(None)
 
     def revoke(self, ending: Ending, reason: str) -> bool:
@@ -410,7 +418,8 @@ class Stream:
 
     def _think(self) -> None:
         if not self.seq:
-            self._add_frame(self._encoder.thinking(1, self.session_id), always=True)
+            frame = self._encoder.thinking(1, self.session_id, replaces=self.replaces)
+            self._add_frame(frame, always=True)
 
     def _add_frame(self, frame: bytes, *, always: bool = False) -> None:
         self._log.add_frame(frame, always=always)

@@ -89,10 +89,11 @@ class StreamTracer:
         for name, seconds in (
             ("activated", stream.activated_at),
             ("first_token", stream.first_token_at),
-            ("ended", stream.ended_at),
         ):
             if seconds:
                 span.add_event(name, timestamp=moment(seconds))
+        if stream.ended_at is not None:
+            span.add_event("ended", timestamp=round(stream.ended_at * 1e9))
         if stream.revoked_at:
             reason = {"reason": stream.revoked_for or ""}
             span.add_event("revoked", reason, timestamp=moment(stream.revoked_at))

@@ -57,6 +57,8 @@ async def test_it_tells_who_answers(aiohttp_client: Connect) -> None:
     client = await aiohttp_client(create_app(Settings(), agent=House()))
     assert await (await client.get("/api/info")).json() == {
         "agent": {"name": "House", "is_model": True},
+        "why": "It was given to create_app.",
+        "limits": {"max_prompt_chars": 100_000},
         "version": jarvis_stream.__version__,
         "protocol": 1,
     }

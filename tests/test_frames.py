@@ -38,6 +38,7 @@ def test_whatever_a_token_says_comes_back_on_one_line(text: str, seq: int) -> No
 
 
 def test_the_first_frame_names_session_role_and_protocol() -> None:
+    assert decode(ENCODER.thinking(1, "s", replaces="r"))["replaces"] == "r"
     assert decode(ENCODER.thinking(1, "s")) == {
         "type": "status",
         **IDS,

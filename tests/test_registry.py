@@ -428,9 +428,9 @@ async def test_the_same_request_after_its_stream_was_dropped_starts_no_second_on
     house.registry.shelf.clear()
     again = Opening(prompt="hello", stream_id="A", trace_id="t", session_id="s", may_be_known=True)
     with pytest.raises(Gone):
-        await house.registry.check_unused(again)
+        await house.registry.look_up(again)
     with pytest.raises(Conflict):
-        await house.registry.check_unused(replace(again, session_id="t"))
+        await house.registry.look_up(replace(again, session_id="t"))
     # And should the history find out too late:
     assert (await house.read("A", "hello").end())["code"] == "interrupted"
     assert len(house.agents.turns) == 1
@@ -446,7 +446,7 @@ async def test_a_history_that_cannot_tell_does_not_stand_in_the_way_of_a_start()
         await forever()
 
     house.history.turn = hang  # type: ignore[method-assign]
-    await house.registry.check_unused(
+    await house.registry.look_up(
         Opening(prompt="hello", stream_id="A", trace_id="t", may_be_known=True)
     )
     assert now() == pytest.approx(LOOKUP_TIMEOUT)

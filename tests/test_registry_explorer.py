@@ -159,6 +159,9 @@ class World:
         if stream.called is None:
             if head is not None and fields.get("on_conflict") == "rollback":
                 head.gone = True
+            if (replaced := self.seen.get(fields.get("replaces", ""))) is not None:
+                for other in older[older.index(replaced) :]:
+                    other.gone = True
             self.claim(seen, older)
         elif head is not None and seen.reader.frames[-1]["epoch"] > head.stream.epoch:
             raise Violation(8, f"{name} waits, and makes {head.name} stale")
@@ -731,6 +734,36 @@ async def a_rollback_and_a_natural_end(world: World) -> None:
     await world.all_at_once(world.opens("B", "hello", on_conflict="rollback"), world.quiet())
 
 
+async def takes_the_place(world: World, name: str, of: str) -> None:
+    """A user's task that asks again, if what it asked has not been replaced already."""
+    with suppress(NotFound):
+        world.open(name, "hello", replaces=of)
+
+
+@scenario
+async def two_that_take_the_place_of_one(world: World) -> None:
+    world.cast(tidy=Tidy(1.0, "a"), hello=says("b", "c"))
+    world.open("A", "hello")
+    await world.quiet()
+    world.open("B", "tidy")
+    await lines_up(world, "L")
+    await world.all_at_once(
+        takes_the_place(world, "C", of="A"),
+        takes_the_place(world, "D", of="B"),
+        world.stops("B"),
+    )
+
+
+@scenario
+async def a_replacement_and_a_history_that_takes_its_time(world: World) -> None:
+    world.history.begin_after = world.history.finish_after = 0
+    world.cast(hello=says("a", "b"))
+    world.open("A", "hello")
+    await world.all_at_once(
+        world.opens("B", "hello"), takes_the_place(world, "C", of="A"), world.quiet()
+    )
+
+
 @scenario
 async def a_deletion_in_the_middle(world: World) -> None:
     world.history.finish_after = 0
@@ -895,9 +928,18 @@ class Mutants:
         patch.setattr(
             StreamRegistry,
             "_begin",
-            lambda self, stream, prompt: stream.begun or begin(self, stream, prompt),
+            lambda self, stream, *more: stream.begun or begin(self, stream, *more),
         )
         patch.setattr(SlowHistory, "discard", lambda self, stream_id: None)
+
+    @staticmethod
+    def a_replacement_that_removes_nothing(patch: pytest.MonkeyPatch) -> None:
+        begin = StreamRegistry._begin
+        patch.setattr(
+            StreamRegistry,
+            "_begin",
+            lambda self, stream, prompt, replaces_from=None: begin(self, stream, prompt),
+        )
 
     @staticmethod
     def a_shutdown_that_waits_for_agents_only(patch: pytest.MonkeyPatch) -> None:
@@ -926,6 +968,7 @@ CAUGHT: list[tuple[Callable[[pytest.MonkeyPatch], None], int, Scenario]] = [
     (Mutants.no_call, 8, a_line_behind_a_natural_end),
     (Mutants.an_epoch_before_its_claim, 8, a_line_behind_a_natural_end),
     (Mutants.asked_only_when_it_was_lined_up, 8, a_line_behind_a_natural_end),
+    (Mutants.a_replacement_that_removes_nothing, 8, two_that_take_the_place_of_one),
     (Mutants.a_shutdown_that_waits_for_agents_only, 5, a_shutdown_with_a_line),
 ]
 """Each mutant, the invariant that it breaks, and a scenario that shows it."""

@@ -285,6 +285,19 @@ const frames = text.split("\\n").filter(Boolean).map((line) => JSON.parse(line))
 SELECT role, count(*) FROM messages WHERE content LIKE '%<b>%' GROUP BY role;
 ```
 
+```bash
+curl -N http://127.0.0.1:8765/api/chat -H 'Content-Type: application/json' \\
+     -d '{"prompt": "Hello"}'
+```
+
+```json
+{"type": "token", "seq": 2, "text": "Hello", "ok": true, "usage": null}
+```
+
+```html
+<p class="note">Text &amp; <em>markup</em></p> <!-- shown, never run -->
+```
+
 ```diff
 - for await (const chunk of body) render(all += chunk);
 + for await (const chunk of body) queue(chunk);

@@ -61,6 +61,10 @@ class Backend(Protocol):
         """Whether that process shows no sign of life; False when that cannot be told."""
         ...
 
+    def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+        """Whether a text holds another, whatever the case of the ASCII letters."""
+        ...
+
     def check(self) -> None:
         """Raise OSError when what was written could not be found again."""
         ...
@@ -138,6 +142,10 @@ class SqliteBackend:
     async def gone(self, connection: AsyncConnection, instance_id: str) -> bool:
         """See Backend.gone."""
         return sys.platform != "win32" and _is_free(self._sign_of(instance_id))
+
+    def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+        """See Backend.holds: LIKE does."""
+        return text.contains(part, autoescape=True)
 
     def check(self) -> None:
         """See Backend.check: SQLite goes on writing to a file that was deleted."""
@@ -241,6 +249,10 @@ class PostgresBackend:
             sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(instance_id, 0)))
         )
         return bool(free)
+
+    def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+        """See Backend.holds."""
+        return text.icontains(part, autoescape=True)
 
     def check(self) -> None:
         """See Backend.check: a server answers for what it has committed."""

@@ -64,6 +64,9 @@ class TurnStart:
     epoch: int
     prompt: str
     created_at: float
+    trace_id: str | None = None
+    replaces_from: int | None = None
+    """The epoch of the turn whose place it takes: that one leaves, and all between the two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,12 @@ class TurnEnd:
     status: EndStatus
     finish_reason: str | None = None
     error_code: str | None = None
+    error: str | None = None
+    """The sentence that was sent."""
+    retryable: bool | None = None
     usage: Mapping[str, Any] | None = None
+    ended_at: float | None = None
+    """In seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,10 @@ class Begun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRecord:
-    """One question and its answer, as far as it came."""
+    """One question and its answer, as far as it came.
+
+    Of a turn whose process died, nobody knows how and when it ended: it is only `interrupted`.
+    """
 
     session_id: str
     stream_id: str
@@ -104,7 +115,11 @@ class TurnRecord:
     status: Status = "streaming"
     finish_reason: str | None = None
     error_code: str | None = None
+    error: str | None = None
+    retryable: bool | None = None
     usage: Mapping[str, Any] | None = None
+    trace_id: str | None = None
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +128,7 @@ class SessionRecord:
 
     session_id: str
     title: str
-    """The first question, on one line and shortened."""
+    """The one it was given, else the first question, on one line and shortened."""
     created_at: float
     updated_at: float
     """When its newest turn began, in seconds since the epoch."""
@@ -167,6 +182,9 @@ class History(Protocol):
         Resolves when the question is durable, or after a bound with `saved` False: it stays queued
         then, and is saved when that becomes possible. A `finish` of the same session that was
         called earlier shows in `messages`.
+
+        What the turn replaces is gone for every later call, and leaves the database in the very
+        transaction in which the question comes to it.
         """
         ...
 
@@ -192,10 +210,26 @@ class History(Protocol):
         """The session's turns, oldest first: the newest `limit` with an epoch under `before`."""
         ...
 
-    async def sessions(self, *, limit: int = 50, before: str | None = None) -> SessionPage:
+    async def sessions(
+        self, *, limit: int = 50, before: str | None = None, query: str | None = None
+    ) -> SessionPage:
         """The sessions, newest first, after the `next` of the page before.
 
-        Raises Invalid for a cursor that is none.
+        With a `query`, those that hold it in their title, a question or an ended answer. Small
+        and capital letters are the same; beyond ASCII that is promised only for a text written
+        as in the query, or all small, all capital, or with capital initials. Raises Invalid for
+        a cursor that is none.
+        """
+        ...
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """One session, as the list has it."""
+        ...
+
+    async def rename(self, session_id: str, title: str) -> SessionRecord | None:
+        """Give a session a title, which it keeps as long as it has turns; None for no session.
+
+        Raises Unavailable when that did not become durable in time; it stays queued.
         """
         ...
 

@@ -65,6 +65,7 @@ class MemoryHistory:
         self._max_kept_chars = max_kept_chars
         self._sessions: OrderedDict[str, list[_Turn]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
+        self._titles: dict[str, str] = {}
         self._chars = 0
         self._last_epoch = 0
         self._saved = 0
@@ -79,6 +80,9 @@ class MemoryHistory:
         """See History.begin."""
         turns = self._sessions.get(turn.session_id, [])
         earlier = [other for other in turns if other.start.epoch < turn.epoch]
+        first = turn.epoch if turn.replaces_from is None else turn.replaces_from
+        replaced = [other for other in earlier if other.start.epoch >= first]
+        earlier = earlier[: len(earlier) - len(replaced)]
         messages = messages_of(
             [other.record for other in earlier[-self._max_messages :]],
             turn.prompt,
@@ -87,6 +91,9 @@ class MemoryHistory:
         )
         if turn.stream_id in self._turns:
             return resolved(Begun(False, messages, taken=True))
+        for other in replaced:
+            turns.remove(other)
+            self._forget(other)
         kept = self._turns[turn.stream_id] = _Turn(turn, answer)
         turns.append(kept)
         turns.sort(key=lambda turn: turn.start.epoch)
@@ -117,7 +124,7 @@ class MemoryHistory:
             turns.remove(turn)
             self._forget(turn)
             if not turns:
-                del self._sessions[turn.start.session_id]
+                self._delete(turn.start.session_id)
         return resolved(True)
 
     async def turn(self, stream_id: str) -> TurnRecord | None:
@@ -136,19 +143,36 @@ class MemoryHistory:
         ]
         return [turn.record for turn in (turns if limit is None else turns[-limit:])]
 
-    async def sessions(self, *, limit: int = 50, before: str | None = None) -> SessionPage:
+    async def sessions(
+        self, *, limit: int = 50, before: str | None = None, query: str | None = None
+    ) -> SessionPage:
         """See History.sessions."""
+        wanted = query.casefold() if query else ""
         after = position_of(before) if before is not None else None
         places = sorted(
             (
                 (max(turn.start.created_at for turn in turns), session_id)
                 for session_id, turns in self._sessions.items()
+                if not wanted or self._holds(session_id, wanted)
             ),
             reverse=True,
         )
         places = [place for place in places if after is None or place < after]
         page = [self._session(*place) for place in places[:limit]]
         return SessionPage(page, cursor_of(places[limit - 1]) if len(places) > limit else None)
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """See History.session."""
+        turns = self._sessions.get(session_id)
+        if not turns:
+            return None
+        return self._session(max(turn.start.created_at for turn in turns), session_id)
+
+    async def rename(self, session_id: str, title: str) -> SessionRecord | None:
+        """See History.rename."""
+        if session_id in self._sessions:
+            self._titles[session_id] = title
+        return await self.session(session_id)
 
     async def delete(self, session_id: str) -> bool:
         """See History.delete."""
@@ -162,13 +186,20 @@ class MemoryHistory:
         turns = self._sessions[session_id]
         return SessionRecord(
             session_id=session_id,
-            title=title_of(turns[0].start.prompt),
+            title=self._titles.get(session_id) or title_of(turns[0].start.prompt),
             created_at=turns[0].start.created_at,
             updated_at=updated_at,
             message_count=2 * len(turns),
         )
 
+    def _holds(self, session_id: str, wanted: str) -> bool:
+        texts = [self._titles.get(session_id, "")]
+        for turn in self._sessions[session_id]:
+            texts += (turn.start.prompt, turn.text)
+        return any(wanted in text.casefold() for text in texts)
+
     def _delete(self, session_id: str) -> bool:
+        self._titles.pop(session_id, None)
         turns = self._sessions.pop(session_id, [])
         for turn in turns:
             self._forget(turn)

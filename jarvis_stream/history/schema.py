@@ -15,6 +15,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Connection,
     Dialect,
@@ -34,7 +35,7 @@ from sqlalchemy import (
 
 from jarvis_stream.history.base import HistoryUnusable
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The version of the schema this program reads and writes: the newest file in migrations."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -76,6 +77,8 @@ sessions = Table(
     metadata,
     Column("session_id", _ID, primary_key=True),
     Column("updated_at", Double, nullable=False),
+    # The one it was given; without one, its first question is its title.
+    Column("title", AnyText),
     Index("jarvis_sessions_newest", "updated_at", "session_id"),
 )
 
@@ -98,9 +101,13 @@ turns = Table(
     Column("usage", Text),
     # Of question and answer: the agent's messages are chosen without reading the texts.
     Column("chars", Integer, nullable=False),
-    # Last, so that a row's other columns are read without them.
+    # After what is read without them.
     Column("prompt", AnyText, nullable=False),
     Column("answer", AnyText, nullable=False),
+    Column("trace_id", String(32)),
+    Column("error", AnyText),
+    Column("retryable", Boolean),
+    Column("ended_at", Double),
     Index("jarvis_turns_of_session", "session_id", "epoch"),
     Index(
         "jarvis_turns_streaming",
@@ -142,14 +149,14 @@ def version_of(connection: Connection) -> str | None:
     return connection.scalar(select(table.c.version_num))
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the database to HEAD, in the connection's transaction.
+def upgrade(connection: Connection, to: str = HEAD) -> None:
+    """Bring the database to a version, in the connection's transaction.
 
     Raises HistoryUnusable for a version this program does not know: a newer program wrote it, and
     there is no way down.
     """
     version = version_of(connection)
-    if version == HEAD:
+    if version == to:
         return
     # Alembic takes long to import, and is needed only now.
     from alembic import command
@@ -165,4 +172,4 @@ def upgrade(connection: Connection) -> None:
             f" know (it knows up to {HEAD}): it was written by a newer one. Use that one, or"
             " another database; it is never downgraded"
         )
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

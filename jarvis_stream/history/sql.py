@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -16,8 +17,8 @@ from jarvis_stream.history import schema
 from jarvis_stream.history.backends import Backend
 from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
 from jarvis_stream.history.schema import AnyText, instances, pieces, removed, sessions, turns
-from jarvis_stream.history.store import Batch, Written
-from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, title_of
+from jarvis_stream.history.store import Batch, Span, Written
+from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, spellings, title_of
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for leaving, and for closing the connections."""
@@ -48,7 +49,11 @@ _TURNS: Final = sa.select(
     turns.c.status,
     turns.c.finish_reason,
     turns.c.error_code,
+    turns.c.error,
+    turns.c.retryable,
     turns.c.usage,
+    turns.c.trace_id,
+    turns.c.ended_at,
 )
 
 _ranked = (
@@ -81,6 +86,7 @@ _first = sa.select(turns).where(_of_session).order_by(turns.c.epoch).limit(1).co
 _SESSIONS: Final = sa.select(
     sessions.c.session_id,
     sessions.c.updated_at,
+    sessions.c.title,
     # Escaped, a character takes two at most.
     _first.with_only_columns(sa.func.substr(turns.c.prompt, 1, 8 * TITLE_CHARS, type_=AnyText))
     .scalar_subquery()
@@ -99,7 +105,17 @@ _END_TURN: Final = (
     .values(
         {
             name: sa.bindparam(f"new_{name}", type_=turns.c[name].type)
-            for name in ("status", "finish_reason", "error_code", "usage", "chars", "answer")
+            for name in (
+                "status",
+                "finish_reason",
+                "error_code",
+                "error",
+                "retryable",
+                "usage",
+                "ended_at",
+                "chars",
+                "answer",
+            )
         }
     )
 )
@@ -269,6 +285,15 @@ class SqlStore:
                 await self._discard(connection, batch.discards)
             if batch.begins:
                 written.begun = await self._begin(connection, batch.begins)
+            for stream_id, span in batch.replaced:
+                if stream_id is None or stream_id in written.begun:
+                    await self._replace(connection, span)
+            for session_id, title in batch.titles:
+                await connection.execute(
+                    sa.update(sessions)
+                    .where(sessions.c.session_id == session_id)
+                    .values(title=title)
+                )
             if batch.ends:
                 written.ended = await self._end(connection, batch.ends)
             if batch.pieces:
@@ -322,6 +347,7 @@ class SqlStore:
                 "instance_id": self._me,
                 "created_at": turn.created_at,
                 "prompt": turn.prompt,
+                "trace_id": turn.trace_id,
                 **_ending(turn),
             }
             for turn in begins
@@ -365,7 +391,19 @@ class SqlStore:
         return set(deleted)
 
     async def _discard(self, connection: AsyncConnection, stream_ids: list[str]) -> None:
-        these = turns.c.stream_id.in_(stream_ids)
+        await self._remove(connection, turns.c.stream_id.in_(stream_ids))
+
+    async def _replace(self, connection: AsyncConnection, span: Span) -> None:
+        await self._remove(
+            connection,
+            sa.and_(
+                turns.c.session_id == span.session_id,
+                turns.c.epoch >= span.first,
+                turns.c.epoch < span.before,
+            ),
+        )
+
+    async def _remove(self, connection: AsyncConnection, these: sa.ColumnElement[bool]) -> None:
         await self._remember_epoch(connection, these)
         left = set(
             await connection.scalars(sa.delete(turns).where(these).returning(turns.c.session_id))
@@ -434,28 +472,38 @@ class SqlStore:
         newest_first = statement.order_by(turns.c.epoch.desc()).limit(limit)
         return (await self._read(newest_first))[::-1]
 
-    async def sessions(self, *, limit: int, before: str | None) -> SessionPage:
+    async def sessions(self, *, limit: int, before: str | None, query: str | None) -> SessionPage:
         """See Store.sessions."""
         statement = _SESSIONS.limit(limit + 1)
+        if query:
+            statement = statement.where(self._holding(query))
         if before is not None:
             place = sa.tuple_(sessions.c.updated_at, sessions.c.session_id)
             statement = statement.where(place < sa.tuple_(*position_of(before)))
         async with self._backend.reader.connect() as connection:
             rows = (await connection.execute(statement)).all()
-        page = [
-            SessionRecord(
-                session_id=row.session_id,
-                title=title_of(row.prompt),
-                created_at=row.created_at,
-                updated_at=row.updated_at,
-                message_count=2 * row.turn_count,
-            )
-            for row in rows[:limit]
-        ]
+        page = [_session(row) for row in rows[:limit]]
         more = len(rows) > limit
         return SessionPage(
             page, cursor_of((page[-1].updated_at, page[-1].session_id)) if more else None
         )
+
+    def _holding(self, query: str) -> sa.ColumnElement[bool]:
+        """The sessions with a text that holds `query`."""
+
+        def holds(*texts: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+            ways = itertools.product(texts, spellings(query))
+            return sa.or_(*(self._backend.holds(text, spelling) for text, spelling in ways))
+
+        in_a_turn = sa.exists().where(_of_session, holds(turns.c.prompt, turns.c.answer))
+        return sa.or_(holds(sessions.c.title), in_a_turn)
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """See Store.session."""
+        statement = _SESSIONS.where(sessions.c.session_id == session_id)
+        async with self._backend.reader.connect() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return _session(row) if row else None
 
     async def last_epoch(self) -> int:
         """See Store.last_epoch."""
@@ -477,10 +525,23 @@ def _ending(turn: TurnRecord) -> dict[str, Any]:
         "status": turn.status,
         "finish_reason": turn.finish_reason,
         "error_code": turn.error_code,
+        "error": turn.error,
+        "retryable": turn.retryable,
+        "ended_at": turn.ended_at,
         "usage": None if turn.usage is None else orjson.dumps(turn.usage).decode(),
         "chars": len(turn.prompt) + len(turn.text),
         "answer": turn.text,
     }
+
+
+def _session(row: sa.Row[*tuple[Any, ...]]) -> SessionRecord:
+    return SessionRecord(
+        session_id=row.session_id,
+        title=row.title or title_of(row.prompt),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        message_count=2 * row.turn_count,
+    )
 
 
 def _turn(row: sa.Row[*tuple[Any, ...]]) -> TurnRecord:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jarvis_stream.history.base import SessionPage, TurnRecord
+from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,19 @@ class Piece:
     stream_id: str
     start: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The turns of a session with an epoch from `first` on, and under `before`."""
+
+    session_id: str
+    first: int
+    before: int
+
+    def holds(self, turn: TurnRecord) -> bool:
+        """Whether this is one of them."""
+        return self.session_id == turn.session_id and self.first <= turn.epoch < self.before
 
 
 @dataclass(slots=True)
@@ -30,6 +43,10 @@ class Batch:
     """Turns to remove."""
     begins: list[TurnRecord] = field(default_factory=list)
     """Turns to insert; one that is there already and this process's own is overwritten."""
+    replaced: list[tuple[str | None, Span]] = field(default_factory=list)
+    """Turns to remove, unless the begin with this stream_id found it taken."""
+    titles: list[tuple[str, str]] = field(default_factory=list)
+    """Sessions, and the titles they are given."""
     ends: list[TurnRecord] = field(default_factory=list)
     """This process's turns to end."""
     pieces: list[Piece] = field(default_factory=list)
@@ -85,8 +102,12 @@ class Store(Protocol):
         """See History.turns."""
         ...
 
-    async def sessions(self, *, limit: int, before: str | None) -> SessionPage:
+    async def sessions(self, *, limit: int, before: str | None, query: str | None) -> SessionPage:
         """See History.sessions."""
+        ...
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """See History.session."""
         ...
 
     async def last_epoch(self) -> int:

@@ -34,7 +34,11 @@ def record_of(start: TurnStart, text: str, end: TurnEnd | None) -> TurnRecord:
         status=end.status if end else "streaming",
         finish_reason=end.finish_reason if end else None,
         error_code=end.error_code if end else None,
+        error=end.error if end else None,
+        retryable=end.retryable if end else None,
         usage=end.usage if end else None,
+        trace_id=start.trace_id,
+        ended_at=end.ended_at if end else None,
     )
 
 
@@ -69,6 +73,14 @@ def title_of(prompt: str) -> str:
     """A question on one line, shortened. A long question's beginning gives the same title."""
     line = " ".join(prompt[: 4 * TITLE_CHARS].split())
     return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
+
+
+def spellings(query: str) -> set[str]:
+    """A query in the ways a text may hold it, for databases that fold the case of ASCII only."""
+    return {
+        "".join(char.lower() if char.isascii() else char for char in spelling)
+        for spelling in (query, query.lower(), query.upper(), query.title())
+    }
 
 
 def cursor_of(position: Position) -> str:

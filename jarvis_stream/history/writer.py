@@ -35,11 +35,12 @@ from jarvis_stream.history.base import (
     Health,
     Limits,
     SessionPage,
+    SessionRecord,
     TurnEnd,
     TurnRecord,
     TurnStart,
 )
-from jarvis_stream.history.store import Batch, Piece, Store, Written
+from jarvis_stream.history.store import Batch, Piece, Span, Store, Written
 from jarvis_stream.history.views import merged, messages_of, record_of, resolved
 
 T = TypeVar("T")
@@ -52,8 +53,8 @@ WRITE_TIMEOUT: Final = 15.0
 SHORTEST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 5.0
 """Seconds between two attempts at a database that fails."""
-REMOVAL_BYTES: Final = 256
-"""What a removal counts in the backlog."""
+CHANGE_BYTES: Final = 256
+"""What a removal or a new title counts in the backlog."""
 
 
 class _Promise(Generic[T]):
@@ -115,7 +116,18 @@ class _Removal:
     tries: int = 0
 
 
-_Work = _Turn | _Removal
+@dataclass(slots=True, eq=False)
+class _Renaming:
+    """A session that gets a title."""
+
+    session_id: str
+    title: str
+    done: _Promise[bool]
+    owed: int = 0
+    tries: int = 0
+
+
+_Work = _Turn | _Removal | _Renaming
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +154,9 @@ class HistoryWriter:
         self._turns: dict[str, _Turn] = {}
         self._sessions: dict[str, dict[str, _Turn]] = {}
         self._removals: set[_Removal] = set()
+        self._renamings: set[_Renaming] = set()
+        # What leaves with the coming of a turn, or would have left.
+        self._spans: dict[_Work, Span] = {}
         # Given up, but begun in the database: they shall not be streaming there for ever.
         self._abandoned: set[str] = set()
         # What has something to write, in the order in which it came to.
@@ -187,7 +202,8 @@ class HistoryWriter:
             yield self
         finally:
             for turn in list(self._turns.values()):
-                self.finish(turn.start.stream_id, TurnEnd(status="interrupted"))
+                end = TurnEnd(status="interrupted", ended_at=time.time())
+                self.finish(turn.start.stream_id, end)
             self._closing.set()
             self._wake.set()
             try:
@@ -225,6 +241,7 @@ class HistoryWriter:
         if self._closing.is_set():
             return resolved(Begun(False, self._messages(turn)))
         mine = _Turn(turn, answer, _Promise())
+        self._replace(mine)
         self._turns[turn.stream_id] = mine
         self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
         self._owe(mine, len(turn.prompt.encode(errors="surrogatepass")))
@@ -246,15 +263,53 @@ class HistoryWriter:
     def discard(self, stream_id: str) -> asyncio.Future[bool]:
         """See History.discard."""
         turn = self._turns.get(stream_id)
-        return self._remove(stream_id, [turn] if turn else [], of_session=False).done.future
+        span = self._spans.get(turn) if turn else None
+        removal = self._remove(stream_id, [turn] if turn else [], of_session=False)
+        if span is not None and removal in self._removals:
+            self._spans[removal] = span  # what it would have replaced does not come back
+        return removal.done.future
 
     async def delete(self, session_id: str) -> bool:
         """See History.delete."""
         turns = list(self._sessions.get(session_id, {}).values())
+        for renaming in [one for one in self._renamings if one.session_id == session_id]:
+            self._drop(renaming)
         removal = self._remove(session_id, turns, of_session=True)
         if not await removal.done.future:
             raise Unavailable("the history cannot be written now", retry_after=1)
         return removal.existed
+
+    async def rename(self, session_id: str, title: str) -> SessionRecord | None:
+        """See History.rename."""
+        # In whatever order they are written: the newest title is the one that stays.
+        for older in self._renamings:
+            if older.session_id == session_id:
+                older.title = title
+        renaming = _Renaming(session_id, title, _Promise())
+        done = renaming.done
+        if self._closing.is_set():
+            done.resolve(False)
+        else:
+            self._renamings.add(renaming)
+            self._owe(renaming, CHANGE_BYTES)
+            self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
+        saved = await done.future
+        session = await self.session(session_id) if saved else None
+        if not saved or (session is None and session_id in self._sessions):
+            raise Unavailable("the history cannot be written now", retry_after=1)
+        return session
+
+    def _replace(self, turn: _Turn) -> None:
+        """Let go of what a new turn takes the place of, and of what that would have replaced."""
+        first, start = turn.start.replaces_from, turn.start
+        if first is None:
+            return
+        for other in list(self._sessions.get(start.session_id, {}).values()):
+            if first <= other.start.epoch < start.epoch:
+                if (span := self._spans.get(other)) is not None:
+                    first = min(first, span.first)
+                self._let_go(other)
+        self._spans[turn] = Span(start.session_id, first, start.epoch)
 
     def _remove(self, id: str, turns: Sequence[_Turn], *, of_session: bool) -> _Removal:
         removal = _Removal(id, of_session, _Promise(), existed=bool(turns))
@@ -264,7 +319,7 @@ class HistoryWriter:
             removal.done.resolve(False)
             return removal
         self._removals.add(removal)
-        self._owe(removal, REMOVAL_BYTES)
+        self._owe(removal, CHANGE_BYTES)
         done = removal.done
         self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
         return removal
@@ -326,15 +381,26 @@ class HistoryWriter:
                 self._abandoned.add(work.start.stream_id)
             self._let_go(work)
         else:
-            self._backlog.pop(work, None)
-            self._aside.pop(work, None)
+            self._drop(work)
+
+    def _drop(self, work: _Removal | _Renaming) -> None:
+        self._backlog.pop(work, None)
+        self._aside.pop(work, None)
+        self._pay(work, work.owed)
+        self._done(work, False)
+
+    def _done(self, work: _Removal | _Renaming, saved: bool) -> None:
+        if isinstance(work, _Removal):
             self._removals.discard(work)
-            self._pay(work, work.owed)
-            work.done.resolve(False)
+            self._spans.pop(work, None)
+        else:
+            self._renamings.discard(work)
+        work.done.resolve(saved)
 
     def _let_go(self, turn: _Turn, *, saved: bool = False) -> None:
         """Nothing of it is to be written any more; whoever waits for it is told."""
         turn.gone = True
+        self._spans.pop(turn, None)
         self._backlog.pop(turn, None)
         self._aside.pop(turn, None)
         self._pay(turn, turn.owed)
@@ -455,7 +521,14 @@ class HistoryWriter:
     def _add(self, batch: Batch, work: _Work) -> _Part:
         if isinstance(work, _Removal):
             (batch.deletes if work.of_session else batch.discards).append(work.id)
+            if (span := self._spans.get(work)) is not None:
+                batch.replaced.append((None, span))
             return _Part(work, work.owed, work.owed)
+        if isinstance(work, _Renaming):
+            batch.titles.append((work.session_id, work.title))
+            return _Part(work, work.owed, work.owed)
+        if not work.stored and (span := self._spans.get(work)) is not None:
+            batch.replaced.append((work.start.stream_id, span))
         if work.answer is None:
             (batch.ends if work.stored else batch.begins).append(work.record)
             return _Part(work, work.owed, work.owed, begins=not work.stored, ends=True)
@@ -472,8 +545,8 @@ class HistoryWriter:
         for work in (part.work for part in parts):
             if isinstance(work, _Removal):
                 work.existed |= work.id in written.deleted
-                self._removals.discard(work)
-                work.done.resolve(True)
+            if not isinstance(work, _Turn):
+                self._done(work, True)
         # What agents are told, before anything is forgotten that they must be told of.
         for part in parts:
             turn = part.work
@@ -576,9 +649,15 @@ class HistoryWriter:
         turns = merged(filter(self._visible, stored), unsaved)
         return turns if limit is None else turns[-limit:]
 
-    async def sessions(self, *, limit: int = 50, before: str | None = None) -> SessionPage:
+    async def sessions(
+        self, *, limit: int = 50, before: str | None = None, query: str | None = None
+    ) -> SessionPage:
         """See History.sessions."""
-        return await self._read(self._store.sessions(limit=limit, before=before))
+        return await self._read(self._store.sessions(limit=limit, before=before, query=query))
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """See History.session."""
+        return await self._read(self._store.session(session_id))
 
     async def last_epoch(self) -> int:
         """See History.last_epoch."""
@@ -603,10 +682,12 @@ class HistoryWriter:
         return [turn.record for turn in islice(turns, limit)]
 
     def _visible(self, turn: TurnRecord) -> bool:
-        return not any(
+        if any(
             removal.id == (turn.session_id if removal.of_session else turn.stream_id)
             for removal in self._removals
-        )
+        ):
+            return False
+        return not any(span.holds(turn) for span in self._spans.values())
 
     def _unsaved_before(self, turn: TurnStart) -> list[TurnRecord]:
         """What an agent may have to be told of that is not in the database."""

@@ -1,4 +1,4 @@
-"""Answers that are no streams: JSON, and the one form every refusal has."""
+"""JSON both ways: bodies, answers that are no streams, and the one form every refusal has."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from jarvis_stream.transports.requests import (
     check_host,
     check_origin,
     is_loopback,
+    parse_object,
     shorten,
 )
 
@@ -30,6 +31,15 @@ _CODES: Final = {
     415: "unsupported_media_type",
     417: "expectation_failed",
 }
+
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """The JSON object that was sent; raises UnsupportedMedia, Malformed, TooSlow."""
+    if request.content_type != "application/json":
+        raise UnsupportedMedia(
+            f"the body must be application/json, not {request.content_type or 'untyped'}"
+        )
+    return parse_object(await _read_body(request))
 
 
 def json_answer(
@@ -64,7 +74,7 @@ def of_http(error: web.HTTPException) -> web.Response:
     )
 
 
-async def read_body(request: web.Request) -> bytes:
+async def _read_body(request: web.Request) -> bytes:
     """The whole body; raises TooSlow when it does not come in time.
 
     Never a compressed one (UnsupportedMedia): a few bytes may unpack to any number of them.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
-from jarvis_stream.errors import UnsupportedMedia
 from jarvis_stream.stream import Stream
-from jarvis_stream.transports.answers import json_answer, read_body
+from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY
 from jarvis_stream.transports.pump import Parting, Pump
-from jarvis_stream.transports.requests import parse_object, parse_opening, parse_position
+from jarvis_stream.transports.requests import parse_opening, parse_position
 
 HEARTBEAT = b"\n"
 """An empty line, which is no frame."""
@@ -20,18 +19,14 @@ routes = web.RouteTableDef()
 @routes.post("/api/chat")
 async def chat(request: web.Request) -> web.StreamResponse:
     """Start an answer, or attach to the one this very request started before."""
-    if request.content_type != "application/json":
-        raise UnsupportedMedia(
-            f"the body must be application/json, not {request.content_type or 'untyped'}"
-        )
     opening = parse_opening(
-        parse_object(await read_body(request)),
+        await json_body(request),
         transport="http",
         traceparent=request.headers.get("traceparent"),
         max_prompt_chars=request.app[LIMITS].max_prompt_chars,
     )
     registry = request.app[REGISTRY]
-    await registry.check_unused(opening)
+    opening = await registry.look_up(opening)
     return await _send(request, registry.open(opening), opening.after)
 
 

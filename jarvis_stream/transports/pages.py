@@ -20,6 +20,9 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
+        # A text becomes HTML through DOMPurify only; one worker colours code.
+        "require-trusted-types-for 'script'",
+        "trusted-types dompurify highlighter",
     )
 )
 

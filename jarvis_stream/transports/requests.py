@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,6 +28,9 @@ ON_CONFLICT: Final = ("interrupt", "reject", "enqueue", "rollback")
 ON_DISCONNECT: Final = ("cancel", "continue")
 MAX_CURSOR: Final = 2**53 - 1
 """The largest integer that JSON's readers agree on."""
+MAX_TITLE: Final = 200
+MAX_QUERY: Final = 200
+"""In characters."""
 
 
 def parse_object(raw: bytes | str) -> dict[str, Any]:
@@ -58,6 +62,7 @@ def parse_opening(
         session_id = parse_session_id(session_id)
     stream_id = fields.get("stream_id")
     parent = parse_traceparent(traceparent)
+    replaces = fields.get("replaces")
     return Opening(
         prompt=prompt,
         session_id=session_id,
@@ -65,6 +70,7 @@ def parse_opening(
         trace_id=parent.trace_id if parent else new_trace_id(),
         parent=parent,
         may_be_known=stream_id is not None,
+        replaces=None if replaces is None else parse_stream_id(replaces, "replaces"),
         after=parse_after(fields.get("after")),
         on_conflict=_choice(fields, "on_conflict", ON_CONFLICT),
         on_disconnect=_choice(fields, "on_disconnect", ON_DISCONNECT),
@@ -72,11 +78,34 @@ def parse_opening(
     )
 
 
-def parse_stream_id(value: object) -> str:
+def parse_title(fields: Mapping[str, Any]) -> str:
+    """A session's new title: on one line, every run of white space a single blank.
+
+    Raises Invalid when that is empty or too long, or holds another control character.
+    """
+    value = fields.get("title")
+    allowed = f"1 to {MAX_TITLE} characters, none of them a control character"
+    if not isinstance(value, str):
+        raise _invalid("title", value, allowed)
+    title = " ".join(value.split())
+    if not 1 <= len(title) <= MAX_TITLE or any(unicodedata.category(c) == "Cc" for c in title):
+        raise _invalid("title", value, allowed)
+    return title
+
+
+def parse_query(value: str | None) -> str | None:
+    """What to search for, without the blanks around it; None for nothing."""
+    query = value.strip() if value else ""
+    if len(query) > MAX_QUERY:
+        raise Invalid(f"q: {len(query)} characters are too many; allowed: {MAX_QUERY}")
+    return query or None
+
+
+def parse_stream_id(value: object, field: str = "stream_id") -> str:
     """A canonical UUID in lower case."""
     if isinstance(value, str) and STREAM_ID.fullmatch(value):
         return value
-    raise _invalid("stream_id", value, "a UUID in its canonical form, lower case")
+    raise _invalid(field, value, "a UUID in its canonical form, lower case")
 
 
 def parse_session_id(value: object) -> str:

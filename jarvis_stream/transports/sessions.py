@@ -1,4 +1,4 @@
-"""What was said: the list of sessions, their messages, and what one takes along."""
+"""What was said: the list of sessions and their titles, their messages, what one takes along."""
 
 from __future__ import annotations
 
@@ -8,42 +8,64 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from jarvis_stream.errors import NotFound
-from jarvis_stream.history.base import TurnRecord
+from jarvis_stream.errors import (
+    AgentFailure,
+    AnswerTooLong,
+    Interrupted,
+    NotFound,
+    StreamFailure,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from jarvis_stream.history.base import SessionRecord, TurnRecord
 from jarvis_stream.ids import SESSION_ID
 from jarvis_stream.registry import StreamRegistry, turn_end
 from jarvis_stream.stream import Stream
-from jarvis_stream.transports.answers import json_answer
+from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import REGISTRY
-from jarvis_stream.transports.requests import parse_count, shorten
+from jarvis_stream.transports.export import to_markdown
+from jarvis_stream.transports.requests import parse_count, parse_query, parse_title, shorten
 
 MAX_PAGE: Final = 200
+
+_FAILURES: Final[dict[str, type[StreamFailure]]] = {
+    kind.code: kind
+    for kind in (AgentFailure, UpstreamError, UpstreamTimeout, AnswerTooLong, Interrupted)
+}
+"""Of turns that were kept without their sentence."""
 
 routes = web.RouteTableDef()
 
 
 @routes.get("/api/sessions")
 async def sessions(request: web.Request) -> web.Response:
-    """The sessions, newest first; `next` is the `before` of the next page, or null."""
+    """The sessions, newest first; `next` is the `before` of the next page, or null.
+
+    With `q`, those that hold it in their title or in a message.
+    """
     limit = parse_count("limit", request.query.get("limit"), default=50, most=MAX_PAGE)
-    page = await request.app[REGISTRY].history.sessions(
-        limit=limit, before=request.query.get("before")
+    registry = request.app[REGISTRY]
+    page = await registry.history.sessions(
+        limit=limit, before=request.query.get("before"), query=parse_query(request.query.get("q"))
     )
     return json_answer(
         {
-            "sessions": [
-                {
-                    "session_id": session.session_id,
-                    "title": session.title,
-                    "created_at": _time(session.created_at),
-                    "updated_at": _time(session.updated_at),
-                    "message_count": session.message_count,
-                }
-                for session in page.sessions
-            ],
+            "sessions": [_session(registry, session) for session in page.sessions],
             "next": page.next,
         }
     )
+
+
+@routes.patch("/api/sessions/{session_id}")
+async def rename(request: web.Request) -> web.Response:
+    """Give a session a title; it keeps it."""
+    session_id = _session_id(request)
+    title = parse_title(await json_body(request))
+    registry = request.app[REGISTRY]
+    session = await registry.history.rename(session_id, title)
+    if session is None:
+        raise _unknown(session_id)
+    return json_answer(_session(registry, session))
 
 
 @routes.get("/api/sessions/{session_id}/messages")
@@ -85,13 +107,11 @@ async def export_json(request: web.Request) -> web.Response:
 async def export_markdown(request: web.Request) -> web.Response:
     """A session as one Markdown file."""
     session_id, turns = await _turns(request)
-    parts = [f"# {_title(turns[0].prompt)}"]
-    for turn in turns:
-        parts += ["## User", turn.prompt, "## Assistant", turn.text]
-        if turn.status != "complete":
-            parts.append(f"*({turn.status})*")
+    session = await request.app[REGISTRY].history.session(session_id)
+    # Not listed before a question is saved.
+    title = session.title if session else shorten(" ".join(turns[0].prompt.split()))
     return web.Response(
-        text="\n\n".join(part for part in parts if part) + "\n",
+        text=to_markdown(title, turns),
         content_type="text/markdown",
         charset="utf-8",
         headers={"Cache-Control": "no-store", **_as_file(session_id, "md")},
@@ -116,14 +136,17 @@ async def _turns(request: web.Request) -> tuple[str, list[TurnRecord]]:
 def _up_to_now(turn: TurnRecord, stream: Stream) -> TurnRecord:
     if stream.ending is None:
         return replace(turn, text=stream.text)
-    end = turn_end(stream.ending)  # it came while the history was being read
+    end = turn_end(stream.ending, stream.ended_at)  # it came while the history was being read
     return replace(
         turn,
         text=stream.text,
         status=end.status,
         finish_reason=end.finish_reason,
         error_code=end.error_code,
+        error=end.error,
+        retryable=end.retryable,
         usage=end.usage,
+        ended_at=end.ended_at,
     )
 
 
@@ -145,6 +168,17 @@ def _position(registry: StreamRegistry, session_id: str) -> dict[str, Any] | Non
     return {"stream_id": live.stream_id, "epoch": live.epoch, "seq": live.seq}
 
 
+def _session(registry: StreamRegistry, session: SessionRecord) -> dict[str, Any]:
+    return {
+        "session_id": session.session_id,
+        "title": session.title,
+        "created_at": _time(session.created_at),
+        "updated_at": _time(session.updated_at),
+        "message_count": session.message_count,
+        "active": registry.head(session.session_id) is not None,
+    }
+
+
 def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
     common = {"stream_id": turn.stream_id, "created_at": _time(turn.created_at)}
     answer: dict[str, Any] = {
@@ -154,10 +188,14 @@ def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
         "status": turn.status,
         **common,
     }
-    for name in ("finish_reason", "error_code", "usage"):
+    for name in ("trace_id", "finish_reason", "error_code", "usage"):
         value = getattr(turn, name)
         if value is not None:
             answer[name] = value
+    if error := _error(turn):
+        answer["error"] = error
+    if turn.ended_at is not None:
+        answer["ended_at"] = _time(turn.ended_at)
     question = {
         "id": f"{turn.stream_id}:user",
         "role": "user",
@@ -168,12 +206,22 @@ def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
     return [question, answer]
 
 
+def _error(turn: TurnRecord) -> dict[str, Any] | None:
+    """What the error frame said; for an answer whose process died, what there was nobody to say."""
+    died = turn.status == "interrupted" and turn.finish_reason is None
+    code = turn.error_code or (Interrupted.code if died else None)
+    if code is None:
+        return None
+    kind = _FAILURES.get(code, StreamFailure)
+    return {
+        "code": code,
+        "error": kind.sentence if turn.error is None else turn.error,
+        "retryable": kind.retryable if turn.retryable is None else turn.retryable,
+    }
+
+
 def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def _title(prompt: str) -> str:
-    return shorten(" ".join(prompt.split()))
 
 
 def _as_file(session_id: str, ending: str) -> dict[str, str]:

@@ -195,7 +195,7 @@ class Socket:
             max_prompt_chars=self._limits.max_prompt_chars,
         )
         self._check_room(opening.stream_id)
-        await self._registry.check_unused(opening)
+        opening = await self._registry.look_up(opening)
         is_new = self._registry.find(opening.stream_id) is None
         stream = self._registry.open(opening)
         if is_new and stream.stream_id in self._pump:

@@ -104,7 +104,8 @@ async def test_a_connection_without_a_request_is_closed(server: Server) -> None:
     async with wire(server.url) as silent, wire(server.url) as kept:
         kept.send(request("GET", "/livez"))
         await kept.until(b'{"alive":true}')
-        assert await asyncio.gather(silent.rest(), kept.rest()) == [b"", b""]
+        assert await silent.rest() == b""
+        assert await kept.rest() == b""
 
 
 async def test_an_answer_may_take_longer_than_any_of_these(server: Server) -> None:

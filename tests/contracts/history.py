@@ -64,7 +64,7 @@ class Speaker:
         self._epochs = itertools.count(first)
 
     def ask(
-        self, session_id: str, stream_id: str, prompt: str = "q"
+        self, session_id: str, stream_id: str, prompt: str = "q", **more: Any
     ) -> tuple[asyncio.Future[Begun], FakeAnswer]:
         epoch = next(self._epochs)
         answer = FakeAnswer()
@@ -74,6 +74,7 @@ class Speaker:
             epoch=epoch,
             prompt=prompt,
             created_at=1_700_000_000.0 + epoch / 4,
+            **more,
         )
         return self.history.begin(turn, answer), answer
 
@@ -149,6 +150,17 @@ class HistoryContract:
         assert await history.turns("s") == [expected]
         assert await history.turn("1") == expected
 
+    async def test_how_a_turn_failed_is_kept_and_whose_log_lines_tell_of_it(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, _ = speaker.ask("s", "1", trace_id="ab" * 16)
+        await begun
+        told: dict[str, Any] = {"error_code": "too_long", "error": NASTY, "retryable": False}
+        assert await speaker.end("1", "error", ended_at=1_700_000_001.5, **told)
+        (turn,) = await history.turns("s")
+        assert (turn.trace_id, turn.ended_at) == ("ab" * 16, 1_700_000_001.5)
+        assert {name: getattr(turn, name) for name in told} == told
+
     async def test_nothing_is_known_of_the_unknown(self, history: History) -> None:
         assert await history.turn("1") is None
         assert await history.turns("s") == []
@@ -157,6 +169,9 @@ class HistoryContract:
         assert not await history.finish("1", TurnEnd(status="complete"))
         assert await history.discard("1")
         assert not await history.delete("s")
+        assert await history.session("s") is None
+        assert await history.rename("s", "title") is None
+        assert (await history.sessions(query="title")).sessions == []
 
     @pytest.mark.parametrize(
         "status", ["complete", "cancelled", "superseded", "error", "interrupted"]
@@ -392,6 +407,204 @@ class HistoryContract:
         assert await history.last_epoch() == 5
         await history.delete("s")
         assert await history.last_epoch() == 5
+
+    # Taking another turn's place
+
+    async def test_a_turn_takes_the_place_of_another_and_of_all_that_follow_it(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        for number in range(1, 5):
+            await speaker.turn("s", str(number), f"q{number}", f"a{number}")
+        await speaker.turn("t", "5")
+        begun, answer = speaker.ask("s", "6", "q2 again", replaces_from=2)
+        result = await begun
+        assert result.saved
+        assert plain(result.messages) == ["u:q1", "a:a1", "u:q2 again"]
+        answer.say("a6")
+        assert await speaker.end("6")
+        assert shapes(await history.turns("s")) == [
+            ("1", "q1", "a1", "complete"),
+            ("6", "q2 again", "a6", "complete"),
+        ]
+        assert await history.turn("3") is None
+        assert len(await history.turns("t")) == 1
+        begun, _ = speaker.ask("s", "7", "q7")
+        assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2 again", "a:a6", "u:q7"]
+
+    async def test_what_is_replaced_while_it_lives_does_not_come_back(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1", "q1")
+        await begun
+        answer.say("half")
+        ended = speaker.end("1", "superseded")
+        begun, _ = speaker.ask("s", "2", "q1 again", replaces_from=1)
+        late = speaker.end("1", "complete")
+        assert plain((await begun).messages) == ["u:q1 again"]
+        await ended
+        assert not await late
+        assert shapes(await history.turns("s")) == [("2", "q1 again", "", "streaming")]
+
+    async def test_one_that_was_never_ended_is_replaced(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, answer = speaker.ask("s", "1", "q1")
+        await begun
+        begun, _ = speaker.ask("s", "2", "q1 again", replaces_from=1)
+        answer.say("late")
+        assert not await speaker.end("1")
+        assert (await begun).saved
+        assert shapes(await history.turns("s")) == [("2", "q1 again", "", "streaming")]
+
+    async def test_one_after_the_other_takes_the_same_place(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "q1", "a1")
+        await speaker.turn("s", "2", "q2", "a2")
+        begun = [
+            speaker.ask("s", str(number), f"q{number}", replaces_from=number - 1)[0]
+            for number in range(3, 10)
+        ]
+        assert plain((await begun[-1]).messages) == ["u:q1", "a:a1", "u:q9"]
+        assert [turn.stream_id for turn in await history.turns("s")] == ["1", "9"]
+        (session,) = (await history.sessions()).sessions
+        assert session.message_count == 4
+
+    async def test_the_first_question_is_replaced_and_a_title_given_stays(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "first")
+        await speaker.turn("t", "2", "named")
+        assert await history.rename("t", "title")
+        for session_id, stream_id, epoch in (("s", "3", 1), ("t", "4", 2)):
+            begun, _ = speaker.ask(session_id, stream_id, "another", replaces_from=epoch)
+            assert (await begun).saved
+        listed = (await history.sessions()).sessions
+        assert [(one.session_id, one.title, one.message_count) for one in listed] == [
+            ("t", "title", 2),
+            ("s", "another", 2),
+        ]
+        assert await history.last_epoch() == 4
+
+    async def test_what_replaced_another_and_is_discarded_leaves_neither(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "q1", "a1")
+        await speaker.turn("s", "2", "q2", "a2")
+        speaker.ask("s", "3", "q3", replaces_from=2)
+        discarded = history.discard("3")
+        begun, _ = speaker.ask("s", "4", "q4")
+        assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q4"]
+        assert await discarded
+        assert [turn.stream_id for turn in await history.turns("s")] == ["1", "4"]
+
+    async def test_one_whose_stream_id_is_taken_replaces_nothing(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "q1", "a1")
+        await speaker.turn("t", "2")
+        begun, _ = speaker.ask("s", "2", "q", replaces_from=1)
+        assert (await begun).taken
+        assert shapes(await history.turns("s")) == [("1", "q1", "a1", "complete")]
+
+    # Titles
+
+    async def test_a_title_that_was_given_stays(self, history: History, speaker: Speaker) -> None:
+        await speaker.turn("s", "1", "first")
+        renamed = await history.rename("s", NASTY)
+        assert renamed is not None
+        assert renamed.title == NASTY
+        assert renamed == await history.session("s")
+        await speaker.turn("s", "2", "second")
+        assert [one.title for one in (await history.sessions()).sessions] == [NASTY]
+        assert await history.rename("s", "another")
+        session = await history.session("s")
+        assert session is not None
+        assert (session.title, session.message_count) == ("another", 4)
+
+    async def test_a_session_whose_first_question_is_being_saved_can_be_named(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, _ = speaker.ask("s", "1", "first")
+        renamed = await history.rename("s", "title")
+        assert renamed is not None
+        assert renamed.title == "title"
+        assert (await begun).saved
+
+    async def test_of_titles_given_at_once_the_last_one_stays(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1")
+        await asyncio.gather(*(history.rename("s", f"title {number}") for number in range(20)))
+        session = await history.session("s")
+        assert session is not None
+        assert session.title == "title 19"
+
+    async def test_a_title_goes_with_its_session(self, history: History, speaker: Speaker) -> None:
+        await speaker.turn("s", "1", "first")
+        await history.rename("s", "title")
+        assert await history.delete("s")
+        assert await history.rename("s", "late") is None
+        await speaker.turn("s", "2", "anew")
+        await speaker.turn("t", "3", "first")
+        await history.rename("t", "title")
+        assert await history.discard("3")
+        await speaker.turn("t", "4", "anew")
+        assert {one.title for one in (await history.sessions()).sessions} == {"anew"}
+
+    # Searching
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ("ALPHA", "a"),
+            ("aLpHa", "a"),
+            ("beta", "b"),
+            ("Ünï", "c"),
+            ("ünï", "c"),
+            ("ÜNÏ", "c"),
+            ("given", "d"),
+            ("once", "d"),
+            ("a", "abcd"),
+            ("100%", "b"),
+            ("0%_", "b"),
+            ("%", "b"),
+            ("_", "b"),
+            ("\\", "b"),
+            ("/", "b"),
+            ("\x00", "c"),
+            ("\x10@", "c"),
+            ("@", "c"),
+            ("' OR 1=1 --", ""),
+            ("xalpha", ""),
+        ],
+    )
+    async def test_sessions_are_found_by_title_question_or_answer(
+        self, history: History, speaker: Speaker, query: str, found: str
+    ) -> None:
+        await speaker.turn("a", "1", "q", "and then Alpha and so on")
+        await speaker.turn("b", "2", "the Beta, 100%_ \\ and /", "q")
+        await speaker.turn("c", "3", "q", "a ünï\x00cörn\x10@")
+        await speaker.turn("d", "4", "once asked", "q")
+        await history.rename("d", "Given")
+        page = await history.sessions(query=query)
+        assert "".join(sorted(one.session_id for one in page.sessions)) == found
+
+    async def test_what_is_found_comes_in_pages_too(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        for number in range(10):
+            text = "needle" if number % 2 else "hay"
+            await speaker.turn(str(number), f"of-{number}", text, text)
+        pages = [await history.sessions(limit=2, query="needle")]
+        while pages[-1].next is not None:
+            before = pages[-1].next
+            pages.append(await history.sessions(limit=2, before=before, query="needle"))
+        assert [[one.session_id for one in page.sessions] for page in pages] == [
+            ["9", "7"],
+            ["5", "3"],
+            ["1"],
+        ]
 
     # Reading
 
@@ -662,6 +875,32 @@ class DurableContract(HistoryContract):
             assert not await speaker.end("1")
             assert await theirs.turns("s") == []
             assert ours.health.dropped == 0
+
+    async def test_a_turn_of_another_process_can_be_replaced(self, backend: Backend) -> None:
+        async with backend(Limits(checkpoint_every=0.01)) as ours, backend() as theirs:
+            speaker = Speaker(ours)
+            await speaker.turn("s", "1", "q1", "a1")
+            begun, answer = speaker.ask("s", "2", "q2")
+            await begun
+            begun, _ = Speaker(theirs, first=3).ask("s", "3", "q2 again", replaces_from=2)
+            assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2 again"]
+            answer.say("late")
+            await speaker.turn("t", "4")
+            assert not await speaker.end("2")
+            assert [turn.stream_id for turn in await ours.turns("s")] == ["1", "3"]
+
+    async def test_titles_and_endings_are_there_again(self, backend: Backend) -> None:
+        async with backend() as history:
+            speaker = Speaker(history)
+            begun, _ = speaker.ask("s", "1", trace_id="cd" * 16)
+            await begun
+            await speaker.end("1", "error", error_code="x", error="Oh.", retryable=True)
+            await history.rename("s", NASTY)
+            kept = await history.turns("s")
+        async with backend() as history:
+            assert await history.turns("s") == kept
+            assert (kept[0].error, kept[0].retryable) == ("Oh.", True)
+            assert [one.title for one in (await history.sessions()).sessions] == [NASTY]
 
     async def test_a_turn_of_another_process_can_be_discarded(self, backend: Backend) -> None:
         async with backend() as ours, backend() as theirs:

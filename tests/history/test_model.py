@@ -68,6 +68,7 @@ class HistoryMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.turns: list[Turn] = []
+        self.titles: dict[str, str] = {}
         self.epoch = 0
         self.limits = Limits(max_messages=MAX_MESSAGES, max_chars=MAX_CHARS, checkpoint_every=0.001)
         self.open()
@@ -101,7 +102,14 @@ class HistoryMachine(RuleBasedStateMachine):
             messages = pair + messages
         return messages
 
-    def ask(self, session_id: str, prompt: str) -> tuple[Turn, Callable[[], Any], list[str]]:
+    def forget_title(self, session_id: str) -> None:
+        """A title lives as long as its session has turns."""
+        if not self.of(session_id):
+            self.titles.pop(session_id, None)
+
+    def ask(
+        self, session_id: str, prompt: str, replaces_from: int | None = None
+    ) -> tuple[Turn, Callable[[], Any], list[str]]:
         self.epoch += 1
         turn = Turn(session_id, f"stream{self.epoch}", self.epoch, prompt, FakeAnswer())
         told = self.told(turn)
@@ -111,6 +119,7 @@ class HistoryMachine(RuleBasedStateMachine):
             epoch=turn.epoch,
             prompt=prompt,
             created_at=float(self.epoch),
+            replaces_from=replaces_from,
         )
         self.turns.append(turn)
         return turn, lambda: self.history.begin(start, turn.answer), told
@@ -157,6 +166,7 @@ class HistoryMachine(RuleBasedStateMachine):
             turn.status = "superseded"
         if roll_back and turn in self.turns:
             self.turns.remove(turn)
+            self.forget_title(turn.session_id)
         new, begin, told = self.ask(turn.session_id, prompt)
 
         async def act() -> None:
@@ -170,6 +180,35 @@ class HistoryMachine(RuleBasedStateMachine):
 
         self.await_(act())
         return new
+
+    @rule(target=streams, turn=streams, prompt=texts, ended_first=st.booleans())
+    def take_the_place(self, turn: Turn, prompt: str, ended_first: bool) -> Turn:
+        """Of a turn and of all that follow it, as regenerating and editing do."""
+        known = turn in self.turns and turn.status == "streaming"
+        for other in self.of(turn.session_id):
+            if other.epoch >= turn.epoch:
+                self.turns.remove(other)
+        new, begin, told = self.ask(turn.session_id, prompt, replaces_from=turn.epoch)
+
+        async def act() -> None:
+            end = TurnEnd(status="superseded")
+            if ended_first:
+                self.history.finish(turn.stream_id, end)
+            begun = await begin()
+            assert begun.saved
+            assert plain(begun.messages) == told
+            assert not await self.history.finish(turn.stream_id, end) or not known
+
+        self.await_(act())
+        return new
+
+    @rule(session_id=session_ids, title=st.sampled_from(["one", "two\x00"]))
+    def rename(self, session_id: str, title: str) -> None:
+        there = bool(self.of(session_id))
+        renamed = self.await_(self.history.rename(session_id, title))
+        assert (renamed is not None) == there
+        if there:
+            self.titles[session_id] = title
 
     @rule(turn=streams)
     def discard(self, turn: Turn) -> None:
@@ -210,9 +249,15 @@ class HistoryMachine(RuleBasedStateMachine):
                 assert [(t.stream_id, t.prompt, t.text, t.status) for t in turns] == [
                     turn.shape for turn in self.of(session_id)
                 ]
+            for session_id in list(self.titles):
+                self.forget_title(session_id)
             newest = {turn.session_id: turn.epoch for turn in self.turns}
             expected = [
-                (session_id, title_of(self.of(session_id)[0].prompt), 2 * len(self.of(session_id)))
+                (
+                    session_id,
+                    self.titles.get(session_id) or title_of(self.of(session_id)[0].prompt),
+                    2 * len(self.of(session_id)),
+                )
                 for session_id in sorted(newest, key=lambda id: -newest[id])
             ]
             listed = (await self.history.sessions()).sessions

@@ -47,6 +47,7 @@ class Chat:
         self.prompt = f"question {self.session_id}"
         self.pieces: list[tuple[float, str]] = []
         self.ended = False
+        self.trace_id = ""
         self.began = asyncio.Event()
 
     async def run(self, client: aiohttp.ClientSession, url: str) -> None:
@@ -55,6 +56,7 @@ class Chat:
             async with client.post(f"{url}/api/chat", json=body) as response:
                 async for line in response.content:
                     frame = orjson.loads(line)
+                    self.trace_id = frame["trace_id"]
                     if frame["type"] == "token":
                         self.pieces.append((time.monotonic(), frame["text"]))
                         self.began.set()
@@ -76,7 +78,8 @@ class Chat:
         if self.ended:
             assert (answer["status"], text) == ("complete", "".join(p for _, p in self.pieces))
         elif answer["status"] != "complete":
-            assert answer["status"] == "interrupted"
+            assert (answer["status"], answer["error"]["code"]) == ("interrupted", "interrupted")
+            assert answer["trace_id"] == self.trace_id
 
 
 async def crash_again_and_again(tmp_path: Path, url: str, patience: float) -> None:

@@ -16,9 +16,11 @@ from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from conftest import ROOT
 from contracts.history import PATIENT, Backend, DurableContract, Speaker, eventually, plain, shapes
 
+from jarvis_stream.history import schema
 from jarvis_stream.history.base import History, HistoryUnusable, Limits
 from jarvis_stream.history.open import open_history
 
@@ -191,6 +193,32 @@ async def test_while_another_process_locks_it_the_chat_goes_on(
         assert [turn.stream_id for turn in await history.turns("s")] == ["1", "2", "3"]
 
 
+async def test_while_another_process_locks_it_what_is_replaced_is_gone_all_the_same(
+    file: Path, url: str, log_lines: list[str]
+) -> None:
+    async with open_history(url, IMPATIENT) as history:
+        speaker = Speaker(history)
+        await speaker.turn("s", "1", "q1", "a1")
+        await speaker.turn("s", "2", "q2", "a2")
+        with locked(file):
+            begun, answer = speaker.ask("s", "3", "q2 again", replaces_from=2)
+            answer.say("a3")
+            result = await begun
+            assert not result.saved
+            assert plain(result.messages) == ["u:q1", "a:a1", "u:q2 again"]
+            assert not await speaker.end("3")
+            assert [turn.stream_id for turn in await history.turns("s")] == ["1", "3"]
+            with closing(sqlite3.connect(file)) as other:
+                kept = other.execute("SELECT stream_id FROM jarvis_turns ORDER BY epoch")
+                assert kept.fetchall() == [("1",), ("2",)]
+        await saved(history)
+    async with open_history(url) as history:
+        assert shapes(await history.turns("s")) == [
+            ("1", "q1", "a1", "complete"),
+            ("3", "q2 again", "a3", "complete"),
+        ]
+
+
 # A disk that does not serve
 
 
@@ -339,6 +367,35 @@ async def test_a_newer_schema_is_refused_and_left_alone(file: Path, backend: Bac
             pass
     with closing(sqlite3.connect(file)) as connection:
         assert list(connection.iterdump()) == before
+
+
+async def test_what_an_older_version_kept_is_there_after_the_upgrade(
+    file: Path, backend: Backend
+) -> None:
+    file.parent.mkdir()
+    engine = sa.create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        schema.upgrade(connection, "0001")
+        connection.execute(sa.text("INSERT INTO jarvis_sessions VALUES ('s', 1.0)"))
+        connection.execute(
+            sa.text(
+                "INSERT INTO jarvis_turns VALUES ('1', 's', 7, 'gone', 1.0, 'error', NULL,"
+                " 'too_long', NULL, 3, 'q', 'a')"
+            )
+        )
+    engine.dispose()
+    async with backend() as history:
+        (turn,) = await history.turns("s")
+        assert (turn.text, turn.error_code, turn.error, turn.trace_id) == (
+            "a",
+            "too_long",
+            None,
+            None,
+        )
+        assert (await history.sessions()).sessions[0].title == "q"
+        renamed = await history.rename("s", "title")
+        assert renamed is not None
+        assert renamed.title == "title"
 
 
 async def test_sixteen_processes_may_create_it_together(backend: Backend) -> None:

@@ -11,7 +11,7 @@ import pytest
 from contracts.history import Speaker, eventually, plain, shapes
 
 from jarvis_stream.errors import Unavailable
-from jarvis_stream.history.base import Limits, SessionPage, TurnRecord
+from jarvis_stream.history.base import Limits, SessionPage, SessionRecord, TurnRecord
 from jarvis_stream.history.store import Batch, Written
 from jarvis_stream.history.writer import HistoryWriter
 
@@ -33,6 +33,7 @@ class FakeStore:
         self.batches: list[Batch] = []
         """Every batch it was asked to write, those that failed too."""
         self.kept: dict[str, TurnRecord] = {}
+        self.titles: dict[str, str] = {}
         self.failing = False
         self.failing_if: Callable[[Batch], bool] = lambda batch: False
         self.readable = True
@@ -68,6 +69,9 @@ class FakeStore:
         written = Written()
         for stream_id in batch.discards:
             self.kept.pop(stream_id, None)
+        for _, span in batch.replaced:
+            self.kept = {id: turn for id, turn in self.kept.items() if not span.holds(turn)}
+        self.titles.update(batch.titles)
         for turn in batch.begins:
             earlier = [other for other in self.kept.values() if other.session_id == turn.session_id]
             written.earlier[turn.session_id] = earlier
@@ -91,8 +95,20 @@ class FakeStore:
             raise Outage
         return [turn for turn in self.kept.values() if turn.session_id == session_id]
 
-    async def sessions(self, *, limit: int, before: str | None) -> SessionPage:
+    async def sessions(self, *, limit: int, before: str | None, query: str | None) -> SessionPage:
         raise Outage
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        turns = await self.turns(session_id, limit=None, before=None)
+        if not turns:
+            return None
+        return SessionRecord(
+            session_id=session_id,
+            title=self.titles.get(session_id, turns[0].prompt),
+            created_at=turns[0].created_at,
+            updated_at=turns[-1].created_at,
+            message_count=2 * len(turns),
+        )
 
     async def last_epoch(self) -> int:
         return 0
@@ -303,6 +319,98 @@ async def test_what_could_not_be_saved_is_saved_when_it_can_be(
         "history_recovered",
     ]
     await speaker.turn("s", "now")  # and everybody waits again
+
+
+async def test_what_is_replaced_is_gone_while_it_cannot_be_removed_and_leaves_with_the_coming(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    for number in range(1, 4):
+        await speaker.turn("s", str(number), f"q{number}", f"a{number}")
+    store.failing = True
+    live, answer = speaker.ask("s", "4", "q4")  # never saved, and still live
+    answer.say("half")
+    begun, _ = speaker.ask("s", "5", "q2 again", replaces_from=2)
+    result = await begun
+    assert not result.saved
+    assert plain(result.messages) == ["u:q1", "a:a1", "u:q2 again"]
+    assert not await speaker.end("4")
+    assert not (await live).saved
+    assert [turn.stream_id for turn in await history.turns("s")] == ["1", "5"]
+    assert await history.turn("2") is None
+    # Whatever comes before it is saved: what that one replaced does not come back.
+    begun, answer = speaker.ask("s", "6", "q2 once more", replaces_from=5)
+    answer.say("a6")
+    assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2 once more"]
+    await history.discard("6")
+    begun, _ = speaker.ask("s", "7", "q7")
+    assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q7"]
+    assert set(store.kept) == {"1", "2", "3"}
+    store.failing = False
+
+    async def saved() -> bool:
+        return history.health.backlog == 0
+
+    await eventually(saved)
+    assert set(store.kept) == {"1", "7"}
+
+
+async def test_what_is_replaced_leaves_in_the_transaction_in_which_the_question_comes(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    await speaker.turn("s", "1", "q1", "a1")
+    async with store.held():
+        first, _ = speaker.ask("t", "2")
+        await store.asked.wait()
+        many = [speaker.ask("t", str(number))[0] for number in range(10, 10 + 255)]
+        begun, _ = speaker.ask("s", "3", "q1 again", replaces_from=1)
+        many += [speaker.ask("t", str(number))[0] for number in range(300, 310)]
+    assert (await begun).saved
+    [batch] = [batch for batch in store.batches if batch.replaced]
+    assert "3" in [turn.stream_id for turn in batch.begins]
+    assert [(stream_id, span.first) for stream_id, span in batch.replaced] == [("3", 1)]
+    assert "1" not in store.kept
+    await asyncio.gather(first, *many)
+
+
+async def test_one_that_is_replaced_while_it_is_being_written_leaves_next(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    async with store.held():
+        _, answer = speaker.ask("s", "1", "q1")
+        await store.asked.wait()
+        answer.say("half")
+        begun, _ = speaker.ask("s", "2", "q1 again", replaces_from=1)
+        ended = speaker.end("1", "superseded")
+    assert (await begun).saved
+    assert plain((await begun).messages) == ["u:q1 again"]
+    assert not await ended
+    assert set(store.kept) == {"2"}
+
+
+async def test_a_title_that_could_not_be_given_in_time_is_given_when_it_can_be(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    await speaker.turn("s", "1")
+    store.failing = True
+    for title in ("one", "two"):
+        with pytest.raises(Unavailable):
+            await history.rename("s", title)
+    speaker.ask("t", "2")
+    with pytest.raises(Unavailable):  # its question is not saved yet
+        await history.rename("t", "three")
+    with pytest.raises(Unavailable):
+        await history.delete("t")
+    store.failing = False
+
+    async def saved() -> bool:
+        return history.health.backlog == 0
+
+    await eventually(saved)
+    assert store.titles == {"s": "two"}
 
 
 async def test_a_database_that_can_be_read_but_not_written_still_tells_the_agent(

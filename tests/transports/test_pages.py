@@ -17,6 +17,7 @@ async def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(client
     policy = response.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self';")
     assert "unsafe" not in policy
+    assert "require-trusted-types-for 'script'; trusted-types dompurify highlighter" in policy
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Referrer-Policy"] == "no-referrer"
     assert response.headers["Cache-Control"] == "no-cache"

@@ -15,10 +15,13 @@ from jarvis_stream.transports.requests import (
     parse_object,
     parse_opening,
     parse_position,
+    parse_query,
+    parse_title,
     shorten,
 )
 
 STREAM = "0195f1a0-0000-7000-8000-000000000000"
+OTHER = "0195f1a0-0000-7000-8000-000000000001"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -45,6 +48,7 @@ def test_what_the_client_brings_is_taken() -> None:
         "after": 3,
         "on_conflict": "reject",
         "on_disconnect": "continue",
+        "replaces": OTHER,
         "unknown": {"is": "ignored"},
     }
     made = parse_opening(
@@ -64,11 +68,12 @@ def test_what_the_client_brings_is_taken() -> None:
         on_disconnect="continue",
         transport="websocket",
         may_be_known=True,
+        replaces=OTHER,
     )
 
 
 def test_null_is_as_good_as_absent() -> None:
-    names = ("session_id", "stream_id", "after", "on_conflict", "on_disconnect")
+    names = ("session_id", "stream_id", "after", "on_conflict", "on_disconnect", "replaces")
     assert opening(**dict.fromkeys(names)).session_id is None
 
 
@@ -76,6 +81,7 @@ WRONG: dict[str, list[Any]] = {
     "prompt": [None, "", " \n", 5, True, [], {}, "x" * 11],
     "session_id": ["", "a b", "a\n", "é", "x" * 129, 5, [], False],
     "stream_id": ["", STREAM.upper(), STREAM + "\n", "{" + STREAM + "}", 5, [], False],
+    "replaces": ["", STREAM.upper(), "x", 5, [], False],
     "after": [-1, 1.0, "1", True, MAX_CURSOR + 1, [], float("inf")],
     "on_conflict": ["", "REJECT", "later", 1, [], {}],
     "on_disconnect": ["", "stop", 1, ["cancel"]],
@@ -93,6 +99,34 @@ def test_a_wrong_field_is_named_with_what_is_allowed(field: str, value: Any) -> 
     assert "allowed" in sentence or "needed" in sentence
     assert sentence.isprintable()
     assert len(sentence) < 300
+
+
+@pytest.mark.parametrize(
+    ("title", "taken"),
+    [
+        ("x", "x"),
+        (" a\t\r\n b\u2028c\x1cd ", "a b c d"),
+        ("x" * 200 + "  ", "x" * 200),
+        ("é👩‍🚀\u202e", "é👩‍🚀\u202e"),
+    ],
+)
+def test_a_title_is_put_on_one_line(title: str, taken: str) -> None:
+    assert parse_title({"title": title}) == taken
+
+
+@pytest.mark.parametrize("title", [None, 5, "", "\n", "x" * 201, "\x00", "a\x1bb", "\x7f", "\x9f"])
+def test_what_is_no_title_is_refused(title: object) -> None:
+    with pytest.raises(Invalid, match=r"^title: ") as refused:
+        parse_title({"title": title})
+    assert refused.value.sentence.isprintable()
+
+
+def test_a_query_is_what_is_between_the_blanks() -> None:
+    assert parse_query(None) is parse_query("") is parse_query(" \n") is None
+    assert parse_query(" a  b ") == "a  b"
+    assert parse_query("x" * 200 + " ") == "x" * 200
+    with pytest.raises(Invalid, match=r"^q: 201 "):
+        parse_query("x" * 201)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from jarvis_stream.history.base import TurnRecord
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.transports.context import REGISTRY
+from jarvis_stream.transports.export import to_markdown
 
 
 class House:
@@ -30,6 +31,12 @@ class House:
         """The status and the JSON of `GET path`."""
         async with self.api.http.get(self.api.url + path) as response:
             assert response.headers["Cache-Control"] == "no-store"
+            return response.status, await response.json()
+
+    async def rename(self, session_id: str, body: object, **more: Any) -> tuple[int, Any]:
+        """The status and the JSON of the answer to a renaming."""
+        url = f"{self.api.url}/api/sessions/{session_id}"
+        async with self.api.http.patch(url, json=body, **more) as response:
             return response.status, await response.json()
 
     async def delete(self, session_id: str) -> int:
@@ -115,6 +122,108 @@ async def test_a_cursor_that_is_none_is_refused(house: House, cursor: str) -> No
     assert (status, body["code"]) == (422, "invalid")
 
 
+async def test_a_session_that_is_being_answered_is_told_from_the_others(house: House) -> None:
+    await house.api.chat("hello", session_id="t")
+    async with house.api.posting("talks", session_id="s", stream_id=(live := new_id())) as answer:
+        await answer.content.readuntil('🙂"}\n'.encode())
+        _, body = await house.get("/api/sessions")
+        active = {one["session_id"]: one["active"] for one in body["sessions"]}
+        assert active == {"s": True, "t": False}
+        await house.api.cancel(live)
+    _, body = await house.get("/api/sessions")
+    assert not any(one["active"] for one in body["sessions"])
+
+
+async def test_sessions_are_searched(house: House) -> None:
+    await house.api.chat("hello", session_id="a")  # abc
+    await house.api.chat("# A title\nof *two* lines", session_id="b")  # yes
+    await house.rename("a", {"title": "Second"})
+
+    async def found(query: str) -> list[str]:
+        status, body = await house.get(f"/api/sessions?q={query}")
+        assert status == 200
+        return [one["session_id"] for one in body["sessions"]]
+
+    assert await found("HELLO") == ["a"]
+    assert await found("ABC") == ["a"]
+    assert await found("second") == ["a"]
+    assert await found("%20yes%20") == ["b"]
+    assert await found("e") == ["b", "a"]
+    assert await found("") == await found("%20") == ["b", "a"]
+    assert await found("nothing") == []
+    _, first = await house.get("/api/sessions?q=e&limit=1")
+    _, second = await house.get(f"/api/sessions?q=e&limit=1&before={first['next']}")
+    assert [one["session_id"] for one in second["sessions"]] == ["a"]
+    assert second["next"] is None
+
+
+async def test_a_query_that_is_too_long_is_refused(house: House) -> None:
+    assert (await house.get(f"/api/sessions?q={'x' * 200}"))[0] == 200
+    status, body = await house.get(f"/api/sessions?q={'x' * 201}")
+    assert (status, body["code"]) == (422, "invalid")
+    assert body["error"].startswith("q: ")
+
+
+# Titles
+
+
+async def test_a_session_is_given_a_title(house: House) -> None:
+    await house.api.chat("hello", session_id="s")
+    status, renamed = await house.rename("s", {"title": "  A\n title\t of\u2028 mine 👩‍🚀 "})
+    assert (status, renamed["title"]) == (200, "A title of mine 👩‍🚀")
+    await house.api.chat("hello", session_id="s")
+    _, body = await house.get("/api/sessions")
+    [listed] = body["sessions"]
+    assert listed.keys() == renamed.keys()
+    assert (listed["title"], listed["message_count"]) == (renamed["title"], 4)
+    async with house.api.http.get(house.api.url + "/api/sessions/s/export.md") as response:
+        assert (await response.text()).startswith("# A title of mine 👩‍🚀\n")
+
+
+async def test_a_session_whose_first_answer_lives_is_given_a_title(house: House) -> None:
+    async with house.api.posting("talks", session_id="s", stream_id=(live := new_id())) as answer:
+        await answer.content.readuntil('🙂"}\n'.encode())
+        status, renamed = await house.rename("s", {"title": "x" * 200})
+        assert (status, renamed["title"], renamed["active"]) == (200, "x" * 200, True)
+        await house.api.cancel(live)
+
+
+@pytest.mark.parametrize(
+    "title", [None, "", " \n", 5, ["x"], {}, "x" * 201, "a\x00b", "\x1b[31m", "a\x7f", "\x9b"]
+)
+async def test_what_is_no_title_is_refused(house: House, title: object) -> None:
+    await house.api.chat("hello", session_id="s")
+    status, body = await house.rename("s", {"title": title})
+    assert (status, body["code"]) == (422, "invalid")
+    assert body["error"].startswith("title: ")
+    assert body["error"].isprintable()
+    _, body = await house.get("/api/sessions")
+    assert body["sessions"][0]["title"] == "hello"
+
+
+async def test_a_title_comes_as_json_and_not_from_foreign_pages(house: House) -> None:
+    await house.api.chat("hello", session_id="s")
+    url = f"{house.api.url}/api/sessions/s"
+    async with house.api.http.patch(url, data="title=x") as response:
+        assert response.status == 415
+    async with house.api.http.patch(
+        url, data="[]", headers={"Content-Type": "application/json"}
+    ) as response:
+        assert response.status == 400
+    status, _ = await house.rename("s", {"title": "x"}, headers={"Origin": "https://evil.example"})
+    assert status == 403
+    _, body = await house.get("/api/sessions")
+    assert body["sessions"][0]["title"] == "hello"
+
+
+@pytest.mark.parametrize("session_id", ["unknown", "a%20b", "x" * 129, "%0d%0a"])
+async def test_an_unknown_session_cannot_be_named(house: House, session_id: str) -> None:
+    status, body = await house.rename(session_id, {"title": "x"})
+    assert (status, body["code"]) == (404, "not_found")
+    _, deleted = await house.get(f"/api/sessions/{session_id}/messages")
+    assert body == deleted
+
+
 # The messages
 
 
@@ -137,6 +246,14 @@ async def test_the_messages_tell_how_each_answer_ended(house: House) -> None:
     ]
     assert body["messages"][1]["finish_reason"] == "stop"
     assert body["messages"][3]["error_code"] == "agent_error"
+    assert body["messages"][3]["error"] == {
+        name: failed[-1][name] for name in ("code", "error", "retryable")
+    }
+    assert "error" not in body["messages"][1]
+    for answer, frames in ((body["messages"][1], done), (body["messages"][3], failed)):
+        assert answer["trace_id"] == frames[0]["trace_id"]
+        created, ended = (datetime.fromisoformat(answer[at]) for at in ("created_at", "ended_at"))
+        assert created <= ended
     assert "hunter2" not in str(body)
     assert len({message["id"] for message in body["messages"]}) == 6
 
@@ -152,6 +269,7 @@ async def test_what_is_told_of_the_live_answer_and_what_follows_its_position_is_
         active = body["active_stream"]
         answer = body["messages"][-1]
         assert (answer["content"], answer["status"]) == ("aü🙂", "streaming")
+        assert "ended_at" not in answer
         assert (active["stream_id"], active["seq"]) == (stream_id, 4)
         await house.api.cancel(stream_id)
         rest = lines(await house.api.replay(stream_id, after=active["seq"]))
@@ -211,6 +329,43 @@ async def test_a_turn_that_was_rolled_back_is_not_told(house: House) -> None:
     assert {message["stream_id"] for message in body["messages"]} == {again[0]["stream_id"]}
 
 
+async def test_an_answer_whose_server_died_tells_so(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endings: list[dict[str, Any]] = [
+        {"status": "interrupted"},
+        {"status": "interrupted", "finish_reason": "shutdown"},
+        {"status": "error", "error_code": "too_long"},  # kept by an older version
+    ]
+
+    async def left(session_id: str) -> list[TurnRecord]:
+        return [
+            TurnRecord(
+                session_id=session_id,
+                stream_id=new_id(),
+                epoch=1,
+                prompt="q",
+                created_at=1.0,
+                **how,
+            )
+            for how in endings
+        ]
+
+    monkeypatch.setattr(house.registry.history, "turns", left)
+    died, shut_down, old = (await house.messages("s"))["messages"][1::2]
+    assert died["error"] == {
+        "code": "interrupted",
+        "error": "The server stopped before the answer was complete.",
+        "retryable": True,
+    }
+    assert "error" not in shut_down
+    assert old["error"] == {
+        "code": "too_long",
+        "error": "The answer grew longer than this server keeps.",
+        "retryable": False,
+    }
+
+
 # Deleting
 
 
@@ -266,10 +421,37 @@ async def test_a_session_as_markdown(house: House) -> None:
         text = await response.text()
     assert text == (
         "# # A title of *two* lines\n\n"
-        "## User\n\n# A title\nof *two* lines\n\n"
+        "## User\n\n\\# A title\nof *two* lines\n\n"
         "## Assistant\n\n*yes*\n\n\n"
         "## User\n\nfails\n\n"
         "## Assistant\n\na\n\n*(error)*\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "exported"),
+    [
+        ("## Assistant\n\nnot said", "\\## Assistant\n\nnot said"),
+        ("#hash and\n####### seven", "#hash and\n####### seven"),
+        ("Title\n===\nTwo\n---\n- item", "Title\n\\===\nTwo\n\\---\n- item"),
+        ("```\n# code\n```\n# text", "```\n# code\n```\n\\# text"),
+        ("~~~ js\n# open", "~~~ js\n# open\n~~~"),
+        ("````\n```\n# code", "````\n```\n# code\n````"),
+    ],
+)
+def test_a_question_is_no_part_of_the_exports_outline(prompt: str, exported: str) -> None:
+    turn = TurnRecord(
+        session_id="s",
+        stream_id="1",
+        epoch=1,
+        prompt=prompt,
+        created_at=1.0,
+        text="# Mine\n\n```py\nstopped",
+        status="cancelled",
+    )
+    assert to_markdown("title", [turn]) == (
+        f"# title\n\n## User\n\n{exported}\n\n"
+        "## Assistant\n\n# Mine\n\n```py\nstopped\n```\n\n*(cancelled)*\n"
     )
 
 
