@@ -386,7 +386,7 @@ class StreamRegistry:
         Not for the undead: they may never stop. Cancelling this wait touches no stream.
         """
         while waiting := {
-            *(stream.stopped for stream in self if not stream.undead),
+            *(s.stopped for s in self if not (s.undead or s.stopped.done())),
             *self._unsaved,
         }:
             await asyncio.wait(waiting)
