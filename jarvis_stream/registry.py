@@ -401,7 +401,7 @@ class StreamRegistry:
         streams = list(self)
         for stream in reversed(streams):  # so that no end calls the next one up
             stream.revoke(Done("shutdown"), "shutdown")
-        await self._outlive(streams)
+        await self._outlive([stream for stream in streams if not stream.undead])
         if self._unsaved:  # the history bounds this
             await asyncio.wait(tuple(self._unsaved))
         self._shelf.clear()

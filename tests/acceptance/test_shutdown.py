@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .clients import Api, Frame, check_stream, lines, new_id, outcome, talking_to, text_of
+from .clients import Api, Frame, check_stream, lines, new_id, outcome, talking_to, text_of, wire
 from .conftest import assert_quiet, start
 
 loops = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
@@ -110,6 +110,24 @@ async def test_what_runs_goes_on_and_what_is_new_is_refused(loop: str) -> None:
             code, log = await stopping
     assert code == 0
     assert time.monotonic() - ended < 15  # and not the sixty seconds of the grace
+    assert_quiet(log)
+
+
+@loops
+async def test_a_slow_reader_has_the_grace_to_take_what_is_there(loop: str) -> None:
+    with start("--shutdown-grace", "60", loop=loop) as server:
+        async with talking_to(server.url) as api, wire(server.url, receive_buffer=4096) as slow:
+            slow.post("flood 300")
+            slow.pause()
+            await api.until(lambda now: now.get('jarvis_streams_ended_total{outcome="stop"}') == 1)
+            stopping = asyncio.create_task(asyncio.to_thread(server.stop, signal.SIGTERM))
+            await drained(api)
+            slow.unpause()
+            got = await slow.rest()
+            assert b'"finish_reason":"stop"}\n' in got
+            assert got.count(b'"type":"token"') == 300
+            code, log = await stopping
+    assert code == 0
     assert_quiet(log)
 
 
