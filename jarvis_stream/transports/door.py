@@ -48,7 +48,7 @@ LINGER: Final = 2.0
 LOOK_AGAIN: Final = 0.02
 """Seconds between two looks at the buffers, while the server waits to leave."""
 
-MOST_TURNED_AWAY: Final = 256
+MOST_TURNED_AWAY: Final = 64
 """Connections that are being answered 503 at a time; further ones are cut without a word."""
 
 
