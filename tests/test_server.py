@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections import Counter
 
+import orjson
 import pytest
 from aiohttp import web
 
@@ -61,7 +63,7 @@ def test_a_limit_that_may_not_be_raised_is_lived_with(
 
 
 async def _nobody(request: web.BaseRequest) -> web.StreamResponse:
-    raise NotImplementedError
+    raise NotImplementedError("hunter2")
 
 
 def doors(most: int) -> Doors:
@@ -88,6 +90,33 @@ async def test_connections_that_are_on_their_way_count() -> None:
     gc.collect()
     assert len(some) == 1
     assert isinstance(some(), Door)
+
+
+async def test_what_fails_where_no_application_catches_it_tells_nothing(
+    log_lines: list[str],
+) -> None:
+    some = doors(1)
+    server = await asyncio.get_running_loop().create_server(some, "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert orjson.loads(body)["code"] == "internal"
+    assert b"hunter2" not in answer
+    (line,) = log_lines
+    assert line.startswith("request_failed trace=")
+    assert some.refused == {("http", "internal"): 1}
+    assert len(some) == 0
+
+
+async def test_the_doors_are_quiet_when_nothing_is_asked() -> None:
+    some = doors(1)
+    await some.quiet()
+    some.abort()
 
 
 async def test_those_that_are_told_so_are_bounded_too() -> None:

@@ -80,6 +80,7 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch,
         "openai_base_url": "https://example.org/v1",
         "openai_ca_file": __file__,
         "allowed_origins": "https://a.example,https://b.example",
+        "traces": "otlp",
     }
     sample = samples.get(name, "17")
     by_flag = getattr(from_command_line([options()[name].flag, sample]), name)
