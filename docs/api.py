@@ -1,0 +1,857 @@
+"""Prints docs/openapi.json or docs/asyncapi.json: `make docs`.
+
+    python docs/api.py openapi       the HTTP calls (OpenAPI 3.2)
+    python docs/api.py asyncapi      the WebSocket (AsyncAPI 3)
+
+What the code knows comes from the code: the routes and what they say of themselves, the kinds of
+frames and their fields, every error's status, code and meaning, the forms of ids, bounds and
+choices. What stands here beside it is checked against it, here (names of fields) or by the tests
+(every answer of a running server, every route, every message).
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, get_args
+
+from jarvis_stream import __version__, create_app
+from jarvis_stream.errors import Refused, StreamFailure
+from jarvis_stream.frames import AGENT_REASONS, PROTOCOL, Done, Failed
+from jarvis_stream.history.base import Status
+from jarvis_stream.ids import SESSION_ID, STREAM_ID
+from jarvis_stream.registry import Cancellation
+from jarvis_stream.settings import Settings, options
+from jarvis_stream.transports import answers, websocket
+from jarvis_stream.transports.requests import (
+    MAX_CURSOR,
+    MAX_QUERY,
+    MAX_TITLE,
+    ON_CONFLICT,
+    ON_DISCONNECT,
+)
+from jarvis_stream.transports.sessions import MAX_PAGE
+
+Json = dict[str, Any]
+
+SERVER_REASONS: Final = ("cancelled", "superseded", "shutdown")
+"""The finish reasons that are the server's own."""
+
+
+# The errors, from their tree
+
+
+def tree(root: type[Any]) -> Iterator[type[Any]]:
+    """A class and all below it."""
+    yield root
+    for kind in root.__subclasses__():
+        yield from tree(kind)
+
+
+def meaning(thing: object) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
+
+
+def refusals() -> dict[int, dict[str, str]]:
+    """What each code of a refusal means, by status."""
+    found: dict[int, dict[str, str]] = {}
+    for kind in tree(Refused):
+        if kind is not Refused and kind.__module__ == Refused.__module__:
+            found.setdefault(kind.status, {})[kind.code] = meaning(kind)
+    for status, code in answers._CODES.items():
+        found.setdefault(status, {}).setdefault(code, "The HTTP library refused the request.")
+    found[500] = {"internal": "The server failed; its log knows why, under the trace id told here."}
+    return dict(sorted(found.items()))
+
+
+def failures() -> dict[str, str]:
+    """What each code of an `error` frame means."""
+    found: dict[str, list[str]] = {}
+    for kind in tree(StreamFailure):
+        if kind is not StreamFailure and kind.__module__ == StreamFailure.__module__:
+            found.setdefault(kind.code, []).append(meaning(kind))
+    return {code: " Or: ".join(texts) for code, texts in found.items()}
+
+
+HAS_LOGIN: Final = 401 in refusals()
+
+
+def listed(meanings: Mapping[str, str]) -> str:
+    """Codes and what they mean, as Markdown."""
+    return "\n".join(f"- `{code}`: {text}" for code, text in meanings.items())
+
+
+# The forms of things
+
+
+def ref(name: str) -> Json:
+    """A place under `components/schemas`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def text(description: str = "", **more: Any) -> Json:
+    """A text."""
+    return {"type": "string", **({"description": description} if description else {}), **more}
+
+
+def whole(description: str = "", *, least: int = 0, **more: Any) -> Json:
+    """A whole number."""
+    return {"type": "integer", "minimum": least, "description": description, **more}
+
+
+def choice(description: str, allowed: Sequence[str]) -> Json:
+    """One of a few texts; the first is the default."""
+    return text(description, enum=list(allowed), default=allowed[0])
+
+
+def fields_of(model: type[Any], described: Json) -> Json:
+    """`described`, if it names exactly the fields of a dataclass; raises ValueError."""
+    names = {field.name for field in dataclasses.fields(model)}
+    if names != described.keys():
+        raise ValueError(f"{model.__name__} and its description differ: {names ^ set(described)}")
+    return described
+
+
+def default_of(setting: str) -> Any:
+    """A setting's default, for the bounds that a server tells itself."""
+    return Settings.model_fields[setting].default
+
+
+def bound(setting: str) -> str:
+    """What a setting bounds, in words."""
+    return f"`{options()[setting].flag}`, by default {default_of(setting)}"
+
+
+SCHEMAS: Final[Json] = {
+    "SessionId": text("A conversation, named by the client.", pattern=f"^{SESSION_ID.pattern}$"),
+    "StreamId": text(
+        "One answer: a UUID in its canonical form, lower case.", pattern=f"^{STREAM_ID.pattern}$"
+    ),
+    "TraceId": text(
+        "Of the W3C trace it belongs to; in every log line of the stream.", pattern="^[0-9a-f]{32}$"
+    ),
+    "Epoch": whole("Grows with every stream that claims the session; a lower one is stale."),
+    "Seq": whole("1, 2, 3 … within the stream, without gaps.", least=1),
+    "Cursor": whole("The seq of the last frame the client has.", maximum=MAX_CURSOR, default=0),
+    "Time": text("RFC 3339.", format="date-time"),
+}
+
+
+class Builder:
+    """The schemas of what the server says and is told.
+
+    A client ignores fields it does not know, so the schemas leave room for them; `closed` ones do
+    not, and the tests hold the server to those.
+    """
+
+    def __init__(self, *, closed: bool = False) -> None:
+        self._closed = closed
+
+    def schemas(self) -> Json:
+        """All of them, by name."""
+        return {**SCHEMAS, **self._frames(), **self._replies(), **self._asked(), **self._told()}
+
+    def thing(self, properties: Json, *optional: str, about: str = "", free: bool = False) -> Json:
+        """An object of which all properties but the `optional` ones are there.
+
+        `free` ones take any other field, closed or not.
+        """
+        made: Json = {"type": "object", **({"description": about} if about else {})}
+        made["properties"] = properties
+        made["required"] = [name for name in properties if name not in optional]
+        if self._closed and not free:
+            made["additionalProperties"] = False
+        return made
+
+    def _frame(
+        self, kind: str, properties: Json, *optional: str, about: str, free: bool = False
+    ) -> Json:
+        common = {
+            "type": {"const": kind},
+            "stream_id": ref("StreamId"),
+            "trace_id": ref("TraceId"),
+            "epoch": ref("Epoch"),
+            "seq": ref("Seq"),
+        }
+        return self.thing({**common, **properties}, *optional, about=about, free=free)
+
+    def _frames(self) -> Json:
+        saved = {"const": False, "description": "Only there when the answer could not be saved."}
+        # An agent may use the server's words, or fail in ways of its own; the tests' ones do not.
+        code = text(listed(failures()))
+        others: Json = {}
+        if self._closed:
+            code["enum"] = list(failures())
+            others = {"not": {"enum": ["thinking", "queued"]}}
+        done = fields_of(
+            Done,
+            {
+                "finish_reason": text(
+                    "From upstream, or the server's own (stopped, superseded by a newer message, "
+                    "ended with the server).",
+                    enum=[*sorted(AGENT_REASONS), *SERVER_REASONS],
+                ),
+                "usage": {"type": "object", "description": "What the upstream told of its costs."},
+                "superseded_by": {**ref("StreamId"), "description": "The newer stream."},
+            },
+        )
+        failed = fields_of(
+            Failed,
+            {
+                "code": code,
+                "error": text("A sentence for people, without internals."),
+                "retryable": {"type": "boolean"},
+            },
+        )
+        return {
+            "Thinking": self._frame(
+                "status",
+                {
+                    "status": {"const": "thinking"},
+                    "session_id": ref("SessionId"),
+                    "role": {"const": "assistant"},
+                    "protocol": {"const": PROTOCOL},
+                    "replaces": {
+                        **ref("StreamId"),
+                        "description": "The earlier stream in whose place this one is.",
+                    },
+                },
+                "replaces",
+                about="Always frame 1.",
+            ),
+            "Queued": self._frame(
+                "status",
+                {
+                    "status": {"const": "queued"},
+                    "position": whole("How many are to go first, this one included.", least=1),
+                },
+                about="It waits for its turn (`on_conflict: enqueue`).",
+            ),
+            "AgentStatus": self._frame(
+                "status",
+                {
+                    "status": text(
+                        "What the agent does: `tool`, `reasoning` …; ignore those you do not know.",
+                        minLength=1,
+                        **others,
+                    ),
+                },
+                about="Told by the agent, with fields of its own.",
+                free=True,
+            ),
+            "Token": self._frame(
+                "token",
+                {"text": text(minLength=1)},
+                about="A piece of the answer; the pieces joined are the answer.",
+            ),
+            "Done": self._frame(
+                "done",
+                {**done, "saved": saved},
+                *("usage", "superseded_by", "saved"),
+                about="The terminal frame of a stream that did not fail.",
+            ),
+            "Error": self._frame(
+                "error",
+                {**failed, "saved": saved},
+                "saved",
+                about="The terminal frame of a stream that failed.",
+            ),
+            "Frame": {
+                "description": "A JSON object on one line.",
+                "anyOf": [ref(name) for name in FRAMES],
+            },
+        }
+
+    def _replies(self) -> Json:
+        codes = sorted({code for codes in refusals().values() for code in codes})
+        cancellation = self._cancellation()
+        return {
+            "Refusal": self.thing(
+                {"code": text(enum=codes), "error": text("A sentence for people.")},
+                about="What every refused request is answered.",
+            ),
+            "Cancellation": self.thing(cancellation, about=meaning(Cancellation)),
+            "Cancelled": self.thing(
+                {"type": {"const": "status"}, "status": {"const": "cancelled"}, **cancellation},
+                about="The answer to `cancel`, when the agent has stopped; no frame, without seq.",
+            ),
+            "RefusedMessage": self.thing(
+                {
+                    "type": {"const": "error"},
+                    "code": text(enum=codes),
+                    "error": text("A sentence for people."),
+                    "stream_id": {
+                        "type": ["string", "null"],
+                        "maxLength": 128,
+                        "description": "What the message carried, or null.",
+                    },
+                },
+                about="The answer to a message that is refused; no frame, without seq.",
+            ),
+            "Pong": self.thing(
+                {"type": {"const": "status"}, "status": {"const": "pong"}},
+                about="The answer to `ping`; no frame, without seq.",
+            ),
+        }
+
+    def _cancellation(self) -> Json:
+        return fields_of(
+            Cancellation,
+            {
+                "stream_id": ref("StreamId"),
+                "cancelled": {
+                    "type": "boolean",
+                    "description": "Whether it ended by being cancelled, and in no other way.",
+                },
+                "clean": {
+                    "type": "boolean",
+                    "description": "Whether its agent stopped before "
+                    f"{options()['cancel_timeout'].flag} ran out.",
+                },
+                "cleanup_ms": whole("How long that took."),
+            },
+        )
+
+    def _asked(self) -> Json:
+        return {
+            "Question": {
+                "type": "object",
+                "properties": QUESTION,
+                "required": ["prompt"],
+                "description": "Unknown fields are ignored; null counts as not there.",
+            },
+            "Title": {
+                "type": "object",
+                "properties": {
+                    "title": text(
+                        "Every run of white space becomes one blank; no control characters.",
+                        minLength=1,
+                    )
+                },
+                "required": ["title"],
+                "description": f"At most {MAX_TITLE} characters then.",
+            },
+            **{
+                name: {
+                    "type": "object",
+                    "properties": {"type": {"const": kind}, **properties},
+                    "required": ["type", *required],
+                }
+                for kind, (name, properties, required, *_) in COMMANDS.items()
+            },
+        }
+
+    def _told(self) -> Json:
+        session = {
+            "session_id": ref("SessionId"),
+            "title": text("Its first question, shortened, or what it was named."),
+            "created_at": ref("Time"),
+            "updated_at": ref("Time"),
+            "message_count": whole(),
+            "active": {"type": "boolean", "description": "Whether a stream of it lives."},
+        }
+        error = {"code": text(), "error": text(), "retryable": {"type": "boolean"}}
+        message = {
+            "id": text("`{stream_id}:user` or `{stream_id}:assistant`."),
+            "role": text(enum=["user", "assistant"]),
+            "content": text("As far as it came, whatever ended it."),
+            "status": text("Of a question always `complete`.", enum=list(statuses())),
+            "stream_id": ref("StreamId"),
+            "created_at": ref("Time"),
+            "ended_at": ref("Time"),
+            "trace_id": ref("TraceId"),
+            "finish_reason": text("What the `done` frame said."),
+            "error_code": text("What the `error` frame said."),
+            "error": self.thing(error, about="The same, whole."),
+            "usage": {"type": "object"},
+        }
+        position = {"stream_id": ref("StreamId"), "epoch": ref("Epoch"), "seq": whole()}
+        page = {"type": ["string", "null"], "description": "`before` of the next page, or null."}
+        messages = {
+            "session_id": ref("SessionId"),
+            "messages": {"type": "array", "items": ref("Message")},
+        }
+        limits = {"max_prompt_chars": whole(f"In characters: {bound('max_prompt_chars')}.")}
+        info = {
+            "agent": self.thing({"name": text(), "is_model": {"type": "boolean"}}),
+            "why": {"type": ["string", "null"], "description": "Why that agent answers."},
+            "version": text(),
+            "protocol": {"const": PROTOCOL},
+            "limits": self.thing(limits),
+        }
+        if HAS_LOGIN:
+            info["auth"] = text("How one signs in.", enum=["none", "token", "custom"])
+            info["principal"] = text("Who asks, if that is known.")
+        return {
+            "Session": self.thing(session),
+            "Sessions": self.thing({"sessions": array("Session"), "next": page}),
+            "Message": self.thing(
+                message, "ended_at", "trace_id", "finish_reason", "error_code", "error", "usage"
+            ),
+            "Messages": self.thing(
+                {
+                    **messages,
+                    "active_stream": {
+                        "description": "Where its live stream stands, or null.",
+                        "oneOf": [self.thing(position), {"type": "null"}],
+                    },
+                }
+            ),
+            "Export": self.thing(messages),
+            "Info": self.thing(info, "principal"),
+            "Alive": self.thing({"alive": {"const": True}}),
+            "Ready": self.thing({"ready": {"const": True}}),
+            **(self._logins() if HAS_LOGIN else {}),
+        }
+
+    def _logins(self) -> Json:
+        return {
+            "Credential": {
+                "type": "object",
+                "properties": {"token": text()},
+                "required": ["token"],
+            },
+            "Login": self.thing({"principal": text("Who it is.")}),
+            "Ticket": self.thing({"ticket": text(), "expires_in": whole("In seconds.")}),
+        }
+
+
+FRAMES: Final = ("Thinking", "Queued", "AgentStatus", "Token", "Done", "Error")
+
+QUESTION: Final[Json] = {
+    "prompt": text(
+        f"Not only white space; at most {bound('max_prompt_chars')} characters.", minLength=1
+    ),
+    "session_id": {
+        **ref("SessionId"),
+        "description": "The conversation it belongs to; without one, the server mints one.",
+    },
+    "stream_id": {
+        **ref("StreamId"),
+        "description": "Minted by the client, it makes the request safe to repeat: the same one "
+        "again attaches to the answer that exists, from `after`.",
+    },
+    "after": ref("Cursor"),
+    "on_conflict": choice("What becomes of an answer that the session is giving.", ON_CONFLICT),
+    "on_disconnect": choice("What becomes of this one when nobody reads it.", ON_DISCONNECT),
+    "replaces": {
+        **ref("StreamId"),
+        "description": "An earlier stream of the session: its turn and all later ones leave the "
+        "history with the coming of this one.",
+    },
+}
+
+
+def array(name: str) -> Json:
+    """A list of one schema's things."""
+    return {"type": "array", "items": ref(name)}
+
+
+def statuses() -> Iterator[str]:
+    """What a message's status can be."""
+    for part in get_args(Status):
+        yield from get_args(part) or (part,)
+
+
+# What a client may say over WebSocket: schema, fields, those that are needed, the replies
+
+_ALL_FRAMES: Final = ("Frame",)
+COMMANDS: Final[dict[str, tuple[str, Json, tuple[str, ...], tuple[str, ...], str]]] = {
+    "start": (
+        "Start",
+        {**QUESTION, "traceparent": text("As in W3C Trace Context.")},
+        ("prompt",),
+        _ALL_FRAMES,
+        "Ask. The same stream_id again attaches to the answer that exists.",
+    ),
+    "resume": (
+        "Resume",
+        {"stream_id": ref("StreamId"), "after": ref("Cursor")},
+        ("stream_id",),
+        _ALL_FRAMES,
+        "Go on reading a stream after a position.",
+    ),
+    "cancel": (
+        "Cancel",
+        {"stream_id": ref("StreamId")},
+        ("stream_id",),
+        ("Cancelled",),
+        "Stop a stream; answered when its agent has stopped.",
+    ),
+    "watch": (
+        "Watch",
+        {"session_id": ref("SessionId")},
+        ("session_id",),
+        _ALL_FRAMES,
+        "See every stream of a session, the live one from its beginning, whoever started it.",
+    ),
+    "unwatch": (
+        "Unwatch",
+        {"session_id": ref("SessionId")},
+        ("session_id",),
+        (),
+        "No longer see those that this socket did not ask for itself.",
+    ),
+    "ping": ("Ping", {}, (), ("Pong",), "Ask for a sign of life; browsers cannot send pings."),
+}
+
+
+def commands() -> list[str]:
+    """The types of messages that the server knows: the cases in `Socket._obey`."""
+    source = textwrap.dedent(inspect.getsource(websocket.Socket._obey))
+    return [
+        case.pattern.value.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Match)
+        for case in node.cases
+        if isinstance(case.pattern, ast.MatchValue)
+        and isinstance(case.pattern.value, ast.Constant)
+        and isinstance(case.pattern.value.value, str)
+    ]
+
+
+# The calls
+
+
+def routes() -> dict[tuple[str, str], str]:
+    """Every route of the application, as method and path, and what its handler says of itself."""
+    app = create_app(Settings.model_construct(**_defaults()))
+    found = {}
+    for route in app.router.routes():
+        resource = route.resource
+        assert resource is not None
+        if route.method != "HEAD":
+            found[route.method, resource.canonical] = meaning(route.handler)
+    return found
+
+
+def _defaults() -> Json:
+    return {name: field.default for name, field in Settings.model_fields.items()}
+
+
+def in_path(name: str, schema: str) -> Json:
+    """A parameter in the path."""
+    return {"name": name, "in": "path", "required": True, "schema": ref(schema)}
+
+
+def in_query(name: str, schema: Json, description: str) -> Json:
+    """A parameter after the question mark."""
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def in_header(name: str, description: str) -> Json:
+    """A header that may be sent."""
+    return {"name": name, "in": "header", "schema": {"type": "string"}, "description": description}
+
+
+SESSION: Final = in_path("session_id", "SessionId")
+STREAM: Final = in_path("stream_id", "StreamId")
+TRACEPARENT: Final = in_header("traceparent", "W3C Trace Context; its trace id is the stream's.")
+
+ALWAYS: Final = (400, 401, 403, 408, 421, 431, 500, 503)
+"""What may become of any request, before anybody looks at what it asks."""
+WITH_BODY: Final = (408, 413, 415, 417)
+
+
+def json_content(name: str) -> Json:
+    """A body of one schema's JSON."""
+    return {"application/json": {"schema": ref(name)}}
+
+
+def body_of(name: str) -> Json:
+    """A request's body."""
+    return {"required": True, "content": json_content(name)}
+
+
+def told(name: str, description: str) -> Json:
+    """An answer in JSON."""
+    return {"description": description, "content": json_content(name)}
+
+
+def stream_answer(description: str) -> Json:
+    """An answer that is a stream of frames."""
+    headers = {
+        "X-Session-Id": ref("SessionId"),
+        "X-Stream-Id": ref("StreamId"),
+        "X-Trace-Id": ref("TraceId"),
+        "X-Accel-Buffering": {"const": "no"},
+        "Cache-Control": {"const": "no-store, no-transform"},
+    }
+    return {
+        "description": f"{description} One frame per line; an empty line is a sign of life.",
+        "headers": {name: {"schema": schema} for name, schema in headers.items()},
+        "content": {"application/x-ndjson": {"itemSchema": ref("Frame")}},
+    }
+
+
+def file_answer(description: str, media_type: str) -> Json:
+    """An answer that is a file."""
+    return {"description": description, "content": {media_type: {"schema": {"type": "string"}}}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What there is to know of a route beside what its handler says."""
+
+    answer: Json
+    refused: tuple[int, ...] = ()
+    parameters: tuple[Json, ...] = ()
+    body: str = ""
+    summary: str = ""
+    """Where the handler says nothing."""
+    status: int = 200
+
+
+NOTHING: Final[Json] = {"description": "Done."}
+EXPORT_MD: Final = "text/markdown"
+
+CALLS: Final[dict[tuple[str, str], Call]] = {
+    ("POST", "/api/chat"): Call(
+        stream_answer("The answer, from `after` on."),
+        (404, 409, 410, 416, 422, 429),
+        (TRACEPARENT,),
+        "Question",
+    ),
+    ("GET", "/api/streams/{stream_id}"): Call(
+        stream_answer("The frames after the position, live to the end."),
+        (404, 410, 416, 422),
+        (
+            STREAM,
+            in_query("after", ref("Cursor"), "Counts before Last-Event-ID."),
+            in_header("Last-Event-ID", "The same as `after`."),
+        ),
+    ),
+    ("POST", "/api/streams/{stream_id}/cancel"): Call(
+        told("Cancellation", "What became of the stop. Idempotent."), (404,), (STREAM,)
+    ),
+    ("GET", "/api/sessions"): Call(
+        told("Sessions", "A page of them."),
+        (422,),
+        (
+            in_query(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50},
+                "How many.",
+            ),
+            in_query("before", {"type": "string"}, "`next` of the page before."),
+            in_query("q", {"type": "string", "maxLength": MAX_QUERY}, "What they must hold."),
+        ),
+    ),
+    ("PATCH", "/api/sessions/{session_id}"): Call(
+        told("Session", "The session, with its title."), (404, 422), (SESSION,), "Title"
+    ),
+    ("DELETE", "/api/sessions/{session_id}"): Call(NOTHING, (404,), (SESSION,), status=204),
+    ("GET", "/api/sessions/{session_id}/messages"): Call(
+        told("Messages", "All of it."), (404,), (SESSION,)
+    ),
+    ("GET", "/api/sessions/{session_id}/export.json"): Call(
+        told("Export", "A file."), (404,), (SESSION,)
+    ),
+    ("GET", "/api/sessions/{session_id}/export.md"): Call(
+        file_answer("A file.", EXPORT_MD), (404,), (SESSION,)
+    ),
+    ("GET", "/api/info"): Call(
+        told("Info", "What a client may know of the server."), summary="Know the server."
+    ),
+    ("GET", "/livez"): Call(told("Alive", "Its loop turns."), summary="Is it alive?"),
+    ("GET", "/readyz"): Call(
+        told("Ready", "It takes new work."), summary="Does it take new work? Not while draining."
+    ),
+    ("GET", "/metrics"): Call(
+        file_answer("Prometheus's text format.", "text/plain"), summary="Its metrics."
+    ),
+    ("GET", "/ws"): Call(
+        {"description": f"Switched to a WebSocket ({websocket.SUBPROTOCOL}): see asyncapi.json."},
+        status=101,
+    ),
+    ("GET", "/"): Call(file_answer("HTML.", "text/html"), summary="The chat page."),
+    ("GET", "/static/{path}"): Call(
+        {"description": "A file.", "content": {"*/*": {}}},
+        (404,),
+        ({"name": "path", "in": "path", "required": True, "schema": {"type": "string"}},),
+        summary="The page's files.",
+    ),
+    # Where people sign in.
+    ("POST", "/api/login"): Call(
+        {
+            **told("Login", "Signed in: who it is, and a cookie that no script can read."),
+            "headers": {"Set-Cookie": {"schema": {"type": "string"}}},
+        },
+        (404, 422),
+        body="Credential",
+    ),
+    ("POST", "/api/logout"): Call(NOTHING, status=204),
+    ("POST", "/api/ticket"): Call(
+        told("Ticket", "A word for Sec-WebSocket-Protocol, good once."), (404,)
+    ),
+}
+
+
+def operation(call: Call, method: str, path: str, said: str) -> Json:
+    """One call, as OpenAPI writes it."""
+    known = refusals()
+    statuses = {*ALWAYS, *call.refused, *(WITH_BODY if call.body else ())} & known.keys()
+    made: Json = {
+        "operationId": _name_of(method, path),
+        "summary": call.summary or said,
+        "responses": {
+            str(call.status): call.answer,
+            **{
+                str(status): {"$ref": f"#/components/responses/Refused{status}"}
+                for status in sorted(statuses)
+            },
+        },
+    }
+    if call.parameters:
+        made["parameters"] = list(call.parameters)
+    if call.body:
+        made["requestBody"] = body_of(call.body)
+    return made
+
+
+def _name_of(method: str, path: str) -> str:
+    words = path.replace("{", "").replace("}", "").replace(".", "/").split("/")
+    return "_".join([method.lower(), *(word for word in words if word)])
+
+
+def openapi(*, closed: bool = False) -> Json:
+    """The HTTP calls."""
+    paths: Json = {}
+    for (method, path), said in routes().items():
+        call = CALLS[method, path]
+        paths.setdefault(path, {})[method.lower()] = operation(call, method, path, said)
+    schemas = Builder(closed=closed).schemas()
+    for name in ("Cancelled", "RefusedMessage", "Pong", *(COMMANDS[kind][0] for kind in COMMANDS)):
+        del schemas[name]  # of the WebSocket
+    made: Json = {
+        "openapi": "3.2.0",
+        "info": _info("Calls of Jarvis Stream"),
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {
+                f"Refused{status}": _refused(status, codes) for status, codes in refusals().items()
+            },
+        },
+    }
+    if HAS_LOGIN:
+        made["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"},
+            "login": {"type": "apiKey", "in": "cookie", "name": "jarvis_login"},
+        }
+        made["security"] = [{}, {"token": []}, {"login": []}]
+    return made
+
+
+def _refused(status: int, codes: Mapping[str, str]) -> Json:
+    made: Json = {
+        "description": listed(codes),
+        "content": {
+            "application/json": {
+                "schema": {
+                    "allOf": [ref("Refusal"), {"properties": {"code": {"enum": list(codes)}}}]
+                }
+            }
+        },
+    }
+    if status in (429, 503):
+        seconds = {"type": "integer", "minimum": 0}
+        made["headers"] = {"Retry-After": {"description": "Seconds.", "schema": seconds}}
+    return made
+
+
+def _info(title: str) -> Json:
+    return {
+        "title": title,
+        "version": __version__,
+        "description": f"Version {PROTOCOL} of the protocol; protocol.md tells it in words. "
+        "Made from the code by `make docs`.",
+    }
+
+
+def asyncapi(*, closed: bool = False) -> Json:
+    """The WebSocket."""
+    known = commands()
+    said = {COMMANDS[kind][0]: COMMANDS[kind][4] for kind in known}
+    replies = {name for kind in known for name in COMMANDS[kind][3]} | {"RefusedMessage"}
+    schemas = Builder(closed=closed).schemas()
+    messages = {
+        name: {
+            "summary": said.get(name) or schemas[name]["description"],
+            "contentType": "application/json" if name in said else "application/x-ndjson",
+            "payload": ref(name),
+        }
+        for name in (*said, *sorted(replies))
+    }
+    wanted = _needed(schemas, messages)
+    operations: Json = {}
+    for kind in known:
+        name, _, _, answered, _ = COMMANDS[kind]
+        operations[kind] = {
+            "action": "receive",
+            "channel": {"$ref": "#/channels/socket"},
+            "messages": [_in_channel(name)],
+            "reply": {
+                "channel": {"$ref": "#/channels/socket"},
+                "messages": [_in_channel(reply) for reply in (*answered, "RefusedMessage")],
+            },
+        }
+    return {
+        "asyncapi": "3.0.0",
+        "info": _info("The WebSocket of Jarvis Stream"),
+        "defaultContentType": "application/json",
+        "channels": {
+            "socket": {
+                "address": "/ws",
+                "description": f"Subprotocol {websocket.SUBPROTOCOL}. A message of the client is "
+                "one JSON object; one of the server is one or more lines, each a JSON object.",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+                "bindings": {"ws": {"method": "GET"}},
+            }
+        },
+        "operations": operations,
+        "components": {
+            "messages": messages,
+            "schemas": {name: schema for name, schema in schemas.items() if name in wanted},
+        },
+    }
+
+
+def _in_channel(name: str) -> Json:
+    return {"$ref": f"#/channels/socket/messages/{name}"}
+
+
+def _needed(schemas: Json, start: Any) -> set[str]:
+    """The schemas that something refers to, and those that they refer to."""
+    found: set[str] = set()
+    todo = [start]
+    while todo:
+        thing = todo.pop()
+        if isinstance(thing, dict):
+            name = str(thing.get("$ref", "")).removeprefix("#/components/schemas/")
+            if name in schemas and name not in found:
+                found.add(name)
+                todo.append(schemas[name])
+            todo += thing.values()
+        elif isinstance(thing, list):
+            todo += thing
+    return found
+
+
+PAGES: Final = {"openapi": openapi, "asyncapi": asyncapi}
+
+
+def page(name: str) -> str:
+    """One of them, as it is in the file."""
+    return json.dumps(PAGES[name](), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(sys.argv[1]), end="")
