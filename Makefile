@@ -1,20 +1,28 @@
 # make run            install what is missing, and start; make run ARGS="--port 9000" passes flags
 # make test           install what the tests need too, then lint, types and all tests
 #
-# Both work on a fresh Debian with Python 3.11 and are quick the second time. Debian packages are
+# make docs           what is made from the code and kept with it
+# make lock           requirements/*.txt anew; make lock LOCK_ARGS=--upgrade takes the newest versions
+# make audit          ask PyPI which of the locked packages have known vulnerabilities
+#
+# The first two work on a fresh Debian with Python 3.11 and are quick the second time. Debian packages are
 # installed as root or with sudo, and only when they are missing.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?=
+LOCK_ARGS ?=
 
 BIN := $(VENV)/bin
 # An editable install makes pip warn of folders in the working directory; here that is the point.
 PIP := $(BIN)/python -W ignore::UserWarning -m pip
 RECIPE_INPUTS := setup.cfg pyproject.toml
+# Every package in the version and with the hashes that are written down, then this one itself.
+INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs chromium postgresql clean
+.PHONY: run test lint types pytest docs lock audit chromium postgresql clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -33,18 +41,39 @@ pytest: $(VENV)/.installed-test chromium postgresql
 
 docs: $(VENV)/.installed-run
 	$(BIN)/python docs/settings.py > docs/settings.md
+	$(BIN)/python docs/api.py openapi > docs/openapi.json
+	$(BIN)/python docs/api.py asyncapi > docs/asyncapi.json
+
+# Each in an environment of its own: neither belongs to what it makes or looks at.
+
+TOOLS := $(VENV)/tools
+
+lock: $(TOOLS)/bin/python
+	$(TOOLS)/bin/python -m pip install --quiet 'uv >= 0.13'
+	$(TOOLS)/bin/python docs/lock.py $(LOCK_ARGS)
+
+# Not a part of `make test`: it needs pypi.org itself, and mirrors of it do not tell. Strict, because
+# a package that PyPI is silent about would otherwise count as a good one.
+audit: $(TOOLS)/bin/python
+	$(TOOLS)/bin/python -m pip install --quiet 'pip-audit >= 2.10'
+	for lock in run image test; do \
+		$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/$$lock.txt || exit 1; \
+	done
+
+$(TOOLS)/bin/python: $(BIN)/python
+	$(BIN)/python -m venv $(TOOLS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed once, and again when the list of dependencies changes.
 
-$(VENV)/.installed-run: $(BIN)/python $(RECIPE_INPUTS)
-	$(PIP) install --quiet --editable .
+$(VENV)/.installed-run: $(BIN)/python $(RECIPE_INPUTS) requirements/run.txt
+	$(call INSTALL,run)
 	@touch $@
 
-$(VENV)/.installed-test: $(BIN)/python $(RECIPE_INPUTS)
-	$(PIP) install --quiet --editable '.[test]'
+$(VENV)/.installed-test: $(BIN)/python $(RECIPE_INPUTS) requirements/test.txt
+	$(call INSTALL,test)
 	@touch $@ $(VENV)/.installed-run
 
 $(BIN)/python:
