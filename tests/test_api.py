@@ -18,10 +18,11 @@ from jsonschema import Draft202012Validator
 
 from jarvis_stream import Done, Status, Turn, create_app
 from jarvis_stream.errors import Refused, StreamFailure, UpstreamError
+from jarvis_stream.frames import AGENT_REASONS
 from jarvis_stream.settings import Settings
 from jarvis_stream.transports.context import REGISTRY
 from jarvis_stream.transports.door import raw
-from jarvis_stream.transports.requests import MAX_TITLE, parse_opening, parse_title
+from jarvis_stream.transports.requests import MAX_TITLE, ON_CONFLICT, parse_opening, parse_title
 
 Json = dict[str, Any]
 
@@ -120,6 +121,21 @@ def test_every_error_of_the_tree_is_described() -> None:
         if failure.__module__ == StreamFailure.__module__:
             assert failure.code in codes["enum"]
             assert f"`{failure.code}`: " in codes["description"]
+
+
+def test_the_words_of_the_protocol_are_told_to_people_too() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text("utf-8")
+    words = {*api.QUESTION, *api.failures(), *AGENT_REASONS, *api.SERVER_REASONS}
+    for codes in api.refusals().values():
+        words |= codes.keys()
+    words |= {*ON_CONFLICT, "thinking", "queued", *api.statuses()}
+    assert {word for word in words if f"`{word}`" not in text} == set()
+    for status in api.refusals():
+        assert f"| {status} |" in text
+    for kind in api.commands():
+        assert f'{{type: "{kind}"' in text
+    for _, path in api.routes():
+        assert path in text or path.startswith("/static/") or path.endswith("export.json"), path
 
 
 class Asked(dict[str, Any]):
