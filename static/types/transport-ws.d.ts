@@ -70,8 +70,7 @@ export declare class WebSocketTransport implements Transport {
     /**
      * Makes sure that an open socket is alive: one that slept, or whose network has changed, may be
      * dead without knowing it. Anything that comes is a sign of life; if nothing has come for this
-     * long we ask for one (`ping`; a server that does not know the word says so, which will do), and
-     * let go of a socket that stays silent.
+     * long we ask for one (`ping`), and let go of a socket that stays silent.
      *
      * @param {number} silence milliseconds
      */

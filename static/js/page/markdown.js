@@ -11,6 +11,9 @@ import { CodeBlock } from './markdown-code.js'
  */
 const REST = 3
 
+/** The level of the heading that a message has. */
+const MESSAGE_HEADING = 2
+
 /**
  * A block in the page.
  *
@@ -109,6 +112,7 @@ export class MarkdownView {
     for (const [index, block] of blocks.entries()) this.#plan(from + index, block, jobs)
     for (const { element } of this.#slots.splice(from + blocks.length)) element.remove()
     for (const [index, made] of makeAll(jobs).entries()) jobs[index]?.place(made)
+    nest(this.#element)
   }
 
   /**
@@ -207,6 +211,22 @@ const isPieced = (block) => block.kind === 'list' || block.kind === 'table'
 /** @param {Slot} slot */
 function settle({ codes }) {
   for (const code of codes) code.settle()
+}
+
+/**
+ * Makes each heading at most one level deeper than the one before it, for those who go by headings.
+ * It looks as it was written.
+ *
+ * @param {Element} answer
+ */
+function nest(answer) {
+  let last = MESSAGE_HEADING
+  for (const heading of answer.querySelectorAll('h3, h4, h5, h6')) {
+    const written = Number(heading.localName[1])
+    last = Math.min(written, last + 1)
+    const level = last === written ? null : String(last)
+    if (heading.ariaLevel !== level) heading.ariaLevel = level
+  }
 }
 
 /**
