@@ -10,8 +10,12 @@ import { HttpTransport } from './transport-http.js'
  * @property {string} status `complete`, `streaming`, `cancelled`, `superseded`, `error`,
  *   `interrupted`
  * @property {string} stream_id of the answer; a question has that of its answer
- * @property {string} created_at
+ * @property {string} created_at ISO 8601
+ * @property {string} [ended_at] of an answer
+ * @property {string} [trace_id] of an answer
  * @property {string} [finish_reason]
+ * @property {{code: string, error: string, retryable: boolean}} [error] of an answer that failed
+ * @property {Record<string, unknown>} [usage] what the model counted
  */
 
 /**
@@ -24,8 +28,10 @@ import { HttpTransport } from './transport-http.js'
 /**
  * @typedef {object} ServerInfo
  * @property {{name: string, is_model: boolean}} agent who answers
+ * @property {string | null} [why] a sentence why this one was chosen
  * @property {string} version
  * @property {number} protocol
+ * @property {{max_prompt_chars: number}} [limits]
  */
 
 /** @typedef {{base?: string | URL, fetch?: typeof globalThis.fetch}} ServerOptions */
