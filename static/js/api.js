@@ -32,6 +32,8 @@ import { HttpTransport } from './transport-http.js'
  * @property {string} version
  * @property {number} protocol
  * @property {{max_prompt_chars: number}} [limits]
+ * @property {'none' | 'token' | 'custom'} [auth] how one says who one is; `token`: see `signIn`
+ * @property {string} [principal] who we are to it, when it knows
  */
 
 /** @typedef {{base?: string | URL, fetch?: typeof globalThis.fetch}} ServerOptions */
@@ -60,4 +62,31 @@ export async function getSessionMessages(sessionId, server) {
  */
 export function getInfo(server) {
   return new HttpTransport(server).call('/api/info')
+}
+
+/**
+ * Signs this browser in: a cookie that no script can read stands for the token from then on.
+ *
+ * Rejects with `Refused`, of the code `unauthorized` for a token that the server does not take.
+ *
+ * @param {string} token
+ * @param {ServerOptions} [server]
+ * @returns {Promise<{principal: string}>}
+ */
+export function signIn(token, server) {
+  return new HttpTransport(server).call('/api/login', {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ token }),
+  })
+}
+
+/**
+ * Ends what `signIn` began, here and at the server.
+ *
+ * @param {ServerOptions} [server]
+ * @returns {Promise<null>}
+ */
+export function signOut(server) {
+  return new HttpTransport(server).call('/api/logout', { method: 'POST' })
 }

@@ -44,7 +44,7 @@
  * @typedef {import('./stream.js').StreamOptions} StreamOptions
  */
 
-export { getInfo, getSession, getSessionMessages } from './api.js'
+export { getInfo, getSession, getSessionMessages, signIn, signOut } from './api.js'
 export { ChatClient } from './client.js'
 export { BadLine, ConnectionLost, Refused } from './errors.js'
 export { isTerminal } from './frames.js'

@@ -9,6 +9,7 @@ import { isOpen } from './message-view.js'
 import { noteOf } from './notes.js'
 import { bindPreference, createPreferences } from './preferences.js'
 import { Sidebar } from './sidebar.js'
+import { SignIn } from './sign-in.js'
 import { Speaker } from './speech.js'
 import { applyTheme } from './theme.js'
 
@@ -114,8 +115,12 @@ function paintSoon() {
   })
 }
 
+const signIn = new SignIn()
 let introduced = false
-/** Asks who answers here, as soon as there is somebody to ask. */
+/**
+ * Asks who answers here, and who we are to them, as soon as there is somebody to ask. A sign-in may
+ * expire, and then a connection ends: so where there is one, it is asked for anew with each.
+ */
 async function introduce() {
   const { connection } = client.getSnapshot()
   if (introduced || (connection !== 'websocket' && connection !== 'http')) return
@@ -124,6 +129,8 @@ async function introduce() {
     const info = await client.info()
     empty.introduce(info)
     composer.setLimit(info.limits?.max_prompt_chars ?? Infinity)
+    signIn.check(info)
+    introduced = info.auth === 'none' || info.auth === undefined
   } catch {
     introduced = false // when the connection changes it is tried again
   }
