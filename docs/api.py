@@ -677,7 +677,6 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         ({"name": "path", "in": "path", "required": True, "schema": {"type": "string"}},),
         summary="The page's files.",
     ),
-    # Where people sign in.
     ("POST", "/api/login"): Call(
         {
             **told("Login", "Signed in: who it is, and a cookie that no script can read."),

@@ -27,11 +27,13 @@ from jarvis_stream.frames import PROTOCOL
 from jarvis_stream.history.base import History
 from jarvis_stream.history.base import Limits as HistoryLimits
 from jarvis_stream.history.open import default_database_url, describe_url, open_history
+from jarvis_stream.identity.base import Verifier
+from jarvis_stream.identity.tokens import StaticTokens, parse_tokens
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Stream
-from jarvis_stream.transports import ndjson, pages, sessions, websocket
+from jarvis_stream.transports import gate, ndjson, pages, sessions, websocket
 from jarvis_stream.transports.answers import guard, json_answer
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
 from jarvis_stream.transports.door import DOORS, Doors
@@ -41,13 +43,19 @@ CHOICE: Final = web.AppKey("choice", Choice)
 """Which agent answers, and why; there once the application has started."""
 
 
-def create_app(settings: Settings | None = None, *, agent: Agent | None = None) -> web.Application:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    agent: Agent | None = None,
+    authenticate: gate.Hook | None = None,
+) -> web.Application:
     """The whole server, not yet started.
 
     `agent` answers every turn; without one, `settings.agent` decides when the application starts.
+    `authenticate(request)` tells who asks, or None, in the place of the settings' own ways.
     """
     settings = settings or Settings()
-    app = web.Application(middlewares=[guard], client_max_size=settings.max_body_bytes)
+    app = web.Application(middlewares=[guard, gate.gate], client_max_size=settings.max_body_bytes)
     app[LIMITS] = Limits(
         max_body_bytes=settings.max_body_bytes,
         max_prompt_chars=settings.max_prompt_chars,
@@ -69,8 +77,15 @@ def create_app(settings: Settings | None = None, *, agent: Agent | None = None) 
         send_timeout=2 * settings.stall_timeout,
         max_message=settings.max_body_bytes,
     )
+    app[gate.GATE] = gate.Gate(
+        _verifiers(settings),
+        authenticate,
+        login_seconds=settings.login_seconds,
+        proxies=settings.trusted_proxies,
+        open_metrics=settings.open_metrics,
+    )
     app[websocket.SOCKETS] = set()
-    for routes in (ndjson.routes, websocket.routes, sessions.routes):
+    for routes in (gate.routes, ndjson.routes, websocket.routes, sessions.routes):
         app.add_routes(routes)
     app.router.add_get("/api/info", _info)
     app.router.add_get("/livez", _livez)
@@ -110,6 +125,13 @@ def create_app(settings: Settings | None = None, *, agent: Agent | None = None) 
     app.cleanup_ctx.append(lifetime)
     app.on_shutdown.append(shut_down)
     return app
+
+
+def _verifiers(settings: Settings) -> list[Verifier]:
+    verifiers: list[Verifier] = []
+    if settings.auth_tokens is not None:
+        verifiers.append(StaticTokens(parse_tokens(settings.auth_tokens.get_secret_value())))
+    return verifiers
 
 
 async def drain(app: web.Application, grace: float) -> None:
@@ -202,6 +224,7 @@ async def _info(request: web.Request) -> web.Response:
             "why": f"{choice.why[:1].upper()}{choice.why[1:]}." if choice.why else None,
             "version": jarvis_stream.__version__,
             "protocol": PROTOCOL,
+            **gate.who(request),
             "limits": {"max_prompt_chars": request.app[LIMITS].max_prompt_chars},
         }
     )

@@ -22,7 +22,8 @@ from loguru import logger
 
 from jarvis_stream import logs
 from jarvis_stream.errors import BadSettings, JarvisError
-from jarvis_stream.settings import Settings, from_command_line, unknown_variables
+from jarvis_stream.identity.tokens import parse_tokens
+from jarvis_stream.settings import Settings, from_command_line, has_identity, unknown_variables
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         settings = from_command_line(argv)
+        _refuse_strangers(settings)
     except BadSettings as bad:
         for problem in bad.problems:
             _complain(problem)
@@ -105,9 +107,23 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return listeners
 
 
+def _refuse_strangers(settings: Settings) -> None:
+    """Raises BadSettings for a server that others reach and that asks nobody who they are."""
+    if _is_loopback(settings.host) or has_identity(settings) or settings.allow_anonymous:
+        return
+    raise BadSettings(
+        [
+            f"--host {settings.host} lets other machines in, and nobody has to sign in: set"
+            " JARVIS_AUTH_TOKENS, or say --allow-anonymous if everybody there may chat"
+        ]
+    )
+
+
 def _secrets(settings: Settings) -> list[str]:
     given = [settings.openai_api_key, settings.database_url]
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
+    if settings.auth_tokens is not None:
+        secrets += parse_tokens(settings.auth_tokens.get_secret_value()).values()
     passwords = [password for secret in secrets if (password := urlsplit(secret).password)]
     return secrets + passwords
 
@@ -194,7 +210,7 @@ def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
     print(f"The agent is {choice.name}: {choice.why}")
     print(choice.change)
     print(f"Conversations are kept in {database_place(settings)} (--database-url)")
-    if not _is_loopback(settings.host):
+    if not (_is_loopback(settings.host) or has_identity(settings)):
         print("Whoever can reach this address can chat: there is no login.")
     sys.stdout.flush()
 

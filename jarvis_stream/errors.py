@@ -5,6 +5,7 @@
     ├── AgentNotFound          the agent they ask for cannot be had: no start
     ├── Refused                a request refused before a stream exists: status, code, sentence
     │   ├── Malformed          400 malformed
+    │   ├── Unauthorized       401 unauthorized
     │   ├── ForeignOrigin      403 forbidden_origin
     │   ├── NotFound           404 not_found
     │   ├── TooSlow            408 timeout
@@ -74,6 +75,19 @@ class Refused(JarvisError):
 
 class Malformed(Refused):
     """The body or message is no JSON object."""
+
+
+class Unauthorized(Refused):
+    """Nobody asks that is known here: no token, a wrong one or an old one are told apart by nobody.
+
+    So the sentence is always the same.
+    """
+
+    status = 401
+    code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("sign in first: a valid token is needed")
 
 
 class ForeignOrigin(Refused):

@@ -18,6 +18,24 @@ _TRACEPARENT: Final = re.compile(
 )
 
 
+def key_of(owner: str, id: str) -> str:
+    """The name of somebody's session or stream, which is nobody else's.
+
+    Ids hold no slash, so that no two pairs have one key; without an owner it is the id itself.
+    """
+    return f"{owner}/{id}" if owner else id
+
+
+def id_of(key: str) -> str:
+    """The id in a key."""
+    return key.rpartition("/")[2]
+
+
+def owner_of(key: str) -> str:
+    """The owner in a key, or nothing."""
+    return key.rpartition("/")[0]
+
+
 def new_stream_id() -> str:
     """A UUIDv7 (RFC 9562): 48 bits of time in milliseconds, then randomness."""
     value = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10), "big")

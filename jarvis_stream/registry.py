@@ -25,6 +25,10 @@ What holds at any moment:
 A stream may take the place of an earlier one (`replaces`): that turn and every later one of the
 session leave the history with the coming of the new question. Those that still live are superseded
 first, as by any newer stream.
+
+Every session has an owner, the empty one where nobody has a name. Ids are the client's own: two
+owners may use the same ones, and neither can tell. What is kept here, and in the history, is kept
+by key (see ids.key_of), so that somebody else's is not refused but unknown.
 """
 
 from __future__ import annotations
@@ -56,7 +60,7 @@ from jarvis_stream.errors import (
 )
 from jarvis_stream.frames import Done, Ending, Failed
 from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnRecord, TurnStart
-from jarvis_stream.ids import TraceParent, new_session_id
+from jarvis_stream.ids import TraceParent, id_of, key_of, new_session_id
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import State, Stream
 from jarvis_stream.tally import Tally
@@ -92,6 +96,8 @@ class Opening:
     prompt: str
     stream_id: str
     trace_id: str
+    owner: str = ""
+    """Whose answer it will be."""
     parent: TraceParent | None = None
     """The caller's place in the trace, when it told one."""
     session_id: str | None = None
@@ -107,6 +113,11 @@ class Opening:
     """Its epoch; see StreamRegistry.look_up."""
     may_be_known: bool = False
     """Whether the client brought the stream_id, so that this may be a repetition."""
+
+    @property
+    def key(self) -> str:
+        """See ids.key_of."""
+        return key_of(self.owner, self.stream_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +240,14 @@ class StreamRegistry:
         """The ended streams that can still be replayed."""
         return self._shelf
 
-    def find(self, stream_id: str) -> Stream | None:
-        """A stream that lives or can still be replayed."""
-        return self._streams.get(stream_id) or self._shelf.get(stream_id)
+    def find(self, stream_id: str, owner: str = "") -> Stream | None:
+        """A stream of this owner that lives or can still be replayed."""
+        key = key_of(owner, stream_id)
+        return self._streams.get(key) or self._shelf.get(key)
 
-    def head(self, session_id: str) -> Stream | None:
+    def head(self, session_id: str, owner: str = "") -> Stream | None:
         """The newest stream that has claimed a session, while it has not ended."""
-        session = self._sessions.get(session_id)
+        session = self._sessions.get(key_of(owner, session_id))
         head = session.head if session else None
         return head if head is not None and head.state is not State.ENDED else None
 
@@ -247,7 +259,7 @@ class StreamRegistry:
         session. A history that cannot be asked in time does not stand in the way, unless it alone
         knows what is to be replaced: raises Unavailable.
         """
-        if self.find(opening.stream_id) is not None:
+        if self.find(opening.stream_id, opening.owner) is not None:
             return opening
         if opening.may_be_known:
             await self._check_unused(opening)
@@ -255,18 +267,18 @@ class StreamRegistry:
             return opening
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
-                turn = await self.history.turn(opening.replaces)
+                turn = await self.history.turn(key_of(opening.owner, opening.replaces))
         except TimeoutError:
             raise Unavailable("the history cannot be read now", retry_after=1) from None
-        if turn is None or turn.session_id != opening.session_id:
+        if turn is None or id_of(turn.session_id) != opening.session_id:
             raise _nothing_to_replace(opening)
         return replace(opening, replaces_from=turn.epoch)
 
     async def _check_unused(self, opening: Opening) -> None:
-        turn = await self._recall(opening.stream_id)
+        turn = await self._recall(opening.key)
         if turn is None:
             return
-        if opening.session_id not in (None, turn.session_id):
+        if opening.session_id not in (None, id_of(turn.session_id)):
             raise _others(opening.stream_id)
         raise _gone(opening.stream_id)
 
@@ -274,25 +286,25 @@ class StreamRegistry:
         """The epoch of the turn that is to be replaced, when it is known without being asked."""
         if opening.replaces is None or opening.replaces_from is not None:
             return opening.replaces_from
-        stream = self.find(opening.replaces)
+        stream = self.find(opening.replaces, opening.owner)
         if stream is None or stream.forgotten or stream.session_id != opening.session_id:
             return None
         return stream.epoch
 
-    async def why_missing(self, stream_id: str) -> Refused:
+    async def why_missing(self, stream_id: str, owner: str = "") -> Refused:
         """What to answer when `find` has nothing: Gone if the history knows it, else NotFound."""
-        if await self._recall(stream_id) is not None:
+        if await self._recall(key_of(owner, stream_id)) is not None:
             return _gone(stream_id)
         return NotFound(f"no stream {stream_id} is known here")
 
-    async def _recall(self, stream_id: str) -> TurnRecord | None:
+    async def _recall(self, key: str) -> TurnRecord | None:
         """What the history knows of a stream; nothing when it cannot tell in time.
 
         Bounded tightly: a socket reads no stop while it waits for this.
         """
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(LOOKUP_TIMEOUT):
-                return await self.history.turn(stream_id)
+                return await self.history.turn(key)
         return None
 
     # The two verbs: open, cancel
@@ -303,7 +315,7 @@ class StreamRegistry:
         One step, no await. Raises Conflict, CursorAhead, NotFound, TooMany, Unavailable; then
         nothing has happened.
         """
-        known = self.find(opening.stream_id)
+        known = self.find(opening.stream_id, opening.owner)
         if known is not None:
             if opening.session_id not in (None, known.session_id):
                 raise _others(opening.stream_id)
@@ -315,7 +327,8 @@ class StreamRegistry:
                 " which has not begun"
             )
         session_id = opening.session_id or new_session_id()
-        session = self._sessions.get(session_id) or _Session(last_epoch=self._epoch_floor)
+        session_key = key_of(opening.owner, session_id)
+        session = self._sessions.get(session_key) or _Session(last_epoch=self._epoch_floor)
         self._refuse(session_id, session, opening)
         if opening.replaces is not None:
             first = self._replaced(opening)
@@ -329,6 +342,7 @@ class StreamRegistry:
             stream_id=opening.stream_id,
             trace_id=opening.trace_id,
             epoch=self._next_epoch(session),
+            owner=opening.owner,
             on_disconnect=opening.on_disconnect,
             replaces=opening.replaces,
             max_bytes=self._max_answer_bytes,
@@ -337,8 +351,8 @@ class StreamRegistry:
             delays=self.times.delivery,
             parent=opening.parent,
         )
-        self._sessions[session_id] = session
-        self._streams[stream.stream_id] = stream
+        self._sessions[session_key] = session
+        self._streams[stream.key] = stream
         try:
             if opening.on_conflict == "enqueue" and session.is_busy:
                 self._enqueue(session, stream, opening)
@@ -348,9 +362,9 @@ class StreamRegistry:
             self._retire(stream)
             raise
         self.starts[opening.transport, "started"] += 1
-        for watcher in tuple(self._watchers.get(session_id, ())):
+        for watcher in tuple(self._watchers.get(session_key, ())):
             watcher.see(stream)
-        if self._is_buried(stream.stream_id):
+        if self._is_buried(stream.key):
             stream.revoke(Done("cancelled"), "client_stop")
             self._retire(stream)
             return stream
@@ -361,15 +375,15 @@ class StreamRegistry:
         task.add_done_callback(partial(self._retire, stream))
         return stream
 
-    def cancel(self, stream_id: str) -> Coroutine[Any, Any, Cancellation]:
+    def cancel(self, stream_id: str, owner: str = "") -> Coroutine[Any, Any, Cancellation]:
         """Stop a stream now; the result, awaited, tells whether its agent has stopped in time.
 
         Idempotent, and never touches another stream. A stream that has not come yet is
         remembered and will end as cancelled when it comes, but is unknown now: raises NotFound.
         """
-        stream = self.find(stream_id)
+        stream = self.find(stream_id, owner)
         if stream is None:
-            self._bury(stream_id)
+            self._bury(key_of(owner, stream_id))
             raise NotFound(
                 f"no stream {stream_id} is known here; should it still come, it ends as cancelled"
             )
@@ -406,56 +420,59 @@ class StreamRegistry:
             await asyncio.wait(tuple(self._unsaved))
         self._shelf.clear()
 
-    async def delete(self, session_id: str) -> bool:
+    async def delete(self, session_id: str, owner: str = "") -> bool:
         """Stop what a session does, and forget all of it; whether there was anything.
 
         Raises Unavailable when the history could not be told in time.
         """
-        session = self._sessions.get(session_id)
+        key = key_of(owner, session_id)
+        session = self._sessions.get(key)
         streams = session.streams if session else ()
         for stream in reversed(streams):
             stream.forgotten = stream.deleted = True
             stream.revoke(Done("cancelled"), "client_stop")
         try:
-            found = await self.history.delete(session_id)
+            found = await self.history.delete(key)
         finally:
             await self._outlive(list(streams))
-            self._shelf.drop(session_id)
+            self._shelf.drop(key)
         return found or bool(streams)
 
     # Who looks on
 
-    def watch(self, session_id: str, watcher: Watcher) -> None:
+    def watch(self, session_id: str, watcher: Watcher, owner: str = "") -> None:
         """Show a watcher every stream of a session: those that live now, and all that come."""
-        watchers = self._watchers.setdefault(session_id, [])
+        key = key_of(owner, session_id)
+        watchers = self._watchers.setdefault(key, [])
         if watcher not in watchers:
             watchers.append(watcher)
-        session = self._sessions.get(session_id)
+        session = self._sessions.get(key)
         for stream in session.streams if session else ():
             if stream.state is not State.ENDED:
                 watcher.see(stream)
 
-    def unwatch(self, session_id: str, watcher: Watcher) -> None:
+    def unwatch(self, session_id: str, watcher: Watcher, owner: str = "") -> None:
         """Show it no further ones. Idempotent."""
-        watchers = self._watchers.get(session_id, [])
+        key = key_of(owner, session_id)
+        watchers = self._watchers.get(key, [])
         if watcher in watchers:
             watchers.remove(watcher)
             if not watchers:
-                del self._watchers[session_id]
+                del self._watchers[key]
 
     # The protocol: claim, wait, activate, retire
 
     def _claim(self, session: _Session, stream: Stream, opening: Opening) -> None:
         interrupted = session.head if session.head is not None and session.head.is_open else None
         if opening.replaces_from is not None:
-            for other in (*session.streams, *self._shelf.of(stream.session_id)):
+            for other in (*session.streams, *self._shelf.of(stream.session_key)):
                 other.forgotten |= opening.replaces_from <= other.epoch < stream.epoch
         for waiting in reversed(tuple(session.queue)):
             waiting.revoke(_superseded_by(stream), "registry_new_stream")
         self._take_over(session, stream)
         if interrupted is not None and opening.on_conflict == "rollback":
             interrupted.forgotten = True
-            self.history.discard(interrupted.stream_id)
+            self.history.discard(interrupted.key)
         stream.begun = self._begin(stream, opening.prompt, opening.replaces_from)
 
     def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:
@@ -481,8 +498,8 @@ class StreamRegistry:
     ) -> asyncio.Future[Begun]:
         return self.history.begin(
             TurnStart(
-                session_id=stream.session_id,
-                stream_id=stream.stream_id,
+                session_id=stream.session_key,
+                stream_id=stream.key,
                 epoch=stream.epoch,
                 prompt=prompt,
                 created_at=time.time(),
@@ -558,7 +575,7 @@ class StreamRegistry:
 
     def _older(self, stream: Stream) -> list[Stream]:
         """All of them, not only the head's predecessor: that one may itself still be waiting."""
-        session = self._sessions[stream.session_id]
+        session = self._sessions[stream.session_key]
         return [other for other in session.live if other.epoch < stream.epoch]
 
     async def _outlive(self, streams: list[Stream]) -> list[Stream]:
@@ -609,9 +626,9 @@ class StreamRegistry:
 
     def _forget(self, stream: Stream) -> None:
         """Remove each map entry, but only if it is still this stream's."""
-        if self._streams.get(stream.stream_id) is stream:
-            del self._streams[stream.stream_id]
-        session = self._sessions.get(stream.session_id)
+        if self._streams.get(stream.key) is stream:
+            del self._streams[stream.key]
+        session = self._sessions.get(stream.session_key)
         if session is None:
             return
         if stream in session.live:
@@ -622,7 +639,7 @@ class StreamRegistry:
             # Claims faster than the clock leave an epoch in the future: none may go back below it.
             if session.last_epoch >= self._clock():
                 self._epoch_floor = max(self._epoch_floor, session.last_epoch)
-            del self._sessions[stream.session_id]
+            del self._sessions[stream.session_key]
 
     # One stream's task
 
@@ -642,7 +659,7 @@ class StreamRegistry:
                 begun = await stream.begun
                 if stream.called is not None and not begun.taken:
                     # Asked for again: by now the answers before it have come to their ends.
-                    self.history.discard(stream.stream_id)
+                    self.history.discard(stream.key)
                     begun = await self._begin(stream, prompt)
                 if begun.taken:
                     raise Answered
@@ -653,6 +670,7 @@ class StreamRegistry:
                     stream_id=stream.stream_id,
                     trace_id=stream.trace_id,
                     traceparent=str(stream.place),
+                    owner=stream.owner,
                 )
                 stream.end(await stream.produce(self._agent(turn)))
             except asyncio.CancelledError as error:
@@ -677,14 +695,14 @@ class StreamRegistry:
 
     def _keep(self, stream: Stream, ending: Ending) -> asyncio.Future[bool]:
         self._make_way(stream)
-        kept = self.history.finish(stream.stream_id, turn_end(ending, stream.ended_at))
+        kept = self.history.finish(stream.key, turn_end(ending, stream.ended_at))
         if not kept.done():
             self._unsaved.add(stream.ended)
             stream.ended.add_done_callback(self._unsaved.discard)
         return kept
 
     def _make_way(self, stream: Stream) -> None:
-        session = self._sessions.get(stream.session_id)
+        session = self._sessions.get(stream.session_key)
         if session is None or not session.queue:
             return
         if stream in session.queue:
@@ -711,16 +729,16 @@ class StreamRegistry:
 
     # Stops that came before their stream
 
-    def _bury(self, stream_id: str) -> None:
-        self._tombstones[stream_id] = None
-        self._tombstones.move_to_end(stream_id)
+    def _bury(self, key: str) -> None:
+        self._tombstones[key] = None
+        self._tombstones.move_to_end(key)
         if len(self._tombstones) > MAX_TOMBSTONES:
             self._tombstones.popitem(last=False)
 
-    def _is_buried(self, stream_id: str) -> bool:
-        if stream_id not in self._tombstones:
+    def _is_buried(self, key: str) -> bool:
+        if key not in self._tombstones:
             return False
-        del self._tombstones[stream_id]
+        del self._tombstones[key]
         return True
 
 

@@ -26,6 +26,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     FilePath,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
 )
@@ -39,6 +40,7 @@ from pydantic_settings import (
 
 from jarvis_stream import __version__
 from jarvis_stream.errors import BadSettings
+from jarvis_stream.identity.tokens import SHORTEST, parse_tokens
 
 PREFIX: Final = "JARVIS_"
 
@@ -67,6 +69,11 @@ def _header_safe(value: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]+", secret):
         raise ValueError("cannot stand in a header")
     return SecretStr(secret)
+
+
+def _tokens(value: SecretStr) -> SecretStr:
+    parse_tokens(value.get_secret_value())
+    return value
 
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -112,6 +119,38 @@ class Settings(BaseSettings):
         ),
     ] = ()
     """Further origins whose pages may talk to this server; its own always may."""
+
+    auth_tokens: Annotated[
+        Annotated[SecretStr, AfterValidator(_tokens)] | None,
+        Field(
+            json_schema_extra={
+                "allowed": "NAME:TOKEN,NAME:TOKEN, all of them different; a token has at least"
+                f" {SHORTEST} characters of A-Z a-z 0-9 . _ ~ + / - ="
+            }
+        ),
+    ] = None
+    """Who may use this server, and each one's token. Prefer the variable: others can see a flag."""
+
+    allow_anonymous: bool = False
+    """Whether a server without any sign-in may listen to other machines."""
+
+    login_seconds: Annotated[float, Field(ge=60, le=2_592_000, allow_inf_nan=False)] = 43_200.0
+    """How long a browser stays signed in."""
+
+    trusted_proxies: Annotated[
+        tuple[IPvAnyNetwork, ...],
+        NoDecode,
+        BeforeValidator(_comma_separated),
+        Field(
+            json_schema_extra={
+                "allowed": "addresses or networks like 10.0.0.0/8, separated by commas"
+            }
+        ),
+    ] = ()
+    """The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+
+    open_metrics: bool = True
+    """Whether /metrics needs no token when it is asked from this very machine, past every proxy."""
 
     log_level: Annotated[Level, Field(json_schema_extra={"also": "LOG_LEVEL"})] = "INFO"
     """The least severe records that are logged."""
@@ -297,7 +336,7 @@ def options() -> Mapping[str, Option]:
 
 def _option(name: str, schema: Mapping[str, Any]) -> Option:
     variable = PREFIX + name.upper()
-    metavars = {"integer": "N", "number": "SECONDS"}
+    metavars = {"integer": "N", "number": "SECONDS", "boolean": "[true|false]"}
     return Option(
         flag="--" + name.replace("_", "-"),
         metavar=metavars.get(schema.get("type", ""), name.rpartition("_")[2].upper()),
@@ -310,6 +349,8 @@ def _option(name: str, schema: Mapping[str, Any]) -> Option:
 
 
 def _default(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value in (None, []) else str(value)
@@ -318,6 +359,8 @@ def _default(value: object) -> str:
 def _allowed(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
+    if schema["type"] == "boolean":
+        return "true or false"
     noun = "a whole number" if schema["type"] == "integer" else "seconds"
     if "exclusiveMinimum" in schema:
         return f"{noun} above {schema['exclusiveMinimum']}, at most {schema['maximum']}"
@@ -338,6 +381,11 @@ def from_command_line(argv: Sequence[str] | None = None) -> Settings:
     except ValidationError as error:
         names = dict.fromkeys(str(detail["loc"][0]) for detail in error.errors())
     raise BadSettings([_problem(options()[name], flags.get(name)) for name in names])
+
+
+def has_identity(settings: Settings) -> bool:
+    """Whether these settings say how people sign in."""
+    return settings.auth_tokens is not None
 
 
 def unknown_variables() -> list[str]:
@@ -367,8 +415,15 @@ def _parser() -> argparse.ArgumentParser:
             f"{option.meaning} Allowed: {option.allowed}. "
             f"[{', '.join(option.variables)}; default: {option.default}]"
         )
+        alone: dict[str, str] = {}
+        if option.metavar.startswith("["):  # the brackets are argparse's own
+            alone = {"nargs": "?", "const": "true"}
         parser.add_argument(
-            option.flag, dest=name, metavar=option.metavar, help=about.replace("%", "%%")
+            option.flag,
+            dest=name,
+            metavar=option.metavar.strip("[]"),
+            help=about.replace("%", "%%"),
+            **alone,  # type: ignore[arg-type]
         )
     return parser
 

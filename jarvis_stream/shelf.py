@@ -34,32 +34,32 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def get(self, stream_id: str) -> Stream | None:
-        """The stream, if it is still here."""
-        kept = self._streams.get(stream_id)
+    def get(self, key: str) -> Stream | None:
+        """The stream with this key, if it is still here."""
+        kept = self._streams.get(key)
         return kept.stream if kept else None
 
-    def of(self, session_id: str) -> list[Stream]:
+    def of(self, session_key: str) -> list[Stream]:
         """A session's streams."""
         streams = (kept.stream for kept in self._streams.values())
-        return [stream for stream in streams if stream.session_id == session_id]
+        return [stream for stream in streams if stream.session_key == session_key]
 
     def put(self, stream: Stream) -> None:
         """Keep an ended stream from now on."""
-        if stream.stream_id in self._streams or self._seconds <= 0:
+        if stream.key in self._streams or self._seconds <= 0:
             return
         due = asyncio.get_running_loop().time() + self._seconds
-        self._streams[stream.stream_id] = _Kept(stream, due, stream.size)
+        self._streams[stream.key] = _Kept(stream, due, stream.size)
         self.size += stream.size
         while self.size > self._max_bytes:
             self._drop_oldest()
         self._wind()
 
-    def drop(self, session_id: str) -> None:
+    def drop(self, session_key: str) -> None:
         """Let a session's streams go."""
-        for stream_id, kept in tuple(self._streams.items()):
-            if kept.stream.session_id == session_id:
-                del self._streams[stream_id]
+        for key, kept in tuple(self._streams.items()):
+            if kept.stream.session_key == session_key:
+                del self._streams[key]
                 self.size -= kept.size
         self._wind()
 

@@ -26,7 +26,7 @@ from jarvis_stream.errors import CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import AGENT_REASONS, Done, Ending, FrameEncoder, Status
 from jarvis_stream.history.base import Begun
-from jarvis_stream.ids import TraceParent, new_span_id
+from jarvis_stream.ids import TraceParent, key_of, new_span_id
 from jarvis_stream.tally import Tally
 
 if TYPE_CHECKING:
@@ -90,13 +90,16 @@ class Stream:
         "epoch",
         "first_token_at",
         "forgotten",
+        "key",
         "on_disconnect",
+        "owner",
         "parent",
         "place",
         "replaces",
         "revoked_at",
         "revoked_for",
         "session_id",
+        "session_key",
         "started_at",
         "state",
         "stopped",
@@ -113,6 +116,7 @@ class Stream:
         stream_id: str,
         trace_id: str,
         epoch: int,
+        owner: str = "",
         on_disconnect: str = "cancel",
         replaces: str | None = None,
         max_bytes: int = 4 * 1024 * 1024,
@@ -129,6 +133,11 @@ class Stream:
         """
         self.session_id = session_id
         self.stream_id = stream_id
+        self.owner = owner
+        """Whose it is; empty where nobody has a name."""
+        # The ids are the client's own, and may be another one's too. These are not.
+        self.key = key_of(owner, stream_id)
+        self.session_key = key_of(owner, session_id)
         self.trace_id = trace_id
         self.epoch = epoch
         self.on_disconnect = on_disconnect

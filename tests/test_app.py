@@ -61,6 +61,7 @@ async def test_it_tells_who_answers(aiohttp_client: Connect) -> None:
         "limits": {"max_prompt_chars": 100_000},
         "version": jarvis_stream.__version__,
         "protocol": 1,
+        "auth": "none",
     }
 
 

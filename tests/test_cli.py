@@ -99,9 +99,19 @@ def test_an_address_that_cannot_be_had_is_one_clear_line(
 
     refusing = "getaddrinfo" if isinstance(failure, socket.gaierror) else "create_server"
     monkeypatch.setattr(socket, refusing, fail)
-    assert cli.main(["--host", host, "--port", "80"]) == 1
+    assert cli.main(["--host", host, "--port", "80", "--allow-anonymous"]) == 1
     line = only_error(capsys)
     assert line.startswith(f"jarvis-stream: cannot listen on {host}:80: {why}")
+
+
+def test_other_machines_are_not_let_in_without_being_asked_who_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["--host", "0.0.0.0", "--port", "0"]) == 2
+    assert only_error(capsys) == (
+        "jarvis-stream: --host 0.0.0.0 lets other machines in, and nobody has to sign in: set"
+        " JARVIS_AUTH_TOKENS, or say --allow-anonymous if everybody there may chat"
+    )
 
 
 def test_all_addresses_of_a_host_share_one_free_port() -> None:

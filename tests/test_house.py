@@ -18,10 +18,10 @@ from jarvis_stream.settings import Settings
 PACKAGE = ROOT / "jarvis_stream"
 # The migrations are scripts that alembic runs: data of the package, not modules.
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if "migrations" not in file.parts)
-ROOMS = {"agents", "history", "cluster", "transports"}
+ROOMS = {"agents", "history", "cluster", "identity", "transports"}
 
 WORDS = {"errors", "frames", "ids"}
-PORTS = {"agents.base", "history.base", "cluster.base"}
+PORTS = {"agents.base", "history.base", "cluster.base", "identity.base"}
 CORE = {*WORDS, *PORTS, "framelog", "stream", "shelf", "registry", "tally"}
 
 # Who may import whom. A room's own modules may import each other; its base.py is a port, which
@@ -39,14 +39,16 @@ ARROWS = {
     "agents": {*WORDS, "agents.base"},
     "history": {*WORDS, "history.base"},
     "cluster": {*WORDS, "cluster.base"},
-    "transports": {*WORDS, *PORTS, "stream", "registry"},
+    "identity": {*WORDS, "identity.base"},
+    "passes": {"identity.base"},
+    "transports": {*WORDS, *PORTS, "passes", "stream", "registry"},
     "metrics": {"history.base", "registry", "tally", "transports"},
     "logs": set[str](),
-    "settings": {"errors", ""},
+    "settings": {"errors", "identity", ""},
     "tracing": {"frames", "ids", "stream", ""},
     "app": {*CORE, *ROOMS, "metrics", "settings", "tracing", ""},
     "server": {"app", "settings", "transports", ""},
-    "cli": {"app", "server", "errors", "logs", "settings", ""},
+    "cli": {"app", "server", "errors", "identity", "logs", "settings", ""},
     "__main__": {"cli", ""},
     "": {"app", "agents.base", "frames"},
 }

@@ -80,6 +80,11 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch,
         "openai_base_url": "https://example.org/v1",
         "openai_ca_file": __file__,
         "allowed_origins": "https://a.example,https://b.example",
+        "auth_tokens": "ann:0123456789abcdef,bob:fedcba9876543210",
+        "allow_anonymous": "true",
+        "login_seconds": "3600",
+        "trusted_proxies": "10.0.0.0/8,::1",
+        "open_metrics": "false",
         "traces": "otlp",
     }
     sample = samples.get(name, "17")

@@ -38,6 +38,8 @@ class Turn:
     trace_id: str
     traceparent: str = ""
     """The stream's place in that trace (W3C Trace Context), to hand on to whoever is asked next."""
+    owner: str = ""
+    """Whose session it is, where people sign in: two of them may use the same session_id."""
 
 
 class Agent(Protocol):

@@ -3,6 +3,9 @@
 Writing never waits and never raises: `begin`, `finish` and `discard` are called from the middle of
 a stream's life, hand back a future, and the stream decides how much of it it waits for. Reading
 is async and raises Unavailable while the database cannot be read.
+
+Every `session_id` and `stream_id` here is a key: an id together with its owner (see ids.key_of).
+What is somebody else's cannot be named. Only the list of sessions asks whose they are.
 """
 
 from __future__ import annotations
@@ -211,9 +214,14 @@ class History(Protocol):
         ...
 
     async def sessions(
-        self, *, limit: int = 50, before: str | None = None, query: str | None = None
+        self,
+        *,
+        owner: str = "",
+        limit: int = 50,
+        before: str | None = None,
+        query: str | None = None,
     ) -> SessionPage:
-        """The sessions, newest first, after the `next` of the page before.
+        """The owner's sessions, newest first, after the `next` of the page before.
 
         With a `query`, those that hold it in their title, a question or an ended answer. Small
         and capital letters are the same; beyond ASCII that is promised only for a text written

@@ -24,6 +24,7 @@ from jarvis_stream.history.views import (
     resolved,
     title_of,
 )
+from jarvis_stream.ids import owner_of
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +145,12 @@ class MemoryHistory:
         return [turn.record for turn in (turns if limit is None else turns[-limit:])]
 
     async def sessions(
-        self, *, limit: int = 50, before: str | None = None, query: str | None = None
+        self,
+        *,
+        owner: str = "",
+        limit: int = 50,
+        before: str | None = None,
+        query: str | None = None,
     ) -> SessionPage:
         """See History.sessions."""
         wanted = query.casefold() if query else ""
@@ -153,7 +159,7 @@ class MemoryHistory:
             (
                 (max(turn.start.created_at for turn in turns), session_id)
                 for session_id, turns in self._sessions.items()
-                if not wanted or self._holds(session_id, wanted)
+                if owner_of(session_id) == owner and (not wanted or self._holds(session_id, wanted))
             ),
             reverse=True,
         )

@@ -35,7 +35,7 @@ from sqlalchemy import (
 
 from jarvis_stream.history.base import HistoryUnusable
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The version of the schema this program reads and writes: the newest file in migrations."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -69,26 +69,30 @@ _ESCAPED: Final = re.compile("\x10([@P])")
 
 # Compared byte by byte: what a session_id means in some language is not asked.
 _ID = String(128).with_variant(String(128, collation="C"), "postgresql")
+# A session's or stream's id with its owner before it (see ids.key_of). SQLite knows no lengths.
+_KEY = String(128).with_variant(String(512, collation="C"), "postgresql")
 
 metadata = MetaData()
 
 sessions = Table(
     "jarvis_sessions",
     metadata,
-    Column("session_id", _ID, primary_key=True),
+    Column("session_id", _KEY, primary_key=True),
     Column("updated_at", Double, nullable=False),
     # The one it was given; without one, its first question is its title.
     Column("title", AnyText),
-    Index("jarvis_sessions_newest", "updated_at", "session_id"),
+    # The one in its key: for the list.
+    Column("owner", _KEY, nullable=False, server_default=""),
+    Index("jarvis_sessions_newest", "owner", "updated_at", "session_id"),
 )
 
 turns = Table(
     "jarvis_turns",
     metadata,
-    Column("stream_id", _ID, primary_key=True),
+    Column("stream_id", _KEY, primary_key=True),
     Column(
         "session_id",
-        _ID,
+        _KEY,
         ForeignKey(sessions.c.session_id, ondelete="CASCADE"),
         nullable=False,
     ),
@@ -122,7 +126,7 @@ pieces = Table(
     metadata,
     Column(
         "stream_id",
-        _ID,
+        _KEY,
         ForeignKey(turns.c.stream_id, ondelete="CASCADE"),
         primary_key=True,
     ),

@@ -19,6 +19,7 @@ from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
 from jarvis_stream.history.schema import AnyText, instances, pieces, removed, sessions, turns
 from jarvis_stream.history.store import Batch, Span, Written
 from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, spellings, title_of
+from jarvis_stream.ids import owner_of
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for leaving, and for closing the connections."""
@@ -335,7 +336,11 @@ class SqlStore:
             self._upsert_session,
             # In order, so that no two processes wait for each other in a circle.
             [
-                {"session_id": session_id, "updated_at": updated_at}
+                {
+                    "session_id": session_id,
+                    "updated_at": updated_at,
+                    "owner": owner_of(session_id),
+                }
                 for session_id, updated_at in sorted(newest.items())
             ],
         )
@@ -472,9 +477,11 @@ class SqlStore:
         newest_first = statement.order_by(turns.c.epoch.desc()).limit(limit)
         return (await self._read(newest_first))[::-1]
 
-    async def sessions(self, *, limit: int, before: str | None, query: str | None) -> SessionPage:
+    async def sessions(
+        self, *, owner: str, limit: int, before: str | None, query: str | None
+    ) -> SessionPage:
         """See Store.sessions."""
-        statement = _SESSIONS.limit(limit + 1)
+        statement = _SESSIONS.where(sessions.c.owner == owner).limit(limit + 1)
         if query:
             statement = statement.where(self._holding(query))
         if before is not None:

@@ -102,7 +102,9 @@ class Store(Protocol):
         """See History.turns."""
         ...
 
-    async def sessions(self, *, limit: int, before: str | None, query: str | None) -> SessionPage:
+    async def sessions(
+        self, *, owner: str, limit: int, before: str | None, query: str | None
+    ) -> SessionPage:
         """See History.sessions."""
         ...
 

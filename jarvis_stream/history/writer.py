@@ -650,10 +650,17 @@ class HistoryWriter:
         return turns if limit is None else turns[-limit:]
 
     async def sessions(
-        self, *, limit: int = 50, before: str | None = None, query: str | None = None
+        self,
+        *,
+        owner: str = "",
+        limit: int = 50,
+        before: str | None = None,
+        query: str | None = None,
     ) -> SessionPage:
         """See History.sessions."""
-        return await self._read(self._store.sessions(limit=limit, before=before, query=query))
+        return await self._read(
+            self._store.sessions(owner=owner, limit=limit, before=before, query=query)
+        )
 
     async def session(self, session_id: str) -> SessionRecord | None:
         """See History.session."""

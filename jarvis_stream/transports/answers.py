@@ -12,7 +12,14 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Handler
 from loguru import logger
 
-from jarvis_stream.errors import Malformed, Refused, TooLarge, TooSlow, UnsupportedMedia
+from jarvis_stream.errors import (
+    Malformed,
+    Refused,
+    TooLarge,
+    TooSlow,
+    Unauthorized,
+    UnsupportedMedia,
+)
 from jarvis_stream.ids import new_trace_id, trace_id_of
 from jarvis_stream.transports.context import COUNTS, LIMITS
 from jarvis_stream.transports.requests import (
@@ -57,6 +64,8 @@ def json_answer(
 def refusal(error: Refused) -> web.Response:
     """What a client reads when its request is refused."""
     headers = {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
     return json_answer(

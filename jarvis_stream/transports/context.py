@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from jarvis_stream.identity.base import Principal
 from jarvis_stream.registry import StreamRegistry
 
 
@@ -41,3 +42,11 @@ class Counts:
 COUNTS: Final = web.AppKey("counts", Counts)
 REGISTRY: Final = web.AppKey("registry", StreamRegistry)
 LIMITS: Final = web.AppKey("limits", Limits)
+PRINCIPAL: Final = web.RequestKey("principal", Principal)
+"""Who asks; not there where nobody has a name."""
+
+
+def owner_of(request: web.Request) -> str:
+    """Whose sessions a request is about: the principal's, or those of nobody in particular."""
+    principal = request.get(PRINCIPAL)
+    return "" if principal is None else principal.name

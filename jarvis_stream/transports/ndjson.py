@@ -6,7 +6,8 @@ from aiohttp import HttpVersion11, web
 
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer, json_body
-from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY
+from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, owner_of
+from jarvis_stream.transports.gate import while_valid
 from jarvis_stream.transports.pump import Parting, Pump
 from jarvis_stream.transports.requests import parse_opening, parse_position
 
@@ -24,6 +25,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         transport="http",
         traceparent=request.headers.get("traceparent"),
         max_prompt_chars=request.app[LIMITS].max_prompt_chars,
+        owner=owner_of(request),
     )
     registry = request.app[REGISTRY]
     opening = await registry.look_up(opening)
@@ -39,9 +41,10 @@ async def resume(request: web.Request) -> web.StreamResponse:
         request.headers.get("Last-Event-ID"),
     )
     registry = request.app[REGISTRY]
-    stream = registry.find(stream_id)
+    owner = owner_of(request)
+    stream = registry.find(stream_id, owner)
     if stream is None:
-        raise await registry.why_missing(stream_id)
+        raise await registry.why_missing(stream_id, owner)
     return await _send(request, stream, after)
 
 
@@ -49,7 +52,7 @@ async def resume(request: web.Request) -> web.StreamResponse:
 async def cancel(request: web.Request) -> web.Response:
     """Stop a stream; answers when its agent has stopped, or the bound has run out."""
     stream_id, _ = parse_position(request.match_info["stream_id"], None, None)
-    cancellation = await request.app[REGISTRY].cancel(stream_id)
+    cancellation = await request.app[REGISTRY].cancel(stream_id, owner_of(request))
     return json_answer(cancellation)
 
 
@@ -85,7 +88,8 @@ async def _send(request: web.Request, stream: Stream, after: int) -> web.StreamR
         assert writer is not None
         writer.send_headers()
         pump.open(writer.drain)
-        parting = await pump.finished
+        with while_valid(request, pump.expire):
+            parting = await pump.finished
     finally:
         await pump.close()
     if parting is not Parting.DELIVERED:

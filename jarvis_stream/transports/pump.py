@@ -32,6 +32,7 @@ class Parting(enum.Enum):
     CLOSED = "closed"
     GONE = "gone"
     SLOW = "slow"
+    EXPIRED = "expired"
 
 
 class Pump:
@@ -178,6 +179,10 @@ class Pump:
         """Cut the connection, whatever its buffer still holds."""
         if self._transport is not None:
             self._transport.abort()
+
+    def expire(self) -> None:
+        """Write no more: whoever reads may not any longer (EXPIRED)."""
+        self._finish(Parting.EXPIRED)
 
     async def close(self) -> None:
         """Let every follower go and stop writing (CLOSED, if it had not finished). Idempotent."""

@@ -46,7 +46,12 @@ def parse_object(raw: bytes | str) -> dict[str, Any]:
 
 
 def parse_opening(
-    fields: Mapping[str, Any], *, transport: str, traceparent: str | None, max_prompt_chars: int
+    fields: Mapping[str, Any],
+    *,
+    transport: str,
+    traceparent: str | None,
+    max_prompt_chars: int,
+    owner: str = "",
 ) -> Opening:
     """A request for an answer; raises Invalid naming the field, its value and what is allowed.
 
@@ -65,6 +70,7 @@ def parse_opening(
     replaces = fields.get("replaces")
     return Opening(
         prompt=prompt,
+        owner=owner,
         session_id=session_id,
         stream_id=new_stream_id() if stream_id is None else parse_stream_id(stream_id),
         trace_id=parent.trace_id if parent else new_trace_id(),

@@ -18,11 +18,11 @@ from jarvis_stream.errors import (
     UpstreamTimeout,
 )
 from jarvis_stream.history.base import SessionRecord, TurnRecord
-from jarvis_stream.ids import SESSION_ID
+from jarvis_stream.ids import SESSION_ID, id_of, key_of
 from jarvis_stream.registry import StreamRegistry, turn_end
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer, json_body
-from jarvis_stream.transports.context import REGISTRY
+from jarvis_stream.transports.context import REGISTRY, owner_of
 from jarvis_stream.transports.export import to_markdown
 from jarvis_stream.transports.requests import parse_count, parse_query, parse_title, shorten
 
@@ -45,12 +45,16 @@ async def sessions(request: web.Request) -> web.Response:
     """
     limit = parse_count("limit", request.query.get("limit"), default=50, most=MAX_PAGE)
     registry = request.app[REGISTRY]
+    owner = owner_of(request)
     page = await registry.history.sessions(
-        limit=limit, before=request.query.get("before"), query=parse_query(request.query.get("q"))
+        owner=owner,
+        limit=limit,
+        before=request.query.get("before"),
+        query=parse_query(request.query.get("q")),
     )
     return json_answer(
         {
-            "sessions": [_session(registry, session) for session in page.sessions],
+            "sessions": [_session(registry, owner, session) for session in page.sessions],
             "next": page.next,
         }
     )
@@ -62,10 +66,11 @@ async def rename(request: web.Request) -> web.Response:
     session_id = _session_id(request)
     title = parse_title(await json_body(request))
     registry = request.app[REGISTRY]
-    session = await registry.history.rename(session_id, title)
+    owner = owner_of(request)
+    session = await registry.history.rename(key_of(owner, session_id), title)
     if session is None:
         raise _unknown(session_id)
-    return json_answer(_session(registry, session))
+    return json_answer(_session(registry, owner, session))
 
 
 @routes.get("/api/sessions/{session_id}/messages")
@@ -76,7 +81,7 @@ async def messages(request: web.Request) -> web.Response:
         {
             "session_id": session_id,
             "messages": [message for turn in turns for message in _messages(turn)],
-            "active_stream": _position(request.app[REGISTRY], session_id),
+            "active_stream": _position(request.app[REGISTRY], owner_of(request), session_id),
         }
     )
 
@@ -85,7 +90,7 @@ async def messages(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Forget a session; its live stream is stopped first."""
     session_id = _session_id(request)
-    if not await request.app[REGISTRY].delete(session_id):
+    if not await request.app[REGISTRY].delete(session_id, owner_of(request)):
         raise _unknown(session_id)
     return web.Response(status=204)
 
@@ -107,7 +112,8 @@ async def export_json(request: web.Request) -> web.Response:
 async def export_markdown(request: web.Request) -> web.Response:
     """A session as one Markdown file."""
     session_id, turns = await _turns(request)
-    session = await request.app[REGISTRY].history.session(session_id)
+    key = key_of(owner_of(request), session_id)
+    session = await request.app[REGISTRY].history.session(key)
     # Not listed before a question is saved.
     title = session.title if session else shorten(" ".join(turns[0].prompt.split()))
     return web.Response(
@@ -121,15 +127,16 @@ async def export_markdown(request: web.Request) -> web.Response:
 async def _turns(request: web.Request) -> tuple[str, list[TurnRecord]]:
     session_id = _session_id(request)
     registry = request.app[REGISTRY]
-    turns = await registry.history.turns(session_id)
+    owner = owner_of(request)
+    turns = await registry.history.turns(key_of(owner, session_id))
     if not turns:
         raise _unknown(session_id)
     # After the await, all in one step: what lives has said more than is kept, and the text must
     # fit the position that is told with it.
     for index, turn in enumerate(turns):
-        stream = registry.find(turn.stream_id) if turn.status == "streaming" else None
-        if stream is not None:
-            turns[index] = _up_to_now(turn, stream)
+        turn = replace(turn, session_id=session_id, stream_id=id_of(turn.stream_id))
+        stream = registry.find(turn.stream_id, owner) if turn.status == "streaming" else None
+        turns[index] = turn if stream is None else _up_to_now(turn, stream)
     return session_id, turns
 
 
@@ -161,21 +168,22 @@ def _unknown(session_id: str) -> NotFound:
     return NotFound(f"no session {shorten(session_id)} is known here")
 
 
-def _position(registry: StreamRegistry, session_id: str) -> dict[str, Any] | None:
-    live = registry.head(session_id)
+def _position(registry: StreamRegistry, owner: str, session_id: str) -> dict[str, Any] | None:
+    live = registry.head(session_id, owner)
     if live is None:
         return None
     return {"stream_id": live.stream_id, "epoch": live.epoch, "seq": live.seq}
 
 
-def _session(registry: StreamRegistry, session: SessionRecord) -> dict[str, Any]:
+def _session(registry: StreamRegistry, owner: str, session: SessionRecord) -> dict[str, Any]:
+    session_id = id_of(session.session_id)
     return {
-        "session_id": session.session_id,
+        "session_id": session_id,
         "title": session.title,
         "created_at": _time(session.created_at),
         "updated_at": _time(session.updated_at),
         "message_count": session.message_count,
-        "active": registry.head(session.session_id) is not None,
+        "active": registry.head(session_id, owner) is not None,
     }
 
 

@@ -17,8 +17,9 @@ from jarvis_stream.ids import new_trace_id
 from jarvis_stream.registry import Cancellation, StreamRegistry
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import internal_error
-from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
+from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits, owner_of
 from jarvis_stream.transports.door import Door
+from jarvis_stream.transports.gate import while_valid
 from jarvis_stream.transports.pump import Parting, Pump
 from jarvis_stream.transports.requests import (
     parse_after,
@@ -68,11 +69,20 @@ async def connect(request: web.Request) -> web.StreamResponse:
     )
     pump.open(writer.drain)
     door = request.protocol if isinstance(request.protocol, Door) else None
-    socket = Socket(ws, pump, request.app[REGISTRY], limits, request.app[COUNTS], door)
+    socket = Socket(
+        ws,
+        pump,
+        request.app[REGISTRY],
+        limits,
+        request.app[COUNTS],
+        door,
+        owner=owner_of(request),
+    )
     sockets = request.app[SOCKETS]
     sockets.add(socket)
     try:
-        await socket.serve()
+        with while_valid(request, pump.expire):
+            await socket.serve()
     finally:
         sockets.discard(socket)
     return ws
@@ -100,8 +110,13 @@ class Socket:
         limits: Limits,
         counts: Counts,
         door: Door | None = None,
+        owner: str = "",
     ) -> None:
-        """`door` is what the connection came through, where the server has one."""
+        """`door` is what the connection came through, where the server has one.
+
+        `owner` is whose sessions it is about.
+        """
+        self._owner = owner
         self._ws = ws
         self._pump = pump
         self._registry = registry
@@ -172,8 +187,10 @@ class Socket:
                     self._watch(parse_session_id(fields.get("session_id")))
                 case "unwatch":
                     self._unwatch(parse_session_id(fields.get("session_id")))
+                case "ping":  # a browser cannot send one of the WebSocket protocol's own
+                    self._reply({"type": "status", "status": "pong"})
                 case _:
-                    raise Invalid("type: allowed are start, resume, cancel, watch and unwatch")
+                    raise Invalid("type: allowed are start, resume, cancel, watch, unwatch, ping")
         except Refused as error:
             self._refuse(fields, error.code, error.sentence)
         except Exception:
@@ -193,10 +210,11 @@ class Socket:
             transport="websocket",
             traceparent=traceparent if isinstance(traceparent, str) else None,
             max_prompt_chars=self._limits.max_prompt_chars,
+            owner=self._owner,
         )
         self._check_room(opening.stream_id)
         opening = await self._registry.look_up(opening)
-        is_new = self._registry.find(opening.stream_id) is None
+        is_new = self._registry.find(opening.stream_id, self._owner) is None
         stream = self._registry.open(opening)
         if is_new and stream.stream_id in self._pump:
             self._pump.keep(stream.stream_id)  # this socket watches the session, and has it already
@@ -206,9 +224,9 @@ class Socket:
     async def _resume(self, fields: dict[str, Any]) -> None:
         stream_id = parse_stream_id(fields.get("stream_id"))
         after = parse_after(fields.get("after"))
-        stream = self._registry.find(stream_id)
+        stream = self._registry.find(stream_id, self._owner)
         if stream is None:
-            raise await self._registry.why_missing(stream_id)
+            raise await self._registry.why_missing(stream_id, self._owner)
         self._check_room(stream_id)
         self._pump.follow(stream, after)
 
@@ -217,7 +235,7 @@ class Socket:
         if len(self._cancels) >= MAX_CANCELS:
             raise TooMany(f"{MAX_CANCELS} stops of this socket are still under way")
         # The stop takes effect here, before the client's next message; only its answer waits.
-        stopping = self._registry.cancel(stream_id)
+        stopping = self._registry.cancel(stream_id, self._owner)
         task = asyncio.create_task(self._answer(stopping))
         self._cancels.add(task)
         task.add_done_callback(self._cancels.discard)
@@ -227,11 +245,11 @@ class Socket:
         if len(self._watches) >= most and session_id not in self._watches:
             raise TooMany(f"this socket watches {most} sessions already")
         self._watches.add(session_id)
-        self._registry.watch(session_id, self)
+        self._registry.watch(session_id, self, self._owner)
 
     def _unwatch(self, session_id: str) -> None:
         self._watches.discard(session_id)
-        self._registry.unwatch(session_id, self)
+        self._registry.unwatch(session_id, self, self._owner)
         self._pump.drop_watched(session_id)
 
     async def _answer(self, stopping: Coroutine[Any, Any, Cancellation]) -> None:
@@ -254,6 +272,10 @@ class Socket:
             self._closer = asyncio.create_task(
                 self.close(WSCloseCode.TRY_AGAIN_LATER, "too slow a reader: reconnect and resume")
             )
+        elif finished.result() is Parting.EXPIRED:
+            self._closer = asyncio.create_task(
+                self.close(WSCloseCode.POLICY_VIOLATION, "your sign-in has expired")
+            )
         elif finished.result() is Parting.GONE:
             self._pump.abort()  # so that `receive` returns, if it has not
 
@@ -272,7 +294,7 @@ class Socket:
 
     async def _leave(self) -> None:
         for session_id in self._watches:
-            self._registry.unwatch(session_id, self)
+            self._registry.unwatch(session_id, self, self._owner)
         await self._pump.close()
         tasks = {*self._cancels, *([self._closer] if self._closer else ())}
         for task in self._cancels:

@@ -23,6 +23,7 @@ from jarvis_stream.history.base import (
     TurnRecord,
     TurnStart,
 )
+from jarvis_stream.ids import key_of
 
 NASTY = (
     "a\x00b\x10c\x10@\x10P\x00\x00 \U0001f600 e\u0301 \u2028\u2029\x85\r\n\t\ufeff\x7f 'x' %s {}"
@@ -126,6 +127,39 @@ class HistoryContract:
     @pytest.fixture
     def speaker(self, history: History) -> Speaker:
         return Speaker(history)
+
+    async def test_two_owners_never_meet(self, history: History, speaker: Speaker) -> None:
+        mine, theirs = key_of("ann", "s"), key_of("bob/evil", "s")
+        for session, stream in ((mine, "ann/1"), (theirs, "bob/evil/1"), ("s", "1")):
+            await speaker.turn(session, stream, f"of {session}", "x" * 10)
+        assert [turn.prompt for turn in await history.turns(mine)] == ["of ann/s"]
+        found = await history.turn("bob/evil/1")
+        assert found is not None
+        assert found.prompt == "of bob/evil/s"
+        for owner, session in (("ann", mine), ("bob/evil", theirs), ("", "s")):
+            page = await history.sessions(owner=owner, query="OF")
+            assert [one.session_id for one in page.sessions] == [session]
+        assert (await history.sessions(owner="bob")).sessions == []
+        begun, _ = speaker.ask(mine, "ann/2", "again")
+        assert plain((await begun).messages) == ["u:of ann/s", "a:" + "x" * 10, "u:again"]
+        assert await history.delete(mine)
+        assert await history.turns(mine) == []
+        assert len(await history.turns(theirs)) == len(await history.turns("s")) == 1
+        assert await history.rename(mine, "mine") is None
+        renamed = await history.rename(theirs, "theirs")
+        assert renamed is not None
+        assert renamed.title == "theirs"
+        unnamed = await history.session("s")
+        assert unnamed is not None
+        assert unnamed.title == "of s"
+
+    async def test_the_longest_names_fit(self, history: History, speaker: Speaker) -> None:
+        owner = "\U0001f600" * 256
+        session, stream = key_of(owner, "s" * 128), key_of(owner, "0" * 36)
+        await speaker.turn(session, stream)
+        assert [turn.stream_id for turn in await history.turns(session)] == [stream]
+        page = await history.sessions(owner=owner)
+        assert [one.session_id for one in page.sessions] == [session]
 
     async def test_a_finished_turn_is_read_as_it_was(
         self, history: History, speaker: Speaker

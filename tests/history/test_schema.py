@@ -45,6 +45,15 @@ def test_the_migrations_make_the_tables_that_are_used(engine: sa.Engine) -> None
         assert compare_metadata(context, schema.metadata) == []
 
 
+def test_what_was_kept_before_there_were_owners_is_nobodys(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        schema.upgrade(connection, "0002")
+        connection.execute(sa.text("INSERT INTO jarvis_sessions VALUES ('s', 1.5, 'title')"))
+        schema.upgrade(connection)
+        kept = connection.execute(sa.select(schema.sessions)).one()
+    assert tuple(kept) == ("s", 1.5, "title", "")
+
+
 def test_upgrading_again_changes_nothing(engine: sa.Engine) -> None:
     for _ in range(2):
         with engine.begin() as connection:

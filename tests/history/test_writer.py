@@ -95,7 +95,9 @@ class FakeStore:
             raise Outage
         return [turn for turn in self.kept.values() if turn.session_id == session_id]
 
-    async def sessions(self, *, limit: int, before: str | None, query: str | None) -> SessionPage:
+    async def sessions(
+        self, *, owner: str, limit: int, before: str | None, query: str | None
+    ) -> SessionPage:
         raise Outage
 
     async def session(self, session_id: str) -> SessionRecord | None:

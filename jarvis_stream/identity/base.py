@@ -1,0 +1,39 @@
+"""The port of who asks: a token in, the principal it stands for out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+MAX_NAME: Final = 256
+"""In characters."""
+
+_NAME: Final = re.compile(r"[^\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody who has shown who they are. What they make is theirs, by their name.
+
+    `expires_at` is in seconds since the epoch; None is never. Raises ValueError for a name that
+    is empty, too long, or holds blanks or control characters.
+    """
+
+    name: str
+    expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.name) > MAX_NAME or not _NAME.fullmatch(self.name):
+            raise ValueError("a principal's name is 1 to 256 characters, none of them a blank")
+
+
+class Verifier(Protocol):
+    """One way to tell whose a token is."""
+
+    async def verify(self, token: str) -> Principal | None:
+        """Whose it is; None for one that is not valid, or not valid any more.
+
+        Raises Unavailable when that cannot be told now.
+        """
+        ...

@@ -1,0 +1,254 @@
+"""The gate: who asks, and whether their page may.
+
+    Authorization: Bearer …      a token
+    Cookie: jarvis_login=…       a login of this server, made from a token by POST /api/login
+    Sec-WebSocket-Protocol: jarvis-stream.ticket.…      once, from POST /api/ticket
+
+Nothing of it ever stands in a URL. Without any verifier everybody is nobody, and all is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from loguru import logger
+
+from jarvis_stream.errors import ForeignOrigin, Invalid, NotFound, Unauthorized
+from jarvis_stream.identity.base import Principal, Verifier
+from jarvis_stream.passes import Passes
+from jarvis_stream.transports.answers import json_answer, json_body
+from jarvis_stream.transports.context import PRINCIPAL
+from jarvis_stream.transports.peers import Network, address_of, is_direct, is_https
+from jarvis_stream.transports.requests import is_loopback
+
+Hook = Callable[[web.Request], Awaitable[Principal | None]]
+
+COOKIE: Final = "jarvis_login"
+TICKET: Final = "jarvis-stream.ticket."
+TICKET_SECONDS: Final = 30.0
+MAX_TOKEN: Final = 8192
+"""Characters of a token; JWTs are long."""
+LONGEST_WAIT: Final = 3600.0
+"""Seconds after which the clock is looked at again: it may have been set, or the machine slept."""
+
+_SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+_OPEN: Final = frozenset(("/", "/livez", "/readyz", "/api/info", "/api/login", "/api/logout"))
+
+routes = web.RouteTableDef()
+
+
+class Gate:
+    """Knows who asks."""
+
+    def __init__(
+        self,
+        verifiers: Sequence[Verifier] = (),
+        hook: Hook | None = None,
+        *,
+        login_seconds: float = 43_200.0,
+        proxies: Sequence[Network] = (),
+        open_metrics: bool = True,
+    ) -> None:
+        """`hook` is asked instead of the verifiers. `open_metrics`: to this very machine."""
+        self._verifiers = tuple(verifiers)
+        self._hook = hook
+        self.proxies = tuple(proxies)
+        self.tickets = Passes(seconds=TICKET_SECONDS)
+        self.logins = Passes(seconds=login_seconds)
+        self._open_metrics = open_metrics
+
+    @property
+    def kind(self) -> str:
+        """What `/api/info` says: `none`, `token`, or `custom` for a hook."""
+        if self._hook is not None:
+            return "custom"
+        return "token" if self._verifiers else "none"
+
+    async def verify(self, token: str) -> Principal | None:
+        """Whose token it is. Raises Unavailable when that cannot be told now."""
+        if not token or len(token) > MAX_TOKEN:
+            return None
+        for verifier in self._verifiers:
+            principal = await verifier.verify(token)
+            if principal is not None:
+                return _unexpired(principal)
+        return None
+
+    async def principal_of(self, request: web.Request) -> Principal | None:
+        """Who asks; None for nobody that is known."""
+        ticket = _ticket(request)
+        if ticket is not None:
+            return _unexpired(self.tickets.redeem(ticket))
+        if self._hook is not None:
+            return _unexpired(await self._hook(request))
+        header = request.headers.getall(hdrs.AUTHORIZATION, ())
+        if header:
+            token = bearer(request)
+            return await self.verify(token) if token is not None and len(header) == 1 else None
+        login = request.cookies.get(COOKIE)
+        return self.logins.look(login) if login else None
+
+    def is_open(self, request: web.Request) -> bool:
+        """Whether anybody may ask this."""
+        path = request.path
+        if path in _OPEN or path.startswith("/static/"):
+            return True
+        return path == "/metrics" and self._open_metrics and is_direct(request)
+
+    def check_origin(self, request: web.Request) -> None:
+        """Refuse what could be another page's doing and does not say whose (ForeignOrigin).
+
+        A foreign origin was refused before. A request that changes something says its origin,
+        unless no page can have made it: a page cannot send a token, nor know a ticket.
+        """
+        changes = request.method not in _SAFE or _is_handshake(request)
+        if not changes or hdrs.ORIGIN in request.headers:
+            return
+        if bearer(request) is not None or _ticket(request) is not None:
+            return
+        if is_loopback(address_of(request, self.proxies) or "localhost"):
+            return
+        if self._hook is not None and hdrs.COOKIE not in request.headers:
+            return
+        raise ForeignOrigin("without an Origin header a bearer token is needed")
+
+
+GATE: Final = web.AppKey("gate", Gate)
+
+
+@web.middleware
+async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find out who asks, and let nobody in who may not be asked by. Raises Unauthorized."""
+    here = request.app[GATE]
+    here.check_origin(request)
+    if here.kind != "none":
+        is_open = here.is_open(request)
+        # Who has a bad token is told so, even where none is needed; but not the page's files,
+        # which the browser fetches with an old cookie.
+        if not is_open or request.path == "/api/info":
+            principal = await here.principal_of(request)
+            if principal is not None:
+                request[PRINCIPAL] = principal
+            elif not is_open:
+                raise Unauthorized
+    return await handler(request)
+
+
+@contextlib.contextmanager
+def while_valid(request: web.Request, expire: Callable[[], object]) -> Iterator[None]:
+    """Call `expire` once, should the principal expire inside."""
+    principal = request.get(PRINCIPAL)
+    if principal is None or principal.expires_at is None:
+        yield
+        return
+    ends = principal.expires_at
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        left = ends - time.time()
+        if left <= 0:
+            expire()
+        else:
+            timer = loop.call_later(min(left, LONGEST_WAIT), look)
+
+    timer = loop.call_soon(look)  # type: ignore[assignment]  # a handle that can be cancelled
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@routes.post("/api/login")
+async def login(request: web.Request) -> web.Response:
+    """A token becomes a cookie that no script can read, and that is not the token."""
+    here = request.app[GATE]
+    if here.kind != "token":
+        raise NotFound("there is no login here")
+    token = (await json_body(request)).get("token")
+    if not isinstance(token, str):
+        raise Invalid("token: is missing; needed: a text")
+    principal = await here.verify(token.strip())
+    if principal is None:
+        raise Unauthorized
+    seconds = here.logins.seconds
+    if principal.expires_at is not None:
+        seconds = min(seconds, principal.expires_at - time.time())
+    _forget_login(request)
+    answer = json_answer({"principal": principal.name})
+    answer.set_cookie(
+        COOKIE,
+        here.logins.issue(principal),
+        max_age=max(1, int(seconds)),
+        path="/",
+        httponly=True,
+        samesite="Strict",
+        secure=is_https(request, here.proxies),
+    )
+    logger.info("login principal={} address={}", principal.name, address_of(request, here.proxies))
+    return answer
+
+
+@routes.post("/api/logout")
+async def logout(request: web.Request) -> web.Response:
+    """The cookie's login ends, here and in the browser."""
+    _forget_login(request)
+    answer = web.Response(status=204)
+    answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
+    return answer
+
+
+@routes.post("/api/ticket")
+async def ticket(request: web.Request) -> web.Response:
+    """A word that opens one WebSocket, once and soon: browsers send no headers with those."""
+    principal = request.get(PRINCIPAL)
+    if principal is None:
+        raise NotFound("there is no login here, and no ticket is needed")
+    here = request.app[GATE]
+    return json_answer(
+        {"ticket": here.tickets.issue(principal), "expires_in": round(here.tickets.seconds)}
+    )
+
+
+def bearer(request: web.BaseRequest) -> str | None:
+    """The token in the Authorization header, if there is one."""
+    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def who(request: web.Request) -> dict[str, Any]:
+    """What `/api/info` says about who asks."""
+    said: dict[str, Any] = {"auth": request.app[GATE].kind}
+    principal = request.get(PRINCIPAL)
+    return said if principal is None else {**said, "principal": principal.name}
+
+
+def _ticket(request: web.BaseRequest) -> str | None:
+    if not _is_handshake(request):
+        return None
+    offered = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())).split(",")
+    found = [word.strip() for word in offered if word.strip().startswith(TICKET)]
+    return found[0].removeprefix(TICKET) if found else None
+
+
+def _is_handshake(request: web.BaseRequest) -> bool:
+    return request.path == "/ws" or "websocket" in request.headers.get(hdrs.UPGRADE, "").lower()
+
+
+def _forget_login(request: web.Request) -> None:
+    old = request.cookies.get(COOKIE)
+    if old:
+        request.app[GATE].logins.drop(old)
+
+
+def _unexpired(principal: Principal | None) -> Principal | None:
+    if principal is None or principal.expires_at is None or principal.expires_at > time.time():
+        return principal
+    return None

@@ -1,0 +1,287 @@
+"""Who asks: tokens, cookies, tickets, hooks, and what each of them may do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import WSMsgType, web
+from aiohttp.test_utils import TestClient
+
+from jarvis_stream import create_app
+from jarvis_stream.identity.base import Principal
+from jarvis_stream.passes import Passes
+from jarvis_stream.settings import Settings
+from jarvis_stream.transports.gate import GATE
+
+from .conftest import parrot
+
+Client = TestClient[web.Request, web.Application]
+Connect = Callable[..., Awaitable[Client]]
+
+ANNS, BOBS = "anns-token-0123456", "bobs-token-0123456"
+TOKENS = f"ann:{ANNS},bob:{BOBS}"
+
+
+def as_(token: str, **headers: str) -> dict[str, Any]:
+    return {"headers": {"Authorization": f"Bearer {token}", **headers}}
+
+
+@pytest.fixture
+async def client(aiohttp_client: Connect) -> Client:
+    settings: dict[str, Any] = {"auth_tokens": TOKENS}
+    return await aiohttp_client(create_app(Settings(**settings), agent=parrot))
+
+
+def own(client: Client) -> str:
+    """The origin of the server's own page."""
+    return str(client.make_url("/")).rstrip("/")
+
+
+PRIVATE = [
+    ("POST", "/api/chat"),
+    ("GET", "/api/streams/0"),
+    ("POST", "/api/streams/0/cancel"),
+    ("GET", "/api/sessions"),
+    ("PATCH", "/api/sessions/s"),
+    ("DELETE", "/api/sessions/s"),
+    ("GET", "/api/sessions/s/messages"),
+    ("GET", "/api/sessions/s/export.json"),
+    ("GET", "/api/sessions/s/export.md"),
+    ("POST", "/api/ticket"),
+    ("GET", "/ws"),
+    ("GET", "/nothing/is/here"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PRIVATE)
+async def test_without_a_valid_token_all_is_refused_alike(
+    client: Client, method: str, path: str
+) -> None:
+    answers = []
+    for headers in (
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Basic {ANNS}"},
+        {"Authorization": f"Bearer {ANNS}x"},
+        {"Authorization": "Bearer " + "x" * 8000},
+        {"Cookie": "jarvis_login=made-up"},
+        {"Authorization": "Bearer wrong", "Cookie": "jarvis_login=made-up"},
+        {"Sec-WebSocket-Protocol": "jarvis-stream.v1, jarvis-stream.ticket.made-up"},
+    ):
+        response = await client.request(method, path, headers=headers)
+        assert response.status == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+        answers.append(await response.read())
+    assert set(answers) == {
+        b'{"code":"unauthorized","error":"sign in first: a valid token is needed"}'
+    }
+
+
+async def test_two_authorization_headers_are_none(client: Client) -> None:
+    headers = [("Authorization", f"Bearer {ANNS}"), ("Authorization", f"Bearer {BOBS}")]
+    assert (await client.get("/api/sessions", headers=headers)).status == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/static/js/app.js", "/api/info"])
+async def test_what_tells_nothing_is_open(client: Client, path: str) -> None:
+    response = await client.get(path)
+    assert response.status in (200, 404)
+    assert (await client.get(path, **as_("wrong-token"))).status == response.status
+
+
+async def test_info_tells_how_to_sign_in_and_as_whom_one_is(client: Client) -> None:
+    info = await (await client.get("/api/info")).json()
+    assert info["auth"] == "token"
+    assert "principal" not in info
+    info = await (await client.get("/api/info", **as_(ANNS))).json()
+    assert info["principal"] == "ann"
+
+
+async def test_metrics_are_for_this_machine_and_for_those_with_a_token(client: Client) -> None:
+    assert (await client.get("/metrics")).status == 200
+    forwarded = {"X-Forwarded-For": "203.0.113.7"}
+    assert (await client.get("/metrics", headers=forwarded)).status == 401
+    assert (await client.get("/metrics", **as_(ANNS, **forwarded))).status == 200
+
+
+async def test_each_has_sessions_of_their_own(client: Client) -> None:
+    stream_id = "0190b2b1-0000-7000-8000-000000000001"
+    for token, word in ((ANNS, "mine"), (BOBS, "theirs")):
+        body = {"prompt": word, "session_id": "s", "stream_id": stream_id}
+        response = await client.post("/api/chat", json=body, **as_(token))
+        assert response.status == 200
+        assert response.headers["X-Session-Id"] == "s"
+        assert word in await response.text()
+    for token, word in ((ANNS, "mine"), (BOBS, "theirs")):
+        kept = await (await client.get("/api/sessions/s/messages", **as_(token))).json()
+        assert kept["session_id"] == "s"
+        assert [message["content"] for message in kept["messages"]] == [word, word]
+        assert {message["stream_id"] for message in kept["messages"]} == {stream_id}
+        listed = await (await client.get("/api/sessions", **as_(token))).json()
+        assert [(one["session_id"], one["title"]) for one in listed["sessions"]] == [("s", word)]
+        replay = await client.get(f"/api/streams/{stream_id}", **as_(token))
+        assert word in await replay.text()
+
+
+# The cookie
+
+
+async def sign_in(client: Client, **headers: str) -> dict[str, str]:
+    answer = await client.post(
+        "/api/login", json={"token": ANNS}, headers={"Origin": own(client), **headers}
+    )
+    assert answer.status == 200
+    assert await answer.json() == {"principal": "ann"}
+    cookie = answer.cookies["jarvis_login"]
+    assert ANNS not in str(answer.headers)
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Strict"
+    assert cookie["path"] == "/"
+    assert not cookie["secure"]
+    client.session.cookie_jar.clear()
+    return {"Cookie": f"jarvis_login={cookie.value}"}
+
+
+async def test_a_login_is_a_cookie_until_one_logs_out(client: Client) -> None:
+    cookie = await sign_in(client)
+    assert (await client.get("/api/sessions", headers=cookie)).status == 200
+    again = await client.post("/api/logout", headers={**cookie, "Origin": own(client)})
+    assert again.status == 204
+    assert again.cookies["jarvis_login"].value == ""
+    assert (await client.get("/api/sessions", headers=cookie)).status == 401
+
+
+async def test_signing_in_again_ends_the_login_before(client: Client) -> None:
+    cookie = await sign_in(client)
+    await sign_in(client, **cookie)
+    assert (await client.get("/api/sessions", headers=cookie)).status == 401
+
+
+async def test_a_wrong_token_gets_no_cookie(client: Client) -> None:
+    for token in ("wrong", "", "x" * 10_000, BOBS + "0"):
+        answer = await client.post("/api/login", json={"token": token})
+        assert answer.status == 401
+        assert "Set-Cookie" not in answer.headers
+    assert (await client.post("/api/login", json={"token": 3})).status == 422
+    assert (await client.post("/api/login", data={"token": ANNS})).status == 415
+
+
+async def test_a_foreign_page_cannot_use_the_cookie(client: Client) -> None:
+    cookie = await sign_in(client)
+    for origin in ("https://evil.example", "null"):
+        headers = {**cookie, "Origin": origin}
+        answer = await client.post("/api/chat", json={"prompt": "hi"}, headers=headers)
+        assert (answer.status, (await answer.json())["code"]) == (403, "forbidden_origin")
+
+
+async def test_the_cookie_is_secure_when_a_trusted_proxy_says_https(
+    aiohttp_client: Connect,
+) -> None:
+    settings: dict[str, Any] = {"auth_tokens": TOKENS, "trusted_proxies": "127.0.0.1"}
+    client = await aiohttp_client(create_app(Settings(**settings), agent=parrot))
+    headers = {"Origin": own(client), "X-Forwarded-Proto": "https"}
+    answer = await client.post("/api/login", json={"token": ANNS}, headers=headers)
+    assert answer.cookies["jarvis_login"]["secure"]
+
+
+async def test_what_comes_from_elsewhere_without_an_origin_needs_a_token(
+    aiohttp_client: Connect,
+) -> None:
+    settings: dict[str, Any] = {"auth_tokens": TOKENS, "trusted_proxies": "127.0.0.1"}
+    client = await aiohttp_client(create_app(Settings(**settings), agent=parrot))
+    cookie = await sign_in(client)
+    elsewhere = {"X-Forwarded-For": "203.0.113.7"}
+    body = {"prompt": "hi"}
+    answer = await client.post("/api/chat", json=body, headers={**cookie, **elsewhere})
+    assert answer.status == 403
+    assert (await client.get("/api/sessions", headers={**cookie, **elsewhere})).status == 200
+    assert (await client.get("/ws", headers={**cookie, **elsewhere})).status == 403
+    assert (await client.post("/api/chat", json=body, **as_(ANNS, **elsewhere))).status == 200
+
+
+# Tickets
+
+
+async def ticket(client: Client) -> str:
+    answer = await (await client.post("/api/ticket", **as_(ANNS))).json()
+    assert answer["expires_in"] == 30
+    return str(answer["ticket"])
+
+
+async def test_a_ticket_opens_one_socket_and_only_one(client: Client) -> None:
+    protocols = ("jarvis-stream.v1", f"jarvis-stream.ticket.{await ticket(client)}")
+    async with client.ws_connect("/ws", protocols=protocols) as ws:
+        assert ws.protocol == "jarvis-stream.v1"
+        await ws.send_json({"type": "start", "prompt": "hi", "session_id": "s"})
+        assert "hi" in (await ws.receive_str()) + (await ws.receive_str())
+    headers = {"Sec-WebSocket-Protocol": ", ".join(protocols)}
+    assert (await client.get("/ws", headers=headers)).status == 401
+    assert (await client.get("/api/sessions/s/messages", **as_(ANNS))).status == 200
+
+
+async def test_a_ticket_opens_nothing_else(client: Client) -> None:
+    word = await ticket(client)
+    headers = {"Sec-WebSocket-Protocol": f"jarvis-stream.ticket.{word}"}
+    assert (await client.get("/api/sessions", headers=headers)).status == 401
+    assert (await client.get(f"/ws?ticket={word}")).status == 401
+    assert (await client.get("/api/sessions", **as_(word))).status == 401
+
+
+async def test_where_nobody_signs_in_there_are_no_tickets(aiohttp_client: Connect) -> None:
+    client = await aiohttp_client(create_app(Settings(), agent=parrot))
+    for path in ("/api/ticket", "/api/login"):
+        assert (await client.post(path, json={"token": ANNS})).status == 404
+
+
+# Expiry
+
+
+async def test_an_expiring_login_ends_its_socket_and_its_streams(client: Client) -> None:
+    assert client.app is not None
+    here = client.app[GATE]
+    here.logins = Passes(seconds=1.0)
+    cookie = await sign_in(client)
+    body = {"prompt": "a wait", "session_id": "http", "on_disconnect": "continue"}
+    async with (
+        client.ws_connect("/ws", headers=cookie) as ws,
+        client.post("/api/chat", json=body, headers=cookie) as response,
+    ):
+        await ws.send_json({"type": "start", "prompt": "a wait"})
+        async with asyncio.timeout(5):
+            with pytest.raises(Exception):  # noqa: B017, PT011 (its answer is cut off)
+                await response.read()
+            while (message := await ws.receive()).type is WSMsgType.TEXT:
+                pass
+        assert message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED)
+        assert ws.close_code == 1008
+    text = await (await client.get("/metrics")).text()
+    for transport in ("http", "websocket"):
+        sample = f'jarvis_readers_let_go_total{{reason="expired",transport="{transport}"}} 1.0'
+        assert sample in text
+
+
+# Somebody's own
+
+
+async def test_a_hook_tells_who_asks(aiohttp_client: Connect) -> None:
+    async def authenticate(request: web.Request) -> Principal | None:
+        name = request.headers.get("X-Remote-User")
+        if name is None:
+            return None
+        late = request.headers.get("X-Late")
+        return Principal(name, expires_at=time.time() - 1 if late else None)
+
+    app = create_app(Settings(), agent=parrot, authenticate=authenticate)
+    client = await aiohttp_client(app)
+    assert (await client.get("/api/sessions")).status == 401
+    ann = {"X-Remote-User": "ann"}
+    assert (await client.get("/api/sessions", headers=ann)).status == 200
+    assert (await client.get("/api/sessions", headers={**ann, "X-Late": "1"})).status == 401
+    info = await (await client.get("/api/info", headers=ann)).json()
+    assert (info["auth"], info["principal"]) == ("custom", "ann")
+    assert (await client.post("/api/ticket", headers=ann)).status == 200
+    assert (await client.post("/api/login", json={"token": ANNS})).status == 404
