@@ -34,6 +34,11 @@ TURN_BUDGET = 0.005
 """Seconds an agent that never waits may hold the event loop."""
 
 
+LARGEST_OFFER = 128 * 1024
+"""Bytes handed to a reader at once; of more it takes piece by piece from the log what it has room
+for."""
+
+
 class Reader(Protocol):
     """Where a follower's frames go. Nothing here may raise."""
 
@@ -42,7 +47,7 @@ class Reader(Protocol):
         ...
 
     def fell_behind(self, follower: Follower) -> None:
-        """The follower is not at the end of its log: call its `catch_up` when there is room."""
+        """The log holds more for the follower: call its `catch_up` as long as there is room."""
         ...
 
     def delivered(self, follower: Follower) -> None:
@@ -438,7 +443,7 @@ class Follower:
         """Give what was appended this turn: the frames after `first`, up to `last`."""
         if self.closed:  # by another reader, in this very turn
             return
-        if self.seq != first:
+        if self.seq != first or len(frames) > LARGEST_OFFER:
             self._reader.fell_behind(self)
         elif self._reader.take(frames):
             self.seq = last
