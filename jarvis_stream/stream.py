@@ -39,6 +39,11 @@ DELAYS_EVERY = 16
 """Of so many frames the delay of one is counted: looking at the clock costs too."""
 
 
+LARGEST_OFFER = 128 * 1024
+"""Bytes handed to a reader at once; of more it takes piece by piece from the log what it has room
+for."""
+
+
 class Reader(Protocol):
     """Where a follower's frames go. Nothing here may raise."""
 
@@ -47,7 +52,7 @@ class Reader(Protocol):
         ...
 
     def fell_behind(self, follower: Follower) -> None:
-        """The follower is not at the end of its log: call its `catch_up` when there is room."""
+        """The log holds more for the follower: call its `catch_up` as long as there is room."""
         ...
 
     def delivered(self, follower: Follower) -> None:
@@ -475,7 +480,7 @@ class Follower:
         """Give what was appended this turn: the frames after `first`, up to `last`."""
         if self.closed:  # by another reader, in this very turn
             return
-        if self.seq != first:
+        if self.seq != first or len(frames) > LARGEST_OFFER:
             self._reader.fell_behind(self)
         elif self._reader.take(frames):
             self.seq = last

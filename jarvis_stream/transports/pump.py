@@ -244,9 +244,13 @@ class Pump:
 
     def _catch_up(self) -> None:
         """Give each follower that is behind one piece; the drainer goes on with the rest."""
-        for follower in tuple(self._followers.values()):
-            if follower.catch_up() and follower.behind:
-                self._start_draining()
+        for stream_id, follower in tuple(self._followers.items()):
+            was_behind = follower.behind
+            if follower.catch_up() and was_behind and stream_id in self._followers:
+                # To the end of the line: one piece may fill the connection, round after round.
+                self._followers[stream_id] = self._followers.pop(stream_id)
+                if follower.behind:
+                    self._start_draining()
 
     def _start_draining(self) -> None:
         if self._drainer is None and self._drain is not None and not self.finished.done():

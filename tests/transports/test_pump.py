@@ -198,6 +198,47 @@ async def test_a_reader_that_takes_nothing_is_let_go(transport: FakeTransport) -
     await pump.close()
 
 
+async def test_of_what_was_said_in_one_turn_a_full_connection_holds_only_a_piece(
+    transport: FakeTransport,
+) -> None:
+    pump, stream = make_pump(transport, until_idle=True), make_stream()
+    pump.follow(stream, 0)
+    pump.open(drain_of(transport))
+    await turn()
+    transport.blocked = True
+    for _ in range(3000):
+        stream.append("x" * 1000)
+    stream.end(Done())
+    for _ in range(10):
+        await turn()
+    assert HIGH_WATER < len(transport.sent) < 3 * HIGH_WATER
+    transport.unblock()
+    assert await parting(pump) is Parting.DELIVERED
+    assert seqs(transport.sent) == list(range(1, 3003))
+    await pump.close()
+
+
+async def test_streams_that_have_much_to_say_take_turns(transport: FakeTransport) -> None:
+    pump, streams = make_pump(transport), [make_stream("a"), make_stream("b"), make_stream("c")]
+    for stream in streams:
+        pump.follow(stream, 0)
+    pump.open(drain_of(transport))
+    await turn()
+    transport.blocked = True
+    for stream in streams:
+        for _ in range(500):
+            stream.append("x" * 1000)
+    for _ in range(9):
+        async with asyncio.timeout(PATIENCE):
+            await transport.wrote.wait()
+        transport.wrote.clear()
+        transport.take(10 * HIGH_WATER)
+        await turn()
+    said = [len(seqs(transport.sent, stream.stream_id)) for stream in streams]
+    assert max(said) < 2 * min(said), said
+    await pump.close()
+
+
 async def test_the_last_frames_are_delivered_only_when_they_have_left(
     transport: FakeTransport,
 ) -> None:
@@ -205,7 +246,7 @@ async def test_the_last_frames_are_delivered_only_when_they_have_left(
     pump.follow(stream, 0)
     pump.open(drain_of(transport))
     transport.blocked = True
-    stream.append("x" * 2 * HIGH_WATER)
+    stream.append("x" * (HIGH_WATER + 1))
     stream.end(Done())
     await turn()
     assert seqs(transport.sent)[-1] == 3

@@ -87,19 +87,24 @@ export class ConversationView {
       this.#views.delete(id)
     }
     let changed = false
+    let isUrgent = false
     for (const [index, message] of messages.entries()) {
       const view = this.#viewOf(message.id)
       const answer = message.role === 'user' ? messages[index + 1] : message
       if (!view.show(message, Boolean(answer?.position))) continue
       changed = true
-      if (view.needsRendering) this.#slices.add(() => view.render())
+      if (!view.needsRendering) continue
+      this.#slices.add(() => view.render())
+      isUrgent ||= !view.hasGrown
     }
     const firstOpen = messages.findIndex(isOpen)
     const finished = firstOpen === -1 ? messages.length : firstOpen
     this.#place(messages.slice(0, finished), this.#log)
     this.#place(messages.slice(finished), this.#open)
     this.#open.hidden = firstOpen === -1
-    this.#slices.run()
+    // What has grown here is there already: that it moves to the log is enough for one frame.
+    if (isUrgent) this.#slices.run()
+    else this.#slices.wait()
     this.#keepTime(firstOpen !== -1)
     if (changed) this.#follower.grown()
   }

@@ -58,6 +58,11 @@ export class MessageView {
     return this.#rendered !== shown.content
   }
 
+  /** Whether its text was shown while it grew. */
+  get hasGrown() {
+    return this.#markdown !== null
+  }
+
   /**
    * @param {Message} message
    * @param {boolean} isWaiting its turn has not come yet

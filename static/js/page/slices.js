@@ -32,7 +32,12 @@ export class Slices {
     if (this.#scheduled) return
     const end = this.#now() + BUDGET
     while (this.#work.length > 0 && this.#now() < end) this.#work.pop()?.()
-    if (this.#work.length === 0) return
+    this.wait()
+  }
+
+  /** Leaves all of it for after the next frame. */
+  wait() {
+    if (this.#scheduled || this.#work.length === 0) return
     this.#scheduled = true
     this.#later(() => {
       this.#scheduled = false

@@ -30,6 +30,15 @@ test('the last is done first, as much as fits at once and the rest later', () =>
   assert.equal(waiting(), 0)
 })
 
+test('what can wait is left for after the next frame', () => {
+  const { work, add, done, next } = slices()
+  add('a')
+  work.wait()
+  assert.deepEqual(done, [])
+  next()
+  assert.deepEqual(done, ['a'])
+})
+
 test('what is forgotten is not done', () => {
   const { work, add, done, next } = slices()
   for (const name of ['a', 'b', 'c', 'd']) add(name)
