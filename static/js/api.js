@@ -90,3 +90,16 @@ export function signIn(token, server) {
 export function signOut(server) {
   return new HttpTransport(server).call('/api/logout', { method: 'POST' })
 }
+
+/**
+ * A word that opens one WebSocket, once and soon, in the place of a token: a browser sends no
+ * headers with those.
+ *
+ * @param {ServerOptions} [server] whose `fetch` says who we are
+ * @returns {Promise<string>}
+ */
+export async function newTicket(server) {
+  /** @type {{ticket: string}} */
+  const { ticket } = await new HttpTransport(server).call('/api/ticket', { method: 'POST' })
+  return ticket
+}

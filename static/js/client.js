@@ -1,4 +1,4 @@
-import { getInfo, getSession } from './api.js'
+import { getInfo, getSession, newTicket } from './api.js'
 import { SessionList } from './sessions.js'
 import { ChatStore } from './store.js'
 import { FallbackTransport } from './transport.js'
@@ -42,6 +42,7 @@ import { FallbackTransport } from './transport.js'
  * @property {string | URL} [base] where the server is; default: where the page came from
  * @property {typeof globalThis.WebSocket} [WebSocket]
  * @property {typeof globalThis.fetch} [fetch]
+ * @property {string} [token] what the server knows us by, where a page of its own would sign in
  * @property {string} [session_id] the conversation to show first; default: a new one
  * @property {SendOptions['on_conflict']} [on_conflict] what `send` does by default while an answer is
  *   being made
@@ -92,12 +93,16 @@ export class ChatClient {
   constructor({
     base,
     WebSocket,
-    fetch,
+    fetch: plainFetch,
+    token,
     session_id,
     on_conflict = 'interrupt',
     window = globalThis.window,
-    transport = new FallbackTransport({ base, WebSocket, fetch }),
+    transport,
   } = {}) {
+    const fetch = token === undefined ? plainFetch : withToken(token, plainFetch)
+    const getTicket = token === undefined ? undefined : () => newTicket({ base, fetch })
+    transport ??= new FallbackTransport({ base, WebSocket, fetch, getTicket })
     this.#base = base
     this.#fetch = fetch
     this.#window = window
@@ -373,6 +378,21 @@ export class ChatClient {
    */
   #emit(event, detail) {
     for (const listener of [...(this.#events.get(event) ?? [])]) listener(detail)
+  }
+}
+
+/**
+ * A `fetch` that says who we are.
+ *
+ * @param {string} token
+ * @param {typeof globalThis.fetch} [fetch]
+ * @returns {typeof globalThis.fetch}
+ */
+function withToken(token, fetch = globalThis.fetch) {
+  return (resource, init = {}) => {
+    const headers = new Headers(init.headers)
+    headers.set('Authorization', `Bearer ${token}`)
+    return fetch(resource, { ...init, headers })
   }
 }
 

@@ -13,6 +13,7 @@ import { sleep } from './time.js'
 /** @typedef {import('./reading.js').CancelReport} CancelReport */
 
 export const SUBPROTOCOL = 'jarvis-stream.v1'
+const TICKET = 'jarvis-stream.ticket.'
 
 /** A proxy may hold a handshake for ever. Milliseconds, as everywhere here. */
 const HANDSHAKE_TIMEOUT = 4000
@@ -37,6 +38,7 @@ const WATCH_REPLAY = 1_000
 export class WebSocketTransport {
   #url
   #WebSocket
+  #getTicket
   #onLost
   #handshakeTimeout
   #now
@@ -59,6 +61,8 @@ export class WebSocketTransport {
    * @param {object} [options]
    * @param {string | URL} [options.base] where the server is, as http(s)
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
+   * @param {() => Promise<string>} [options.getTicket] a word that lets one socket in, for a server
+   *   that wants to know who asks: a browser sends no headers with a handshake
    * @param {() => void} [options.onLost] an open socket died
    * @param {number} [options.handshakeTimeout]
    * @param {number} [options.pingTimeout]
@@ -67,6 +71,7 @@ export class WebSocketTransport {
   constructor({
     base = globalThis.location?.href,
     WebSocket = globalThis.WebSocket,
+    getTicket,
     onLost = () => {},
     handshakeTimeout = HANDSHAKE_TIMEOUT,
     pingTimeout = PING_TIMEOUT,
@@ -75,6 +80,7 @@ export class WebSocketTransport {
     this.#url = new URL('/ws', base)
     this.#url.protocol = this.#url.protocol.replace('http', 'ws')
     this.#WebSocket = WebSocket
+    this.#getTicket = getTicket
     this.#onLost = onLost
     this.#handshakeTimeout = handshakeTimeout
     this.#pingTimeout = pingTimeout
@@ -213,7 +219,9 @@ export class WebSocketTransport {
   async #handshake() {
     if (!this.#WebSocket) throw new ConnectionLost('There is no WebSocket here.')
     this.#drop(this.#socket)
-    const socket = this.#create()
+    const protocols = [SUBPROTOCOL]
+    if (this.#getTicket) protocols.push(TICKET + (await this.#getTicket()))
+    const socket = this.#create(protocols)
     this.#socket = socket
     /** @type {import('./reading.js').Deferred<WebSocket>} */
     const { promise, resolve, reject } = deferred()
@@ -239,9 +247,10 @@ export class WebSocketTransport {
     return promise.finally(() => clearTimeout(timer))
   }
 
-  #create() {
+  /** @param {string[]} protocols */
+  #create(protocols) {
     try {
-      return new this.#WebSocket(this.#url, SUBPROTOCOL)
+      return new this.#WebSocket(this.#url, protocols)
     } catch (cause) {
       throw new ConnectionLost('The browser allows no WebSocket.', { cause })
     }

@@ -99,6 +99,7 @@ export class FallbackTransport {
    * @param {string | URL} [options.base] where the server is; default: where the page came from
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
    * @param {typeof globalThis.fetch} [options.fetch]
+   * @param {() => Promise<string>} [options.getTicket] what lets one WebSocket in
    * @param {(tries: number) => number} [options.backoff] how long to wait, in milliseconds, after so
    *   many tries that failed
    * @param {(ms: number, signal: AbortSignal) => Promise<void>} [options.sleep]
@@ -109,13 +110,17 @@ export class FallbackTransport {
     base,
     WebSocket,
     fetch,
+    getTicket,
     backoff: pauseAfter = backoff,
     sleep: rest = sleep,
     now = Date.now,
     pingTimeout,
   } = {}) {
     const onLost = () => this.#lostWhenIdle()
-    this.#socket = new WebSocketTransport({ base, WebSocket, onLost, now, pingTimeout })
+    this.#socket = new WebSocketTransport({
+      ...{ base, WebSocket, getTicket },
+      ...{ onLost, now, pingTimeout },
+    })
     this.#http = new HttpTransport({ base, fetch, now })
     this.#backoff = pauseAfter
     this.#sleep = rest

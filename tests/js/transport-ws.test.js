@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
+import { ConnectionLost } from '../../static/js/errors.js'
 import { WebSocketTransport } from '../../static/js/transport-ws.js'
 import { FakeStream, fakeWebSocket, settle, toLines } from './fakes.js'
 
@@ -31,11 +32,34 @@ function collect(transport, stream_id) {
 test('it speaks the subprotocol, at the page’s own server', async () => {
   const { socket } = await opened()
   assert.equal(socket.url, 'ws://host:1/ws')
-  assert.equal(socket.protocol, 'jarvis-stream.v1')
+  assert.deepEqual(socket.protocol, ['jarvis-stream.v1'])
   const secure = setUp({ base: 'https://host/' })
   secure.transport.connect()
   assert.equal(secure.sockets[0].url, 'wss://host/ws')
   secure.sockets[0].open()
+})
+
+test('a ticket is asked for before each handshake, and goes along with it', async () => {
+  const tickets = ['one', 'two']
+  const getTicket = async () => tickets.shift()
+  const { transport, sockets } = setUp({ getTicket })
+  for (const [index, ticket] of [...tickets].entries()) {
+    const connected = transport.connect()
+    await settle()
+    assert.deepEqual(sockets[index].protocol, ['jarvis-stream.v1', `jarvis-stream.ticket.${ticket}`])
+    sockets[index].open()
+    await connected
+    sockets[index].die()
+  }
+})
+
+test('without a ticket there is no handshake', async () => {
+  const getTicket = async () => {
+    throw new ConnectionLost('The server cannot be reached.')
+  }
+  const { transport, sockets } = setUp({ getTicket })
+  await assert.rejects(transport.connect(), { name: 'ConnectionLost' })
+  assert.equal(sockets.length, 0)
 })
 
 test('an answer is read to its last frame, several lines in a message', async () => {
