@@ -97,6 +97,8 @@ class Gate:
     def is_open(self, request: web.Request) -> bool:
         """Whether anybody may ask this."""
         path = request.path
+        if request.method == hdrs.METH_OPTIONS:  # a browser asks whether it may ask
+            return True
         if path in _OPEN or path.startswith("/static/"):
             return True
         return path == "/metrics" and self._open_metrics and is_direct(request)
