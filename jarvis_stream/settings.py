@@ -292,7 +292,7 @@ class Settings(BaseSettings):
     socket_idle_timeout: Seconds = 3600.0
     """How long a WebSocket that follows and watches nothing may send nothing."""
 
-    max_connections: Count = 10_000
+    max_connections: Count = 4096
     """The most connections at a time; those without a request make room for new ones."""
 
     shutdown_grace: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5.0

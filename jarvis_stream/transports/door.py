@@ -45,7 +45,10 @@ from jarvis_stream.transports.screen import Screen
 LINGER: Final = 2.0
 """Seconds that a refused client has to take its answer before its connection is cut."""
 
-MOST_TURNED_AWAY: Final = 256
+LOOK_AGAIN: Final = 0.02
+"""Seconds between two looks at the buffers, while the server waits to leave."""
+
+MOST_TURNED_AWAY: Final = 64
 """Connections that are being answered 503 at a time; further ones are cut without a word."""
 
 
@@ -101,8 +104,11 @@ class Doors:
         return door
 
     async def quiet(self) -> None:
-        """Until no request is being answered."""
+        """Until no request is being answered, and the kernel has all that was."""
         await self._quiet.wait()
+        while any(door.owes for door in self._open):
+            await asyncio.sleep(LOOK_AGAIN)  # no transport tells when its buffer is empty
+            await self._quiet.wait()
 
     def abort(self) -> None:
         """Cut every connection, whatever its buffer still holds."""
@@ -181,6 +187,11 @@ class Door(web.RequestHandler):
     def violation(self) -> tuple[WSCloseCode, str] | None:
         """With which code, and why, this WebSocket is to be closed for what its client sent."""
         return self._violation
+
+    @property
+    def owes(self) -> bool:
+        """Whether bytes for its peer are still in the process's own buffer."""
+        return self.transport is not None and self.transport.get_write_buffer_size() > 0
 
     def begin(self) -> None:
         """A request's headers are whole, and somebody answers it."""

@@ -187,8 +187,10 @@ class Socket:
                     self._watch(parse_session_id(fields.get("session_id")))
                 case "unwatch":
                     self._unwatch(parse_session_id(fields.get("session_id")))
+                case "ping":  # a browser cannot send one of the WebSocket protocol's own
+                    self._reply({"type": "status", "status": "pong"})
                 case _:
-                    raise Invalid("type: allowed are start, resume, cancel, watch and unwatch")
+                    raise Invalid("type: allowed are start, resume, cancel, watch, unwatch, ping")
         except Refused as error:
             self._refuse(fields, error.code, error.sentence)
         except Exception:

@@ -10,8 +10,12 @@ import { HttpTransport } from './transport-http.js'
  * @property {string} status `complete`, `streaming`, `cancelled`, `superseded`, `error`,
  *   `interrupted`
  * @property {string} stream_id of the answer; a question has that of its answer
- * @property {string} created_at
+ * @property {string} created_at ISO 8601
+ * @property {string} [ended_at] of an answer
+ * @property {string} [trace_id] of an answer
  * @property {string} [finish_reason]
+ * @property {{code: string, error: string, retryable: boolean}} [error] of an answer that failed
+ * @property {Record<string, unknown>} [usage] what the model counted
  */
 
 /**
@@ -24,8 +28,12 @@ import { HttpTransport } from './transport-http.js'
 /**
  * @typedef {object} ServerInfo
  * @property {{name: string, is_model: boolean}} agent who answers
+ * @property {string | null} [why] a sentence why this one was chosen
  * @property {string} version
  * @property {number} protocol
+ * @property {{max_prompt_chars: number}} [limits]
+ * @property {'none' | 'token' | 'custom'} [auth] how one says who one is; `token`: see `signIn`
+ * @property {string} [principal] who we are to it, when it knows
  */
 
 /** @typedef {{base?: string | URL, fetch?: typeof globalThis.fetch}} ServerOptions */
@@ -54,4 +62,31 @@ export async function getSessionMessages(sessionId, server) {
  */
 export function getInfo(server) {
   return new HttpTransport(server).call('/api/info')
+}
+
+/**
+ * Signs this browser in: a cookie that no script can read stands for the token from then on.
+ *
+ * Rejects with `Refused`, of the code `unauthorized` for a token that the server does not take.
+ *
+ * @param {string} token
+ * @param {ServerOptions} [server]
+ * @returns {Promise<{principal: string}>}
+ */
+export function signIn(token, server) {
+  return new HttpTransport(server).call('/api/login', {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ token }),
+  })
+}
+
+/**
+ * Ends what `signIn` began, here and at the server.
+ *
+ * @param {ServerOptions} [server]
+ * @returns {Promise<null>}
+ */
+export function signOut(server) {
+  return new HttpTransport(server).call('/api/logout', { method: 'POST' })
 }

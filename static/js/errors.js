@@ -17,6 +17,9 @@ export class ConnectionLost extends Error {
   name = 'ConnectionLost'
 }
 
+/** The codes of refusals that pass. */
+const RETRYABLE = new Set(['too_many', 'unavailable', 'conflict'])
+
 /** The server refused a request; `message` is its sentence, written for people. */
 export class Refused extends Error {
   name = 'Refused'
@@ -25,11 +28,20 @@ export class Refused extends Error {
    * @param {string} code
    * @param {string} sentence
    * @param {string | null} [traceId]
+   * @param {{status?: number, retry_after?: number}} [http] of a refusal over HTTP: its status, and
+   *   after how many seconds it may be asked again
    */
-  constructor(code, sentence, traceId = null) {
+  constructor(code, sentence, traceId = null, { status, retry_after } = {}) {
     super(sentence)
     this.code = code
     this.traceId = traceId
+    this.status = status ?? null
+    this.retry_after = retry_after ?? null
+  }
+
+  /** Whether the same request may be granted later. */
+  get retryable() {
+    return RETRYABLE.has(this.code) || (this.status !== null && this.status >= 500)
   }
 }
 

@@ -10,10 +10,15 @@
  * @property {string} [status]
  * @property {string} [name] of the tool that a `tool` status tells of
  * @property {string} [detail]
+ * @property {string} [state] of a tool: `running`, `done` or `error`
+ * @property {number} [duration_ms] of a tool that has ended
  * @property {number} [position] of a `queued` status: how many are to go first, this one included
  * @property {string} [session_id]
+ * @property {string} [replaces] of the first frame: it takes the place of that stream's turn, and of
+ *   all that came after it
  * @property {string} [text]
  * @property {string} [finish_reason]
+ * @property {Record<string, unknown>} [usage] of a `done` frame: what the model counted
  * @property {string} [superseded_by]
  * @property {string} [code]
  * @property {string} [error]

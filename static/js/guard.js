@@ -12,6 +12,7 @@ import { isTerminal } from './frames.js'
 /**
  * @typedef {object} Cursor
  * @property {number} seq the last frame taken
+ * @property {number} epoch of that frame; 0: none was taken yet
  * @property {boolean} open false: ended, or given up; nothing of it counts any more
  * @property {boolean} replaces it takes the place of older streams. One that waited for them in the
  *   queue does not; nor do we say so of one that we come to in its middle
@@ -71,6 +72,7 @@ export function take(view, frame) {
   const cursor = view.cursors.get(stream_id)
   if (!cursor) return
   cursor.seq = seq
+  cursor.epoch = epoch
   if (status === 'queued') cursor.replaces = false
   // Whether it waits is told by the second frame, not by the first.
   if (cursor.replaces && seq > 1) view.fence = Math.max(view.fence, epoch)
@@ -85,7 +87,20 @@ export function take(view, frame) {
  * @param {number} [seq] the last frame that the reader has
  */
 export function read(view, stream_id, seq = 0) {
-  view.cursors.set(stream_id, { seq, open: true, replaces: seq === 0 })
+  view.cursors.set(stream_id, { seq, epoch: 0, open: true, replaces: seq === 0 })
+}
+
+/**
+ * Whether a stream was there before another one spoke. Of one that was asked for, and whose first
+ * frame has not come, that cannot be said.
+ *
+ * @param {Readonly<View>} view
+ * @param {string} stream_id
+ * @param {{epoch: number}} frame of the other one
+ */
+export function precedes({ cursors }, stream_id, { epoch }) {
+  const cursor = cursors.get(stream_id)
+  return !cursor || (cursor.seq > 0 && cursor.epoch < epoch)
 }
 
 /**

@@ -104,15 +104,17 @@ export function* parseLines(text) {
  * Throws `ConnectionLost` when the connection breaks off, and lets an AbortError pass.
  *
  * @param {ReadableStreamDefaultReader<Uint8Array>} reader
+ * @param {() => void} [onBytes] something has come, be it a heartbeat
  * @returns {AsyncGenerator<Frame, void, void>}
  */
-export async function* readFrames(reader) {
+export async function* readFrames(reader, onBytes) {
   const parser = new LineParser()
   for (;;) {
     const { done, value } = await reader.read().catch((cause) => {
       throw isAbort(cause) ? cause : new ConnectionLost('The connection broke off.', { cause })
     })
     if (done) break
+    onBytes?.()
     yield* parser.push(value)
   }
   yield* parser.end()

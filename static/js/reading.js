@@ -10,6 +10,7 @@
  * @property {string} stream_id minted by the client: also the request's idempotency key
  * @property {number} [after] only frames with a greater seq
  * @property {'interrupt' | 'reject' | 'enqueue' | 'rollback'} [on_conflict]
+ * @property {string} [replaces] the `stream_id` of a turn that it takes the place of
  * @property {'cancel' | 'continue'} [on_disconnect]
  */
 
@@ -17,6 +18,13 @@
  * Is given every frame of one stream in the order of arrival, and says what it made of it.
  *
  * @typedef {(frame: Frame) => Verdict} FrameListener
+ */
+
+/**
+ * Is given the first frame of a stream, and whether that has begun just now (false: it may have been
+ * going on for a while).
+ *
+ * @typedef {(first: Frame, isNew?: boolean) => void} StreamListener
  */
 
 /**
@@ -49,9 +57,10 @@
  * @property {(streamId: string, after: number, onFrame: FrameListener) => Reading} resume
  * @property {(streamId: string) => Promise<CancelReport>} cancel resolves when the agent has
  *   stopped; rejects with `Refused` or `ConnectionLost`
- * @property {(sessionId: string, onStream: (first: Frame) => void) => void} [watch] tell, as long as
- *   it can be told, of the streams of a session that live and that come, whoever started them: each
- *   by its first frame, and maybe more than once. To read one is `resume`
+ * @property {(sessionId: string, onStream: StreamListener) => void} [watch] tell, as long as it can be
+ *   told, of the streams of a session that live and that come, whoever started them: each by its
+ *   first frame, and maybe more than once. To read one is `resume`
+ * @property {(sessionId: string) => void} [unwatch] tell of them no more
  * @property {() => void} close leave everything
  */
 

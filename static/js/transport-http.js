@@ -12,6 +12,12 @@ import { deferred } from './reading.js'
 /** The bound of a call that answers at once, in milliseconds (a stop may take the server 2 s). */
 const CALL_TIMEOUT = 10_000
 
+/** The bound of a look whether the server is there. */
+const PROBE_TIMEOUT = 5_000
+
+/** Statuses with which a gateway tells that it cannot reach the server. */
+const GATEWAY = new Set([502, 503, 504])
+
 /**
  * Answers as the NDJSON body of an HTTP response.
  *
@@ -20,13 +26,24 @@ const CALL_TIMEOUT = 10_000
 export class HttpTransport {
   #base
   #fetch
-  /** @type {Set<Reading>} */
+  #now
+  /** @type {Set<Open>} */
   #readings = new Set()
 
-  /** @param {{base?: string | URL, fetch?: typeof globalThis.fetch}} [options] */
-  constructor({ base = globalThis.location?.href, fetch = globalThis.fetch } = {}) {
+  /**
+   * @param {object} [options]
+   * @param {string | URL} [options.base]
+   * @param {typeof globalThis.fetch} [options.fetch]
+   * @param {() => number} [options.now] milliseconds
+   */
+  constructor({
+    base = globalThis.location?.href,
+    fetch = globalThis.fetch,
+    now = Date.now,
+  } = {}) {
     this.#base = base
     this.#fetch = fetch.bind(globalThis)
+    this.#now = now
   }
 
   /**
@@ -56,25 +73,39 @@ export class HttpTransport {
 
   /** Whether the server can be reached: rejects with `ConnectionLost` if not. */
   async probe() {
-    await this.#request('/livez', { signal: AbortSignal.timeout(CALL_TIMEOUT) })
+    const response = await this.#request('/livez', { signal: AbortSignal.timeout(PROBE_TIMEOUT) })
+    // A proxy answers for a server that is not there.
+    if (!response.ok) throw new ConnectionLost('The server cannot be reached.')
   }
 
   /**
-   * A call whose answer is one JSON value.
+   * Gives up answers on which nothing has come for this long, not even a heartbeat: a connection
+   * that slept may be dead without knowing it. Their readings reject with `ConnectionLost`.
    *
+   * @param {number} silence milliseconds
+   */
+  dropSilent(silence) {
+    const before = this.#now() - silence
+    for (const open of this.#readings) if (open.heard <= before) open.drop()
+  }
+
+  /**
+   * A call whose answer is one JSON value, of a type that the caller knows; null for a 204.
+   *
+   * @template T
    * @param {string} path
    * @param {RequestInit} [init]
-   * @returns {Promise<any>}
+   * @returns {Promise<T>}
    */
   async call(path, init = {}) {
     const signal = AbortSignal.timeout(CALL_TIMEOUT)
     const response = await this.#request(path, { ...init, signal })
     if (!response.ok) throw await refusal(response)
-    return response.json().catch(lost)
+    return response.status === 204 ? /** @type {any} */ (null) : response.json().catch(lost)
   }
 
   close() {
-    for (const reading of this.#readings) reading.leave()
+    for (const open of this.#readings) open.leave()
   }
 
   /**
@@ -94,16 +125,26 @@ export class HttpTransport {
   #read(path, init, onFrame) {
     const controller = new AbortController()
     const { signal } = controller
+    /** @type {Open} */
+    const open = {
+      heard: this.#now(),
+      leave: () => controller.abort(),
+      drop: () => controller.abort(new ConnectionLost('The connection has gone silent.')),
+    }
+    const onBytes = () => {
+      open.heard = this.#now()
+    }
     /** @type {import('./reading.js').Deferred<void>} */
     const accepted = deferred()
 
     const pump = async () => {
       const response = await this.#request(path, { ...init, signal })
       if (!response.ok) throw await refusal(response)
+      onBytes()
       accepted.resolve()
       if (!response.body) throw new ConnectionLost('The response has no body.')
-      for await (const frame of readFrames(response.body.getReader())) {
-        if (signal.aborted) return
+      for await (const frame of readFrames(response.body.getReader(), onBytes)) {
+        if (signal.aborted) throw signal.reason
         onFrame(frame)
         if (isTerminal(frame)) return
       }
@@ -113,17 +154,24 @@ export class HttpTransport {
     const closed = pump()
       .catch((error) => {
         if (!signal.aborted) throw error
+        if (signal.reason instanceof ConnectionLost) throw signal.reason
       })
       .finally(() => {
         controller.abort() // lets go of a body that nobody reads to its end
         accepted.resolve()
-        this.#readings.delete(reading)
+        this.#readings.delete(open)
       })
-    const reading = { accepted: accepted.promise, closed, leave: () => controller.abort() }
-    this.#readings.add(reading)
-    return reading
+    this.#readings.add(open)
+    return { accepted: accepted.promise, closed, leave: open.leave }
   }
 }
+
+/**
+ * @typedef {object} Open a response that is being waited for or read
+ * @property {number} heard when something came last, in milliseconds
+ * @property {() => void} leave
+ * @property {() => void} drop
+ */
 
 /** @param {unknown} body */
 function jsonPost(body) {
@@ -144,9 +192,26 @@ function lost(cause) {
   throw new ConnectionLost('The server cannot be reached.', { cause })
 }
 
-/** @param {Response} response */
-async function refusal(response) {
-  const { code = 'refused', error = `The server answered ${response.status}.` } =
-    await response.json().catch(() => ({}))
-  return new Refused(code, error, response.headers.get('X-Trace-Id'))
+/**
+ * What a response that is not `ok` means. A gateway that cannot reach the server says so in words of
+ * its own: then it is the connection that failed.
+ *
+ * @param {Response} response
+ */
+export async function refusal(response) {
+  const { status, headers } = response
+  const { code, error } = await response.json().catch(() => ({}))
+  if (code === undefined && GATEWAY.has(status)) {
+    return new ConnectionLost(`The server cannot be reached: a gateway answered ${status}.`)
+  }
+  const sentence = error ?? `The server answered ${status}.`
+  return new Refused(code ?? 'refused', sentence, headers.get('X-Trace-Id'), {
+    status,
+    retry_after: seconds(headers.get('Retry-After')),
+  })
+}
+
+/** @param {string | null} text a `Retry-After` header: seconds, or a date, which we do not take */
+function seconds(text) {
+  return text !== null && /^\d{1,6}$/.test(text) ? Number(text) : undefined
 }

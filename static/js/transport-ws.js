@@ -2,12 +2,14 @@ import { BadLine, ConnectionLost, Refused } from './errors.js'
 import { isTerminal } from './frames.js'
 import { parseLines } from './lines.js'
 import { deferred } from './reading.js'
+import { sleep } from './time.js'
 
 /** @typedef {import('./frames.js').Frame} Frame */
 /** @typedef {import('./reading.js').Transport} Transport */
 /** @typedef {import('./reading.js').StartRequest} StartRequest */
 /** @typedef {import('./reading.js').FrameListener} FrameListener */
 /** @typedef {import('./reading.js').Reading} Reading */
+/** @typedef {import('./reading.js').StreamListener} StreamListener */
 /** @typedef {import('./reading.js').CancelReport} CancelReport */
 
 export const SUBPROTOCOL = 'jarvis-stream.v1'
@@ -17,6 +19,12 @@ const HANDSHAKE_TIMEOUT = 4000
 
 /** How long the server may take to answer a stop; its own bound is 2 s. */
 const CANCEL_TIMEOUT = 10_000
+
+/** How long it may take to show any sign of life when it is asked for one. */
+const PING_TIMEOUT = 5_000
+
+/** A stream that shows itself so soon after we began to watch may have been going on for a while. */
+const WATCH_REPLAY = 1_000
 
 /**
  * One WebSocket that carries any number of answers.
@@ -31,6 +39,11 @@ export class WebSocketTransport {
   #WebSocket
   #onLost
   #handshakeTimeout
+  #now
+  #pingTimeout
+  /** When something came last. */
+  #heard = 0
+  #checking = false
   /** @type {WebSocket | null} */
   #socket = null
   /** @type {Promise<WebSocket> | null} */
@@ -39,7 +52,7 @@ export class WebSocketTransport {
   #routes = new Map()
   /** @type {Map<string, {resolve: (report: CancelReport) => void, reject: (error: unknown) => void}>} */
   #cancels = new Map()
-  /** @type {Map<string, (first: Frame) => void>} */
+  /** @type {Map<string, {onStream: StreamListener, since: number}>} */
   #watches = new Map()
 
   /**
@@ -48,18 +61,24 @@ export class WebSocketTransport {
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
    * @param {() => void} [options.onLost] an open socket died
    * @param {number} [options.handshakeTimeout]
+   * @param {number} [options.pingTimeout]
+   * @param {() => number} [options.now] milliseconds
    */
   constructor({
     base = globalThis.location?.href,
     WebSocket = globalThis.WebSocket,
     onLost = () => {},
     handshakeTimeout = HANDSHAKE_TIMEOUT,
+    pingTimeout = PING_TIMEOUT,
+    now = Date.now,
   } = {}) {
     this.#url = new URL('/ws', base)
     this.#url.protocol = this.#url.protocol.replace('http', 'ws')
     this.#WebSocket = WebSocket
     this.#onLost = onLost
     this.#handshakeTimeout = handshakeTimeout
+    this.#pingTimeout = pingTimeout
+    this.#now = now
   }
 
   /** Resolves when the socket is open; rejects with `ConnectionLost`. */
@@ -98,7 +117,7 @@ export class WebSocketTransport {
     )
     const pending = { resolve, reject }
     this.#cancels.set(streamId, pending)
-    socket.send(JSON.stringify({ type: 'cancel', stream_id: streamId }))
+    send(socket, { type: 'cancel', stream_id: streamId })
     try {
       return await promise
     } finally {
@@ -111,11 +130,35 @@ export class WebSocketTransport {
    * Watches a session on this socket, and on every one that comes after it.
    *
    * @param {string} sessionId
-   * @param {(first: Frame) => void} onStream
+   * @param {StreamListener} onStream
    */
   watch(sessionId, onStream) {
-    this.#watches.set(sessionId, onStream)
-    if (this.#socket?.readyState === 1) sendWatch(this.#socket, sessionId)
+    this.#watches.set(sessionId, { onStream, since: this.#now() })
+    if (this.#socket?.readyState === 1) send(this.#socket, { type: 'watch', session_id: sessionId })
+  }
+
+  /** @param {string} sessionId */
+  unwatch(sessionId) {
+    if (!this.#watches.delete(sessionId) || this.#socket?.readyState !== 1) return
+    send(this.#socket, { type: 'unwatch', session_id: sessionId })
+  }
+
+  /**
+   * Makes sure that an open socket is alive: one that slept, or whose network has changed, may be
+   * dead without knowing it. Anything that comes is a sign of life; if nothing has come for this
+   * long we ask for one (`ping`), and let go of a socket that stays silent.
+   *
+   * @param {number} silence milliseconds
+   */
+  async check(silence) {
+    const socket = this.#socket
+    if (socket?.readyState !== 1 || this.#now() - this.#heard < silence || this.#checking) return
+    const asked = this.#now()
+    this.#checking = true
+    send(socket, { type: 'ping' })
+    await sleep(this.#pingTimeout)
+    this.#checking = false
+    if (socket === this.#socket && this.#heard < asked) this.#drop(socket)
   }
 
   close() {
@@ -151,7 +194,7 @@ export class WebSocketTransport {
     opening.then((socket) => {
       // Left before the socket was open: then there is nothing to ask for.
       if (this.#routes.get(streamId) !== route) return
-      socket.send(JSON.stringify(message))
+      send(socket, message)
       accepted.resolve() // one socket keeps the order
     }, route.settle)
     return { accepted: accepted.promise, closed: closed.promise, leave: () => route.settle() }
@@ -178,7 +221,11 @@ export class WebSocketTransport {
     let opened = false
     socket.onopen = () => {
       opened = true
-      for (const sessionId of this.#watches.keys()) sendWatch(socket, sessionId)
+      this.#heard = this.#now()
+      for (const [sessionId, watch] of this.#watches) {
+        watch.since = this.#heard
+        send(socket, { type: 'watch', session_id: sessionId })
+      }
       resolve(socket)
     }
     socket.onmessage = ({ data }) => this.#receive(socket, data)
@@ -218,6 +265,7 @@ export class WebSocketTransport {
    * @param {unknown} data
    */
   #receive(socket, data) {
+    this.#heard = this.#now()
     try {
       for (const frame of parseLines(String(data))) this.#route(frame)
     } catch (error) {
@@ -233,11 +281,13 @@ export class WebSocketTransport {
     const route = this.#routes.get(frame.stream_id)
     if (frame.seq === undefined) return this.#reply(frame, route)
     if (!route) {
-      if (frame.session_id) this.#watches.get(frame.session_id)?.(frame)
+      const watch = this.#watches.get(frame.session_id ?? '')
+      watch?.onStream(frame, this.#now() - watch.since >= WATCH_REPLAY)
       return
     }
-    // A watched stream is on this socket already; the answer begins where we asked it to.
-    if (!route.answered && frame.seq !== route.first) return
+    // A watched stream is on this socket already; the answer begins where we asked it to. After a
+    // last frame nothing need come any more: what is missing then has to be asked for.
+    if (!route.answered && frame.seq !== route.first && !isTerminal(frame)) return
     route.answered = true
     route.onFrame(frame)
     if (isTerminal(frame)) route.settle()
@@ -250,7 +300,7 @@ export class WebSocketTransport {
   #reply(reply, route) {
     const cancel = this.#cancels.get(reply.stream_id)
     if (reply.type !== 'error') {
-      // The only other reply there is: `cancelled`.
+      // `cancelled`, or a `pong` for no stream.
       cancel?.resolve(/** @type {CancelReport} */ (/** @type {unknown} */ (reply)))
       return
     }
@@ -281,8 +331,8 @@ export class WebSocketTransport {
 
 /**
  * @param {WebSocket} socket
- * @param {string} sessionId
+ * @param {{type: string, [field: string]: unknown}} message
  */
-function sendWatch(socket, sessionId) {
-  socket.send(JSON.stringify({ type: 'watch', session_id: sessionId }))
+function send(socket, message) {
+  socket.send(JSON.stringify(message))
 }

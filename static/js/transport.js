@@ -1,5 +1,5 @@
 import { backoff, sleep } from './time.js'
-import { BadLine, ConnectionLost } from './errors.js'
+import { BadLine, ConnectionLost, Refused } from './errors.js'
 import { deferred } from './reading.js'
 import { HttpTransport } from './transport-http.js'
 import { WebSocketTransport } from './transport-ws.js'
@@ -7,12 +7,30 @@ import { WebSocketTransport } from './transport-ws.js'
 /** @typedef {import('./reading.js').Transport} Transport */
 /** @typedef {import('./reading.js').StartRequest} StartRequest */
 /** @typedef {import('./reading.js').FrameListener} FrameListener */
+/** @typedef {import('./reading.js').StreamListener} StreamListener */
 /** @typedef {import('./reading.js').Reading} Reading */
 
 /**
  * How the server is reached now. `offline`: it has not been for several tries; they go on.
  *
  * @typedef {'connecting' | 'websocket' | 'http' | 'reconnecting' | 'offline'} ConnectionState
+ */
+
+/**
+ * What a transport that looks after its connection tells, and can be told.
+ *
+ * @typedef {object} Keeping
+ * @property {ConnectionState} state
+ * @property {number | null} retry_at when the server is tried again, in ms since the epoch; null:
+ *   nothing waits for that
+ * @property {(listener: () => void) => () => void} subscribe the listener is called after every
+ *   change of these two
+ * @property {() => Promise<void>} connect resolves when the server is reached, however long it takes
+ * @property {() => void} wake somebody is here again: pauses end now, and connections are checked
+ * @property {(silence?: number) => void} check looks whether the server is still there; cheap, and done
+ *   now and then
+ *
+ * @typedef {Transport & Keeping} Connection
  */
 
 /** How long a WebSocket that could not be opened is not tried again, in milliseconds. */
@@ -23,6 +41,22 @@ const AVOID_PROVEN_SOCKET = 5_000
 
 /** Tries in a row that bring no new frame, before an answer or a stop is given up. */
 const MAX_TRIES = 8
+
+/**
+ * A socket on which nothing came for this long is asked for a sign of life, when somebody comes back
+ * to the tab and now and then.
+ */
+const SOCKET_SILENCE = { woken: 1_000, checked: 15_000 }
+
+/**
+ * A response on which nothing came for this long is taken for dead, and its answer resumed. The
+ * server sends a heartbeat every 15 s, unless it is set otherwise: then this costs a resume now and
+ * then, and nothing else.
+ */
+const RESPONSE_SILENCE = { woken: 20_000, checked: 45_000 }
+
+/** The longest that a server may ask us to wait before the next try. */
+const MAX_RETRY_AFTER = 60_000
 
 /** Failed tries in a row after which the state is called `offline`. */
 const OFFLINE_AFTER = 4
@@ -36,13 +70,15 @@ const OFFLINE_AFTER = 4
  *   whichever transport works, with full-jitter backoff.
  * - A gap is resumed over HTTP: on a connection of its own nothing left on the socket mixes in.
  * - An idle client reconnects by itself.
+ * - Whatever waits for its next try does not, when somebody is here again (`wake`).
  *
- * @implements {Transport}
+ * @implements {Connection}
  */
 export class FallbackTransport {
   #socket
   #http
-  #pause
+  #backoff
+  #sleep
   #now
   #avoidSocketUntil = 0
   #socketProven = false
@@ -51,6 +87,10 @@ export class FallbackTransport {
   #closing = new AbortController()
   /** @type {ConnectionState} */
   #state = 'connecting'
+  /** @type {Set<number>} when those who pause will try again */
+  #tries = new Set()
+  /** Aborted when somebody is here again. */
+  #waking = new AbortController()
   /** @type {Set<() => void>} */
   #listeners = new Set()
 
@@ -59,19 +99,26 @@ export class FallbackTransport {
    * @param {string | URL} [options.base] where the server is; default: where the page came from
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
    * @param {typeof globalThis.fetch} [options.fetch]
-   * @param {(tries: number, signal: AbortSignal) => Promise<void>} [options.pause] before a try
-   * @param {() => number} [options.now] milliseconds
+   * @param {(tries: number) => number} [options.backoff] how long to wait, in milliseconds, after so
+   *   many tries that failed
+   * @param {(ms: number, signal: AbortSignal) => Promise<void>} [options.sleep]
+   * @param {() => number} [options.now] milliseconds since the epoch
+   * @param {number} [options.pingTimeout] how long an open socket may take to show a sign of life
    */
   constructor({
     base,
     WebSocket,
     fetch,
-    pause = (tries, signal) => sleep(backoff(tries), signal),
+    backoff: pauseAfter = backoff,
+    sleep: rest = sleep,
     now = Date.now,
+    pingTimeout,
   } = {}) {
-    this.#socket = new WebSocketTransport({ base, WebSocket, onLost: () => this.#lostWhenIdle() })
-    this.#http = new HttpTransport({ base, fetch })
-    this.#pause = pause
+    const onLost = () => this.#lostWhenIdle()
+    this.#socket = new WebSocketTransport({ base, WebSocket, onLost, now, pingTimeout })
+    this.#http = new HttpTransport({ base, fetch, now })
+    this.#backoff = pauseAfter
+    this.#sleep = rest
     this.#now = now
   }
 
@@ -79,8 +126,13 @@ export class FallbackTransport {
     return this.#state
   }
 
+  /** When the server is tried again, in ms since the epoch; null: nothing waits for that. */
+  get retry_at() {
+    return this.#tries.size > 0 ? Math.min(...this.#tries) : null
+  }
+
   /**
-   * @param {() => void} listener called after every change of `state`
+   * @param {() => void} listener called after every change of `state` or `retry_at`
    * @returns {() => void} unsubscribe
    */
   subscribe(listener) {
@@ -94,6 +146,37 @@ export class FallbackTransport {
       this.#connecting = null
     })
     return this.#connecting
+  }
+
+  /**
+   * Somebody is here again, or the network is: what waits for its next try has it now, and what
+   * looks alive has to show it.
+   */
+  wake() {
+    const { woken } = RESPONSE_SILENCE
+    this.#waking.abort()
+    this.#waking = new AbortController()
+    this.#look(SOCKET_SILENCE.woken, woken)
+  }
+
+  /**
+   * Looks whether the server is still there. Costs an idle client one small request at most; over
+   * HTTP it is also when the WebSocket is tried again.
+   *
+   * @param {number} [silence] a socket on which nothing came for this long has to answer, in ms
+   */
+  check(silence = SOCKET_SILENCE.checked) {
+    this.#look(silence, RESPONSE_SILENCE.checked)
+  }
+
+  /**
+   * @param {number} socketSilence
+   * @param {number} responseSilence
+   */
+  #look(socketSilence, responseSilence) {
+    this.#http.dropSilent(responseSilence)
+    if (this.#state === 'websocket') this.#socket.check(socketSilence)
+    else this.connect()
   }
 
   /**
@@ -131,10 +214,15 @@ export class FallbackTransport {
    * Over the WebSocket only: who has none is told of nothing.
    *
    * @param {string} sessionId
-   * @param {(first: import('./frames.js').Frame) => void} onStream
+   * @param {StreamListener} onStream
    */
   watch(sessionId, onStream) {
     this.#socket.watch(sessionId, onStream)
+  }
+
+  /** @param {string} sessionId */
+  unwatch(sessionId) {
+    this.#socket.unwatch(sessionId)
   }
 
   close() {
@@ -160,6 +248,7 @@ export class FallbackTransport {
     let exists = request === null
     let tries = 0
     let overHttp = false
+    let retryAfter = 0
 
     /** One connection's worth of reading; whether the answer has come to its end. */
     const attempt = async () => {
@@ -199,10 +288,18 @@ export class FallbackTransport {
         if (gap) throw new ConnectionLost('A piece of the answer is missing.')
         return true
       } catch (error) {
-        if (!(error instanceof ConnectionLost || error instanceof BadLine)) throw error
         if (signal.aborted) return true
+        const isReconnect = exists || tries > 0
+        if (error instanceof Refused && error.code === 'unavailable' && isReconnect) {
+          // A server that is just coming or going; it says when to ask again.
+          retryAfter = Math.min((error.retry_after ?? 0) * 1000, MAX_RETRY_AFTER)
+        } else if (error instanceof ConnectionLost || error instanceof BadLine) {
+          retryAfter = 0
+        } else {
+          throw error
+        }
         tries += 1
-        if (silent) this.#useless(transport)
+        if (silent && !(error instanceof Refused)) this.#useless(transport)
         if (!gap) this.#setState(tries > OFFLINE_AFTER ? 'offline' : 'reconnecting')
         if (tries >= MAX_TRIES) {
           this.connect() // this answer is given up, the server is not
@@ -215,10 +312,27 @@ export class FallbackTransport {
     }
 
     const run = async () => {
-      while (!(await attempt())) await this.#pause(tries, signal)
+      while (!(await attempt())) await this.#pause(tries, signal, retryAfter)
     }
     const closed = run().finally(accepted.resolve)
     return { accepted: accepted.promise, closed, leave: () => leaving.abort() }
+  }
+
+  /**
+   * Waits before another try: until its time has come, somebody is here again, or this is given up.
+   *
+   * @param {number} tries that have failed
+   * @param {AbortSignal} signal
+   * @param {number} [least] milliseconds
+   */
+  async #pause(tries, signal, least = 0) {
+    const ms = Math.max(least, this.#backoff(tries))
+    const at = this.#now() + ms
+    this.#tries.add(at)
+    this.#tell()
+    await this.#sleep(ms, AbortSignal.any([signal, this.#waking.signal]))
+    this.#tries.delete(at)
+    this.#tell()
   }
 
   /** The transport to try now; a WebSocket is open when it is chosen. */
@@ -270,6 +384,10 @@ export class FallbackTransport {
   #setState(state) {
     if (state === this.#state) return
     this.#state = state
+    this.#tell()
+  }
+
+  #tell() {
     for (const listener of [...this.#listeners]) listener()
   }
 }

@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Self
 from urllib.parse import urlsplit
 
+CUT_AFTER = 5000
+"""Bytes of the server: some thirty frames, and half of one."""
+
 FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -15,7 +18,8 @@ class Proxy:
     """Passes bytes on to a server, but for what a test forbids.
 
     `websockets`: whether handshakes may pass. `up`: whether anything may. `latency`: seconds that
-    the server's bytes are on their way.
+    the server's bytes are on their way. `refused`: how many handshakes have been. `cuts`: how many
+    connections are still to end in the middle of what the server says, after `CUT_AFTER` bytes.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -25,6 +29,8 @@ class Proxy:
         self.websockets = True
         self.up = True
         self.latency = 0.0
+        self.refused = 0
+        self.cuts = 0
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -49,6 +55,7 @@ class Proxy:
                 if not self.up:
                     return
                 if head.startswith(b"GET /ws ") and not self.websockets:
+                    self.refused += 1
                     writer.write(FORBIDDEN)
                     await writer.drain()
                     return
@@ -56,13 +63,25 @@ class Proxy:
                 async with self._kept(inner_writer):
                     inner_writer.write(head)
                     pumps = [
-                        asyncio.create_task(_pump(reader, inner_writer, 0.0)),
-                        asyncio.create_task(_pump(inner_reader, writer, self.latency)),
+                        asyncio.create_task(_pump(reader, inner_writer)),
+                        asyncio.create_task(self._answer(inner_reader, writer)),
                     ]
                     await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
                     for pump in pumps:
                         pump.cancel()
                     await asyncio.gather(*pumps, return_exceptions=True)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        left = CUT_AFTER
+        cut = False
+        while not cut and (data := await reader.read(65536)):
+            if self.cuts:
+                cut = len(data) > left
+                self.cuts -= cut
+                data, left = data[:left], left - len(data)
+            loop.call_later(self.latency, writer.write, data)
+        await asyncio.sleep(self.latency)  # what is on its way arrives
 
     @contextlib.asynccontextmanager
     async def _kept(self, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
@@ -75,8 +94,6 @@ class Proxy:
             await writer.wait_closed()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, latency: float) -> None:
-    loop = asyncio.get_running_loop()
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65536):
-        loop.call_later(latency, writer.write, data)
-    await asyncio.sleep(latency)  # what is on its way arrives
+        writer.write(data)

@@ -29,6 +29,14 @@ async def connected(page: Page, how: str | re.Pattern[str]) -> None:
     )
 
 
+async def come(page: Page, url: str, how: str = "websocket") -> None:
+    """Open the page, and wait until it is connected; `http`: in a browser without WebSocket."""
+    if how == "http":
+        await page.add_init_script("delete window.WebSocket")
+    await page.goto(url)
+    await connected(page, how)
+
+
 async def send(page: Page, prompt: str) -> None:
     await page.get_by_test_id("prompt").fill(prompt)
     await page.keyboard.press("Enter")

@@ -1,148 +1,16 @@
-"""The page in a real browser, against a real server."""
+"""What the page does, in one browser; tests/browser/test_acceptance.py is for each of them."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 from processes import Server
 
-from browser.proxy import Proxy
-from browser.steps import answers, connected, grown, questions, send, state_is, text_of
+from browser.steps import answers, come, connected, grown, questions, send, state_is, text_of
 
-FIRST = "/demo tps=100 ttft=0 length=100000 | apple"
-SECOND = "zebra " * 30
-LIVE = {"websocket": "Live over WebSocket", "http": "Live over HTTP"}
-
-
-async def never_mixed(page: Page) -> None:
-    """From the moment the second bubble is there, the first one stands still, and the second one
-    grows from nothing and holds no piece of the first.
-    """
-    seen = await page.evaluate("window.history_of_answers")
-    with_both = [texts for texts in seen if len(texts) == 2]
-    assert with_both
-    assert len({texts[0] for texts in with_both}) == 1
-    assert set(with_both[0][0].split()) <= {"apple", "app", "appl", "ap", "a"}
-    assert with_both[0][0].startswith("apple")
-    assert all(SECOND.strip().startswith(texts[1].strip()) for texts in with_both)
-
-
-async def interrupt(page: Page) -> None:
-    """Ask, see the answer grow, ask again in the middle of it."""
-    first, second = answers(page).nth(0), answers(page).nth(1)
-    await send(page, FIRST)
-    await grown(page, first, 3)
-    await send(page, f"/echo tps=100 {SECOND}")
-    await state_is(second, "complete")
-    await state_is(first, "replaced")
-    await expect(text_of(second)).to_have_text(SECOND.strip())
-    await never_mixed(page)
-
-
-async def test_a_second_message_in_the_middle_of_an_answer_replaces_it(
-    page: Page, server: Server
-) -> None:
-    await page.goto(server.url)
-    await connected(page, "websocket")
-    await interrupt(page)
-    await expect(page.get_by_test_id("connection")).to_have_text(LIVE["websocket"])
-
-
-async def test_the_same_over_http_where_the_browser_has_no_websocket(
-    page: Page, server: Server
-) -> None:
-    await page.add_init_script("delete window.WebSocket")
-    await page.goto(server.url)
-    await connected(page, "http")
-    await interrupt(page)
-    await expect(page.get_by_test_id("connection")).to_have_text(LIVE["http"])
-
-
-async def test_the_same_over_http_where_a_proxy_refuses_the_handshake(
-    page: Page, server: Server, console_errors: list[str]
-) -> None:
-    async with Proxy(server.url) as proxy:
-        proxy.websockets = False
-        await page.goto(proxy.url)
-        await connected(page, "http")
-        await interrupt(page)
-        await expect(page.get_by_test_id("connection")).to_have_text(LIVE["http"])
-        await page.close()
-    # The browser itself tells of the one handshake; there was no second try.
-    assert [error for error in console_errors if "/ws' failed" not in error] == []
-    assert len(console_errors) == 1
-    console_errors.clear()
-
-
-@pytest.mark.parametrize("how", ["websocket", "http"])
-async def test_pieces_of_the_first_answer_that_are_still_on_their_way_are_not_shown(
-    page: Page, server: Server, how: str
-) -> None:
-    if how == "http":
-        await page.add_init_script("delete window.WebSocket")
-    async with Proxy(server.url) as proxy:
-        proxy.latency = 0.3  # some thirty pieces
-        await page.goto(proxy.url)
-        await connected(page, how)
-        await interrupt(page)
-        await page.close()
-
-
-@pytest.mark.parametrize("how", ["websocket", "http"])
-async def test_an_answer_whose_connections_are_cut_goes_on_without_a_doubled_or_lost_piece(
-    page: Page, server: Server, console_errors: list[str], how: str
-) -> None:
-    words = " ".join(f"w{number}" for number in range(300))
-    async with Proxy(server.url) as proxy:
-        proxy.websockets = how == "websocket"
-        await page.goto(proxy.url)
-        await connected(page, how)
-        await send(page, f"/echo tps=100 {words}")
-        answer = answers(page).first
-        await grown(page, answer, 3)
-        proxy.cut()
-        await grown(page, answer, 3)
-        proxy.cut()
-        await state_is(answer, "complete")
-        await expect(text_of(answer)).to_have_text(words)
-        await connected(page, how)
-        await page.close()
-    console_errors.clear()  # the browser complains of each cut
-
-
-async def test_the_page_says_when_the_server_is_out_of_reach_and_when_it_is_back(
-    page: Page, server: Server, console_errors: list[str]
-) -> None:
-    async with Proxy(server.url) as proxy:
-        await page.goto(proxy.url)
-        await connected(page, "websocket")
-        proxy.up = False
-        proxy.cut()
-        await connected(page, "reconnecting")
-        proxy.up = True
-        await connected(page, re.compile("websocket|http"))
-        await send(page, "/echo hello")
-        await state_is(answers(page).first, "complete")
-        await page.close()
-    console_errors.clear()
-
-
-async def test_stop_stops_and_keeps_what_was_said(page: Page, server: Server) -> None:
-    await page.goto(server.url)
-    await send(page, FIRST)
-    answer = answers(page).first
-    await grown(page, answer, 2)
-    await page.get_by_test_id("stop").click()
-    await state_is(answer, "stopped")
-    await expect(answer.get_by_test_id("note")).to_have_text("Stopped")
-    await expect(text_of(answer)).to_contain_text("apple")
-    await expect(page.get_by_test_id("stop")).to_be_hidden()
-    said = await text_of(answer).text_content()
-    await send(page, "/echo after the stop")
-    await state_is(answers(page).nth(1), "complete")
-    assert await text_of(answer).text_content() == said
+ENDLESS = "/demo tps=50 ttft=0 length=100000 | apple"
 
 
 async def test_stop_before_the_first_token(page: Page, server: Server) -> None:
@@ -157,10 +25,7 @@ async def test_stop_before_the_first_token(page: Page, server: Server) -> None:
 async def test_of_many_rapid_messages_only_the_last_is_answered(
     page: Page, server: Server, how: str
 ) -> None:
-    if how == "http":
-        await page.add_init_script("delete window.WebSocket")
-    await page.goto(server.url)
-    await connected(page, how)
+    await come(page, server.url, how)
     for number in range(6):
         await send(page, f"/echo answer number {number}")
     await state_is(answers(page).nth(5), "complete")
@@ -183,30 +48,6 @@ async def test_a_failed_answer_says_what_happened_and_names_its_trace(
     answer = answers(page).first
     await state_is(answer, "error")
     await expect(answer.get_by_test_id("note")).to_have_text(re.compile(r"\(trace [0-9a-f]{32}\)$"))
-
-
-async def test_a_reload_shows_the_conversation_again(page: Page, server: Server) -> None:
-    await page.goto(server.url)
-    await send(page, "/echo remember me")
-    await state_is(answers(page).first, "complete")
-    await page.reload()
-    await expect(text_of(answers(page).first)).to_have_text("remember me")
-    await send(page, "/echo still here")
-    await expect(text_of(answers(page).nth(1))).to_have_text("still here")
-
-
-async def test_a_reload_in_the_middle_of_an_answer_goes_on_with_it(
-    page: Page, server: Server
-) -> None:
-    words = " ".join(f"w{number}" for number in range(200))
-    await page.goto(server.url)
-    await send(page, f"/echo tps=100 {words}")
-    await grown(page, answers(page).first, 2)
-    await page.reload()
-    await state_is(answers(page).first, "streaming")
-    await state_is(answers(page).first, "complete")
-    await expect(text_of(answers(page).first)).to_have_text(words)
-    await expect(answers(page)).to_have_count(1)
 
 
 async def test_enter_sends_shift_enter_breaks_the_line_and_composing_sends_nothing(
@@ -280,15 +121,55 @@ async def test_it_fits_a_phone_and_asks_nobody_else_for_anything(
     assert hosts == {server.url.split("/")[2]}
 
 
-async def test_it_works_with_storage_blocked(page: Page, server: Server) -> None:
-    await page.add_init_script(
-        "for (const storage of ['localStorage', 'sessionStorage'])"
-        "  Object.defineProperty(window, storage, "
-        "    { get() { throw new DOMException('denied', 'SecurityError') } })"
-    )
-    await page.goto(server.url)
+async def test_a_message_can_wait_for_its_turn_and_be_withdrawn(page: Page, server: Server) -> None:
+    await come(page, server.url)
     await page.get_by_test_id("when-busy").select_option("enqueue")
-    await send(page, "/echo no storage")
-    await state_is(answers(page).first, "complete")
     await page.reload()
-    await expect(text_of(answers(page).first)).to_have_text("no storage")
+    await expect(page.get_by_test_id("when-busy")).to_have_value("enqueue")
+    await connected(page, "websocket")
+    await send(page, ENDLESS)
+    await grown(page, answers(page).first, 1)
+    await send(page, "/echo withdrawn")
+    await send(page, "/echo waited")
+    second, third = answers(page).nth(1), answers(page).nth(2)
+    await expect(third.locator('[data-part="activity"]')).to_have_text("Waiting, position 2")
+    await second.get_by_test_id("withdraw").click()
+    await state_is(second, "stopped")
+    await expect(third.locator('[data-part="activity"]')).to_have_text("Waiting, position 1")
+    await state_is(answers(page).first, "streaming")
+    await page.get_by_test_id("stop").click()
+    await state_is(answers(page).first, "stopped")
+    await state_is(third, "complete")
+    await expect(text_of(third)).to_have_text("waited")
+
+
+async def test_an_answer_that_could_not_be_saved_says_so(page: Page, server: Server) -> None:
+    ids = '"stream_id":"%s","trace_id":"%s","epoch":1,"seq":'
+    frames = (
+        f'{{"type":"status",{ids}1,"status":"thinking","session_id":"s"}}\n'
+        f'{{"type":"token",{ids}2,"text":"said"}}\n'
+        f'{{"type":"done",{ids}3,"finish_reason":"stop","saved":false}}\n'
+    )
+    await come(page, server.url, "http")
+
+    async def answer(route: Route) -> None:
+        stream_id = (route.request.post_data_json or {})["stream_id"]
+        await route.fulfill(body=frames % ((stream_id, "0" * 32) * 3))
+
+    await page.route("**/api/chat", answer)
+    await send(page, "anything")
+    await state_is(answers(page).first, "complete")
+    note = answers(page).first.get_by_test_id("note")
+    await expect(note).to_have_text("The server could not save this answer")
+
+
+async def test_a_new_chat_leaves_the_old_one_where_it_was(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await send(page, "/echo kept")
+    await state_is(answers(page).first, "complete")
+    address = page.url
+    await page.get_by_test_id("new").click()
+    await expect(page.get_by_test_id("empty")).to_be_visible()
+    await expect(page).not_to_have_url(re.compile("#"))
+    await page.goto(address)
+    await expect(text_of(answers(page).first)).to_have_text("kept")

@@ -75,6 +75,12 @@ export class FakeTransport {
     this.announce = onStream
   }
 
+  unwatched = []
+
+  unwatch(session_id) {
+    this.unwatched.push(session_id)
+  }
+
   close() {}
 
   #reading(call, onFrame) {
@@ -96,6 +102,49 @@ export class FakeTransport {
     }
     return { accepted: accepted.promise, closed: closed.promise, leave }
   }
+}
+
+/** The same, looking after a connection that is as the test says. */
+export class FakeConnection extends FakeTransport {
+  state = 'connecting'
+  retry_at = null
+  wakes = 0
+  checks = 0
+  #listeners = new Set()
+
+  become(state, retry_at = null) {
+    Object.assign(this, { state, retry_at })
+    for (const listener of this.#listeners) listener()
+  }
+
+  subscribe(listener) {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  async connect() {}
+
+  wake() {
+    this.wakes += 1
+  }
+
+  check() {
+    this.checks += 1
+  }
+}
+
+/** A tab: what the library hears of it. */
+export class FakeWindow extends EventTarget {
+  document = Object.assign(new EventTarget(), { hidden: false })
+}
+
+/** A question and its answer, as the server's history has them. */
+export function stored(stream_id, question, status, content) {
+  const common = { stream_id, created_at: '2026-01-02T03:04:05+00:00' }
+  return [
+    { id: `${stream_id}:user`, role: 'user', status: 'complete', content: question, ...common },
+    { id: `${stream_id}:assistant`, role: 'assistant', status, content, ...common },
+  ]
 }
 
 /** A `WebSocket` whose server is the test. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { giveUp, judge, nowhere, read, take } from '../../static/js/guard.js'
+import { giveUp, judge, nowhere, precedes, read, take } from '../../static/js/guard.js'
 
 const token = (stream_id, epoch, seq) => ({ type: 'token', stream_id, epoch, seq })
 const thinking = (stream_id, epoch) => ({
@@ -162,3 +162,17 @@ function* permutations(items) {
     for (const rest of permutations(items.toSpliced(index, 1))) yield [item, ...rest]
   }
 }
+
+test('what was there before another stream spoke: by its epoch, where it has one', () => {
+  const view = nowhere()
+  const newer = { epoch: 7 }
+  assert.equal(precedes(view, 'out of the history', newer), true)
+  read(view, 'asked for')
+  assert.equal(precedes(view, 'asked for', newer), false) // it may come after it
+  take(view, { type: 'status', stream_id: 'asked for', epoch: 6, seq: 1 })
+  assert.equal(precedes(view, 'asked for', newer), true)
+  take(view, { type: 'status', stream_id: 'asked for', epoch: 8, seq: 2 })
+  assert.equal(precedes(view, 'asked for', newer), false)
+  read(view, 'read from its middle', 5)
+  assert.equal(precedes(view, 'read from its middle', newer), true)
+})

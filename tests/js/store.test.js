@@ -3,7 +3,7 @@ import { test } from 'node:test'
 
 import { ConnectionLost, Refused } from '../../static/js/errors.js'
 import { ChatStore } from '../../static/js/store.js'
-import { FakeStream, FakeTransport, TRACE, settle } from './fakes.js'
+import { FakeStream, FakeTransport, TRACE, settle, stored } from './fakes.js'
 
 function chat(options) {
   const transport = new FakeTransport()
@@ -26,14 +26,6 @@ function chat(options) {
       role === 'user' ? content : [status, content],
     )
   return { transport, store, server, answers, shown }
-}
-
-/** A question and its answer, as the server's history has them. */
-function stored(stream_id, question, status, content) {
-  return [
-    { id: `${stream_id}:user`, role: 'user', status: 'complete', stream_id, content: question },
-    { id: `${stream_id}:assistant`, role: 'assistant', status, stream_id, content },
-  ]
 }
 
 const A = 'aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa'
@@ -286,7 +278,7 @@ test('an error frame ends the answer with its sentence and its trace', async () 
   reading.deliver(stream.thinking(), stream.token('a'), stream.error('upstream_error', 'Sorry.'))
   const { status, content, error, trace_id } = store.getSnapshot().messages[1]
   assert.deepEqual([status, content, trace_id], ['error', 'a', TRACE])
-  assert.deepEqual(error, { code: 'upstream_error', error: 'Sorry.' })
+  assert.deepEqual(error, { code: 'upstream_error', error: 'Sorry.', retryable: true })
 })
 
 test('unknown statuses and unknown frame types are ignored', async () => {
@@ -312,7 +304,7 @@ test('a refused message is an error with the server’s sentence', async () => {
   await ended
   const { status, error, trace_id } = store.getSnapshot().messages[1]
   assert.deepEqual([status, trace_id], ['error', TRACE])
-  assert.deepEqual(error, { code: 'too_many', error: 'Slow down.' })
+  assert.deepEqual(error, { code: 'too_many', error: 'Slow down.', retryable: true })
 })
 
 test('a refused message stops the answer it was to replace, which no page shows any more', async () => {
@@ -735,3 +727,319 @@ for (const ending of ['done', 'error']) {
     assert.equal(page.store.getSnapshot().messages[1].saved, false)
   })
 }
+
+// In place of others
+
+/** A conversation of two finished turns, which the server has kept. */
+async function withTwoTurns(page) {
+  page.server.messages = [
+    ...stored(A, 'one', 'complete', 'first'),
+    ...stored(B, 'two', 'complete', 'second'),
+  ]
+  await page.store.refresh()
+  return page
+}
+
+test('to ask again takes the place of the turn and of what came after it, at once', async () => {
+  const page = await withTwoTurns(chat())
+  page.store.regenerate(A)
+  assert.deepEqual(page.shown(), ['one', ['thinking', '']])
+  await settle()
+  const [{ request }] = page.transport.readings
+  assert.deepEqual([request.prompt, request.replaces, request.on_conflict], ['one', A, 'interrupt'])
+})
+
+test('an edited question takes the place of its turn', async () => {
+  const page = await withTwoTurns(chat())
+  page.store.edit(B, 'better')
+  await settle()
+  assert.deepEqual(page.shown(), ['one', ['complete', 'first'], 'better', ['thinking', '']])
+  const [reading] = page.transport.readings
+  const stream = new FakeStream(reading.stream_id, 5)
+  reading.deliver({ ...stream.thinking(), replaces: B }, stream.token('new'), stream.done())
+  assert.deepEqual(page.shown(), ['one', ['complete', 'first'], 'better', ['complete', 'new']])
+})
+
+test('what was replaced does not come back with a history that was asked for before', async () => {
+  const page = await withTwoTurns(chat())
+  page.store.regenerate(B)
+  await page.store.refresh() // the server has not taken it yet
+  assert.deepEqual(page.shown(), ['one', ['complete', 'first'], 'two', ['thinking', '']])
+  await settle()
+  const [reading] = page.transport.readings
+  const stream = new FakeStream(reading.stream_id, 5)
+  reading.deliver(stream.thinking(), stream.token('again'))
+  await page.store.refresh() // an answer that was long on its way
+  assert.deepEqual(page.shown(), ['one', ['complete', 'first'], 'two', ['streaming', 'again']])
+})
+
+test('when the server refuses, what was to be replaced comes back, and the error is shown', async () => {
+  const page = await withTwoTurns(chat())
+  const ended = page.store.edit(A, 'better')
+  await settle()
+  page.transport.readings[0].fail(new Refused('too_many', 'Slow down.'))
+  await ended
+  assert.deepEqual(page.shown(), [
+    ...['one', ['complete', 'first'], 'two', ['complete', 'second']],
+    ...['better', ['error', '']],
+  ])
+  assert.equal(page.store.getSnapshot().messages.at(-1).error.error, 'Slow down.')
+  // Tried again, it takes the same place.
+  page.store.retry(page.store.getSnapshot().messages.at(-1).stream_id)
+  await settle()
+  assert.deepEqual(page.shown(), ['better', ['thinking', '']])
+  assert.equal(page.transport.readings[1].request.replaces, A)
+})
+
+test('a replacement that is stopped before its first frame: the server says what it did', async () => {
+  for (const taken of [true, false]) {
+    const page = await withTwoTurns(chat())
+    const ended = page.store.regenerate(B)
+    await settle()
+    const [reading] = page.transport.readings
+    reading.accept()
+    const stopping = page.store.stop()
+    page.transport.cancels[0].reject(new Refused('not_found', 'Unknown.'))
+    if (taken) {
+      page.server.messages = [
+        ...stored(A, 'one', 'complete', 'first'),
+        ...stored(reading.stream_id, 'two', 'cancelled', ''),
+      ]
+    }
+    await Promise.all([stopping, ended])
+    await settle()
+    assert.deepEqual(page.shown(), [
+      ...['one', ['complete', 'first']],
+      ...(taken ? [] : ['two', ['complete', 'second']]),
+      ...['two', ['stopped', '']],
+    ])
+  }
+})
+
+test('a stream of another tab drops the turns that it takes the place of', async () => {
+  const page = await withTwoTurns(chat())
+  page.store.watch()
+  page.store.send('on its way') // the server does not have it yet
+  page.server.messages = stored(C, 'theirs', 'streaming', '')
+  const stream = new FakeStream(C, 7)
+  const thinking = { ...stream.thinking(), replaces: A }
+  page.transport.announce(thinking)
+  assert.deepEqual(page.shown(), ['on its way', ['thinking', ''], ['thinking', '']])
+  await settle()
+  const reading = page.transport.readings.find(({ stream_id }) => stream_id === C)
+  reading.deliver(thinking, stream.token('live'))
+  assert.deepEqual(page.shown(), ['on its way', ['thinking', ''], 'theirs', ['streaming', 'live']])
+})
+
+test('an answer that another tab replaces while it is being made goes, and stays away', async () => {
+  const page = chat()
+  const mine = await ask(page, 'mine', 5)
+  mine.reading.deliver(mine.stream.thinking(), mine.stream.token('half'))
+  page.store.watch()
+  page.server.messages = stored(C, 'theirs', 'streaming', '')
+  page.transport.announce({ ...new FakeStream(C, 6).thinking(), replaces: mine.reading.stream_id })
+  mine.reading.deliver(mine.stream.token('LATE'), mine.stream.done('superseded'))
+  await settle()
+  assert.deepEqual(page.shown(), ['theirs', ['thinking', '']])
+  assert.equal(mine.reading.left, true)
+})
+
+test('finished turns that the server no longer has are dropped, what it does not have yet stays', async () => {
+  const page = await withTwoTurns(chat())
+  const mine = await ask(page, 'three', 5)
+  mine.reading.deliver(...mine.stream.answer('third'))
+  const failed = await ask(page, 'four', 6)
+  failed.reading.fail(new Refused('too_many', 'Later.'))
+  await failed.ended
+  page.server.messages = [...stored(A, 'one', 'complete', 'first'), ...stored(C, 'five', 'complete', '5')]
+  await page.store.refresh()
+  assert.deepEqual(page.shown(), [
+    ...['one', ['complete', 'first'], 'five', ['complete', '5']],
+    ...['four', ['error', '']],
+  ])
+})
+
+test('an answer that ends while the history is on its way is not dropped', async () => {
+  let answerFetch
+  const page = chat({ fetchSession: () => new Promise((resolve) => (answerFetch = resolve)) })
+  const { reading, stream } = await ask(page, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.token('a'))
+  const refreshing = page.store.refresh()
+  reading.deliver(stream.done())
+  answerFetch({ session_id: 's', messages: [], active_stream: null })
+  await refreshing
+  assert.deepEqual(page.shown(), ['hello', ['complete', 'a']])
+})
+
+test('a conversation of which the server knows nothing (any more) stays as it is', async () => {
+  const page = chat({ fetchSession: async () => Promise.reject(new Refused('not_found', 'Unknown.')) })
+  const { reading, stream } = await ask(page, 'hello', 1)
+  reading.deliver(...stream.answer('a'))
+  await assert.rejects(page.store.refresh(), { name: 'Refused' })
+  assert.deepEqual(page.shown(), ['hello', ['complete', 'a']])
+})
+
+// Trying again
+
+test('a turn that the server refused is sent again in its place, under a new name', async () => {
+  const page = chat()
+  const { reading, ended } = await ask(page, 'hello', 1)
+  reading.fail(new Refused('too_many', 'Slow down.'))
+  await ended
+  page.store.retry(reading.stream_id)
+  await settle()
+  const again = page.transport.readings[1]
+  assert.deepEqual(page.shown(), ['hello', ['thinking', '']])
+  assert.notEqual(again.stream_id, reading.stream_id)
+  assert.equal(again.request.replaces, undefined)
+})
+
+test('a turn that failed at the server is asked anew in its place', async () => {
+  const page = chat()
+  const { reading, stream } = await ask(page, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.error())
+  page.store.retry(reading.stream_id)
+  await settle()
+  assert.equal(page.transport.readings[1].request.replaces, reading.stream_id)
+})
+
+test('a turn that may have reached the server keeps its name: it is not answered twice', async () => {
+  const page = chat()
+  const { reading, ended } = await ask(page, 'hello', 1)
+  page.server.down = true
+  reading.fail(new ConnectionLost('The server cannot be reached.'))
+  await ended
+  assert.deepEqual(page.store.getSnapshot().messages[1].error, {
+    ...{ code: 'connection_lost', error: 'The server cannot be reached.', retryable: true },
+  })
+  page.store.retry(reading.stream_id)
+  await settle()
+  const again = page.transport.readings[1]
+  assert.equal(again.stream_id, reading.stream_id)
+  again.deliver(...new FakeStream(reading.stream_id, 1).answer('once'))
+  assert.deepEqual(page.shown(), ['hello', ['complete', 'once']])
+})
+
+test('to ask again what is not known here does nothing', async () => {
+  const page = chat()
+  await Promise.all([page.store.regenerate(A), page.store.edit(A, 'x'), page.store.retry(A)])
+  assert.deepEqual(page.transport.readings, [])
+})
+
+// What an answer tells of itself
+
+test('an answer knows when it was asked, began, and ended, its pieces, and its usage', async () => {
+  let time = 1000
+  const page = chat({ now: () => time })
+  const { reading, stream } = await ask(page, 'hello', 1)
+  time = 1100
+  reading.deliver(stream.thinking())
+  time = 1200
+  reading.deliver(stream.token('a'))
+  time = 1300
+  const usage = { output_tokens: 2 }
+  reading.deliver(stream.token('b'), { ...stream.done(), usage })
+  const [question, answer] = page.store.getSnapshot().messages
+  assert.deepEqual([question.created_at, question.started_at, question.tokens], [1000, null, 0])
+  const { created_at, started_at, ended_at, tokens } = answer
+  assert.deepEqual([created_at, started_at, ended_at, tokens], [1000, 1200, 1300, 2])
+  assert.deepEqual(answer.usage, usage)
+})
+
+test('what the agent does has a beginning, and an end when something else comes', async () => {
+  let time = 0
+  const page = chat({ now: () => time })
+  const { reading, stream } = await ask(page, 'hello', 1)
+  const tool = (name, detail) => stream.frame({ type: 'status', status: 'tool', name, detail })
+  const activities = () =>
+    page.store
+      .getSnapshot()
+      .messages[1].activities.map((one) => [one.name, one.detail, one.started_at, one.ended_at])
+  reading.deliver(stream.thinking())
+  assert.deepEqual(activities(), [])
+  time = 10
+  reading.deliver(tool('search', 'cats'))
+  assert.deepEqual(activities(), [['search', 'cats', 10, null]])
+  time = 20
+  reading.deliver(tool('clock', undefined))
+  assert.equal(page.store.getSnapshot().messages[1].activity, 'clock')
+  time = 30
+  reading.deliver(stream.token('a'))
+  time = 40
+  reading.deliver(stream.token('b'), stream.done())
+  assert.deepEqual(activities(), [
+    ['search', 'cats', 10, 20],
+    ['clock', null, 20, 30],
+  ])
+  assert.ok(page.store.getSnapshot().messages[1].activities.every(Object.isFrozen))
+})
+
+test('of what is replayed nobody knows when it happened', async () => {
+  const page = chat({ now: () => 99 })
+  page.store.watch()
+  page.server.messages = stored(A, 'theirs', 'streaming', '')
+  const stream = new FakeStream(A, 5)
+  const thinking = stream.thinking()
+  page.transport.announce(thinking, false) // it has been going on for a while
+  await settle()
+  const tool = stream.frame({ type: 'status', status: 'tool', name: 'search' })
+  page.transport.readings[0].deliver(thinking, tool, stream.token('a'), stream.done())
+  const { activities, started_at, ended_at, tokens } = page.store.getSnapshot().messages[1]
+  assert.deepEqual([activities[0].started_at, activities[0].ended_at], [null, null])
+  assert.deepEqual([started_at, ended_at, tokens], [null, null, 1])
+})
+
+test('a message out of the history has the server’s times, trace and error', () => {
+  const { store } = chat()
+  const [question, answer] = stored(A, 'hello', 'error', 'half')
+  const error = { code: 'upstream_error', error: 'Sorry.', retryable: true }
+  const ended_at = '2026-01-02T03:04:06.500+00:00'
+  const messages = [question, { ...answer, trace_id: TRACE, error, ended_at }]
+  store.load({ session_id: 's', messages, active_stream: null })
+  const [, shown] = store.getSnapshot().messages
+  const asked = Date.UTC(2026, 0, 2, 3, 4, 5)
+  assert.deepEqual([shown.created_at, shown.ended_at, shown.started_at], [asked, asked + 1500, null])
+  assert.deepEqual([shown.trace_id, shown.error, shown.tokens], [TRACE, error, 0])
+})
+
+test('a piece of an answer does not walk over all the messages', async () => {
+  const page = chat()
+  const count = 300
+  const id = (number) => `${String(number).padStart(8, '0')}-0000-4000-8000-000000000000`
+  page.server.messages = Array.from({ length: count }, (_, number) =>
+    stored(id(number), 'q', 'complete', 'a'),
+  ).flat()
+  await page.store.refresh()
+  const { reading, stream } = await ask(page, 'hello', 1)
+  const before = page.store.getSnapshot()
+  reading.deliver(stream.thinking(), ...Array.from({ length: 50 }, () => stream.token('x')))
+  const after = page.store.getSnapshot()
+  assert.equal(after.messages.length, 2 * count + 2)
+  assert.ok(after.messages.slice(0, -1).every((message, index) => message === before.messages[index]))
+})
+
+test('an answer that was replaced by a stream nobody told us of brings the history', async () => {
+  const page = chat()
+  const { reading, stream } = await ask(page, 'hello', 1)
+  page.server.messages = [
+    ...stored(reading.stream_id, 'hello', 'superseded', 'a'),
+    ...stored(B, 'theirs', 'streaming', ''),
+  ]
+  reading.deliver(stream.thinking(), stream.token('a'))
+  reading.deliver({ ...stream.done('superseded'), superseded_by: B })
+  await settle()
+  assert.deepEqual(page.shown(), ['hello', ['replaced', 'a'], 'theirs', ['thinking', '']])
+})
+
+test('a stream of somebody else can be read by its name', async () => {
+  const page = chat()
+  const ended = page.store.resume(A, 0)
+  await settle()
+  const [reading] = page.transport.readings
+  reading.deliver(...new FakeStream(A, 1).answer('x'))
+  reading.end()
+  await ended
+  await page.store.resume(A, 0) // it is over
+  assert.deepEqual(page.answers(), [['complete', 'x']])
+  assert.equal(page.transport.readings.length, 1)
+})

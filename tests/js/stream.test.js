@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { test } from 'node:test'
 
 import { createStreamHandler, handleStream } from '../../static/js/stream.js'
@@ -77,6 +79,63 @@ test('frames without numbers are taken in order', async () => {
   assert.deepEqual(calls.at(-1), ['done', A, undefined])
 })
 
+test('frames that name no stream are of the one in the header', async () => {
+  const text = '{"type":"token","text":"a"}\n{"type":"done","finish_reason":"stop"}\n'
+  assert.deepEqual(await read(new Response(text, { headers: { 'X-Stream-Id': A } })), [
+    ['status', 'thinking', A],
+    ['delta', 'a', A],
+    ['status', 'complete', A],
+    ['done', A, 'stop'],
+  ])
+})
+
+test('the header says whose frames count, even if another’s come first', async () => {
+  const frames = [new FakeStream(B, 2).thinking(), ...new FakeStream(A, 1).answer('a')]
+  const calls = await read(body(frames, { headers: { 'X-Stream-Id': A } }))
+  assert.deepEqual(calls.map(([kind, text, id]) => [kind, kind === 'done' ? text : id]), [
+    ['status', A],
+    ['delta', A],
+    ['status', A],
+    ['done', A],
+  ])
+})
+
+test('what the agent does is told, and thinking is not told again', async () => {
+  const stream = new FakeStream(A, 1)
+  const tool = () => stream.frame({ type: 'status', status: 'tool', name: 'search' })
+  const again = () => stream.frame({ type: 'status', status: 'thinking' })
+  const calls = await read(
+    body([stream.queued(1), stream.thinking(), tool(), again(), stream.token('a'), stream.done()]),
+  )
+  assert.deepEqual(
+    calls.filter(([kind]) => kind === 'status').map(([, status]) => status),
+    ['thinking', 'queued', 'tool', 'complete'],
+  )
+})
+
+test('a type of frame that it does not know is passed over', async () => {
+  const stream = new FakeStream(A, 1)
+  const frames = [stream.token('a'), stream.frame({ type: 'picture' }), stream.token('b'), stream.done()]
+  const calls = await read(body(frames))
+  assert.deepEqual(calls.filter(([kind]) => kind === 'delta').map(([, text]) => text), ['a', 'b'])
+  assert.deepEqual(calls.at(-1), ['done', A, 'stop'])
+})
+
+test('a last line without newline counts: a piece, after which the answer is missing its end', async () => {
+  const text = toLines([new FakeStream(A, 1).token('x')]).trimEnd()
+  assert.deepEqual(await read(new Response(text)), [
+    ['status', 'thinking', A],
+    ['delta', 'x', A],
+    ['error', 'The response ended before the answer did.', A],
+  ])
+})
+
+test('a last line without newline that is cut in a character is an error', async () => {
+  const bytes = new TextEncoder().encode('{"type":"token","text":"é')
+  const calls = await read(new Response(bytes.slice(0, -1)))
+  assert.deepEqual(calls, [['error', 'The server sent bytes that are not UTF-8.', undefined]])
+})
+
 test('a last line without newline counts: done', async () => {
   const text = toLines(new FakeStream(A, 1).answer('x')).trimEnd()
   assert.deepEqual((await read(new Response(text))).at(-1), ['done', A, 'stop'])
@@ -135,6 +194,40 @@ test('a broken line is an error', async () => {
   assert.deepEqual(calls, [['error', 'The server sent a line that is not JSON.', undefined]])
 })
 
+test('a refusal is an error with the server’s sentence', async () => {
+  const refusal = { code: 'conflict', error: 'This session is busy.' }
+  assert.deepEqual(await read(Response.json(refusal, { status: 409 })), [
+    ['error', 'This session is busy.', undefined],
+  ])
+  assert.deepEqual(await read(new Response('<h1>Oops</h1>', { status: 500 })), [
+    ['error', 'The server answered 500.', undefined],
+  ])
+  assert.deepEqual(await read(new Response(null, { status: 500 })), [
+    ['error', 'The server answered 500.', undefined],
+  ])
+})
+
+for (const [name, when] of [
+  ['onDelta', 'delta'],
+  ['onDone', 'done'],
+  ['onError', 'error'],
+]) {
+  test(`what ${name} throws is no error of the stream, and ends the reading`, async () => {
+    const { calls, callbacks } = recorder()
+    const mine = new Error('a bug in the page')
+    const throwing = () => {
+      throw mine
+    }
+    const stream = new FakeStream(A, 1)
+    const end = name === 'onError' ? () => stream.error() : () => stream.done()
+    const { response, write } = openResponse()
+    const handle = await createStreamHandler({ ...callbacks, [name]: throwing })(response)
+    write(stream.thinking(), stream.token('a'), stream.token('b'), end())
+    await assert.rejects(handle.finished, mine)
+    assert.ok(!calls.some(([kind]) => kind === 'error' || kind === when))
+  })
+}
+
 test('a response without a body is the caller’s error', async () => {
   await assert.rejects(read(new Response(null)), { message: 'No response body' })
 })
@@ -175,6 +268,35 @@ test('an AbortError of the caller’s own signal is silent', async () => {
   breakOff(new DOMException('aborted', 'AbortError'))
   await handle.finished
   assert.deepEqual(calls, [])
+})
+
+test('an aborted fetch is silent, with a real one', async () => {
+  const server = createServer((_, response) => {
+    response.writeHead(200, { 'X-Stream-Id': A })
+    response.write(toLines([new FakeStream(A, 1).thinking()]))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { calls, callbacks } = recorder()
+  const controller = new AbortController()
+  const url = `http://127.0.0.1:${server.address().port}/`
+  const response = await fetch(url, { signal: controller.signal })
+  const onRehydrate = () => assert.fail('an abort is no error')
+  const handle = await createStreamHandler({ ...callbacks, sessionId: 's', onRehydrate })(response)
+  controller.abort()
+  await handle.finished
+  server.closeAllConnections()
+  server.close()
+  assert.deepEqual(calls, [['status', 'thinking', A]])
+})
+
+test('an abort after the end changes nothing', async () => {
+  const { calls, callbacks } = recorder()
+  const handle = await createStreamHandler(callbacks)(body(new FakeStream(A, 1).answer('x')))
+  await handle.finished
+  handle.abort()
+  await settle()
+  assert.deepEqual(calls.at(-1), ['done', A, 'stop'])
 })
 
 test('a connection that breaks off is an error', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { HttpTransport } from '../../static/js/transport-http.js'
-import { FakeStream, fakeFetch, openResponse, refusal, settle, toLines } from './fakes.js'
+import { FakeStream, TRACE, fakeFetch, openResponse, refusal, settle, toLines } from './fakes.js'
 
 const A = 'aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa'
 const request = { prompt: 'hi', session_id: 's', stream_id: A }
@@ -63,10 +63,29 @@ test('a refusal has the server’s code and sentence', async () => {
 })
 
 test('a refusal by something in between, which speaks no JSON, is still one', async () => {
-  const { transport } = setUp(() => new Response('<h1>Bad Gateway</h1>', { status: 502 }))
+  const { transport } = setUp(() => new Response('<h1>Go away</h1>', { status: 403 }))
   await assert.rejects(collect(transport).closed, {
     name: 'Refused',
-    message: 'The server answered 502.',
+    message: 'The server answered 403.',
+    status: 403,
+    retryable: false,
+  })
+})
+
+test('a gateway that cannot reach the server is a ConnectionLost', async () => {
+  const { transport } = setUp(() => new Response('<h1>Bad Gateway</h1>', { status: 502 }))
+  await assert.rejects(collect(transport).closed, { name: 'ConnectionLost' })
+  await assert.rejects(transport.probe(), { name: 'ConnectionLost' })
+})
+
+test('a refusal says after how many seconds to ask again, and under which trace it is logged', async () => {
+  const headers = { 'Retry-After': '7', 'X-Trace-Id': TRACE }
+  const answer = () => Response.json({ code: 'unavailable', error: 'Later.' }, { status: 503, headers })
+  await assert.rejects(collect(setUp(answer).transport).closed, {
+    name: 'Refused',
+    code: 'unavailable',
+    message: 'Later.',
+    ...{ status: 503, retry_after: 7, traceId: TRACE, retryable: true },
   })
 })
 

@@ -249,3 +249,66 @@ test('a resume begins where it was asked to, whatever the watched stream had sen
   await closed
   assert.deepEqual(frames, sent.slice(3))
 })
+
+test('a last frame is told though the first one never came', async () => {
+  const { transport, socket } = await opened()
+  const { frames, closed } = collect(transport, A)
+  await settle()
+  const answer = new FakeStream(A, 1).answer('a', 'b')
+  socket.receive(...answer.slice(1))
+  await closed
+  assert.deepEqual(frames, answer.slice(-1)) // a gap, which whoever reads asks for
+})
+
+test('a stream that shows itself right after we began to watch may not be new', async () => {
+  let now = 0
+  const { transport, socket } = await opened({ now: () => now })
+  const told = []
+  transport.watch('s', (first, isNew) => told.push([first.stream_id, isNew]))
+  socket.receive(new FakeStream(A, 1).thinking())
+  now += 1_000
+  socket.receive(new FakeStream(B, 2).thinking())
+  assert.deepEqual(told, [
+    [A, false],
+    [B, true],
+  ])
+})
+
+test('a session that is watched no more is not told of, on this socket or the next', async () => {
+  const { transport, socket, sockets } = await opened()
+  const told = watching(transport)
+  transport.unwatch('s')
+  transport.unwatch('never watched')
+  assert.deepEqual(socket.sent.slice(1), [{ type: 'unwatch', session_id: 's' }])
+  socket.receive(new FakeStream(A, 1).thinking())
+  assert.deepEqual(told, [])
+  socket.die()
+  const connected = transport.connect()
+  sockets[1].open()
+  await connected
+  assert.deepEqual(sockets[1].sent, [])
+})
+
+// Signs of life
+
+test('a socket that was heard a moment ago is not asked whether it lives', async () => {
+  let now = 0
+  const { transport, socket } = await opened({ now: () => now, pingTimeout: 0 })
+  now += 999
+  await transport.check(1_000)
+  assert.deepEqual(socket.sent, [])
+})
+
+test('a socket that gives no sign of life is let go of', async () => {
+  let lost = 0
+  let now = 0
+  const onLost = () => (lost += 1)
+  const { transport, socket } = await opened({ now: () => now, pingTimeout: 0, onLost })
+  const { closed } = collect(transport, A)
+  await settle()
+  now += 60_000
+  await Promise.all([transport.check(1_000), transport.check(1_000)])
+  assert.deepEqual(socket.sent.slice(1), [{ type: 'ping' }])
+  await assert.rejects(closed, { name: 'ConnectionLost' })
+  assert.deepEqual([lost, socket.readyState], [1, 2])
+})

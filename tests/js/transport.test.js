@@ -38,14 +38,17 @@ function setUp({ WebSocket, answer = unreachable, ...options }) {
     base: 'http://host:1/',
     WebSocket,
     fetch,
-    pause: async (tries) => {
+    backoff: (tries) => {
       pauses.push(tries)
-      await settle()
+      return 0
     },
+    sleep: settle,
     ...options,
   })
   transports.push(transport)
-  transport.subscribe(() => states.push(transport.state))
+  transport.subscribe(() => {
+    if (transport.state !== (states.at(-1) ?? 'connecting')) states.push(transport.state)
+  })
   return { transport, fetch, states, pauses }
 }
 
@@ -260,7 +263,8 @@ test('progress begins the count anew', async () => {
 test('who leaves ends the tries', async () => {
   const { transport, fetch } = setUp({
     WebSocket: blockedWebSocket(),
-    pause: (_tries, signal) => sleep(60_000, signal),
+    backoff: () => 60_000,
+    sleep,
   })
   const { closed, leave } = collect(transport)
   while (fetch.calls.length === 0) await settle()
@@ -322,6 +326,174 @@ test('close ends reading and reconnecting', async () => {
   write(stream.token('b'))
   await closed
   assert.deepEqual(texts, ['a'])
+})
+
+// Waking up
+
+/** Pauses that end only when they are cut short. */
+const endless = { backoff: () => 60_000, sleep: (ms, signal) => sleep(ms, signal) }
+
+test('while it waits for the next try it says when that is, and whoever comes back ends the wait', async () => {
+  let up = false
+  const { transport } = setUp({
+    WebSocket: blockedWebSocket(),
+    answer: () => (up ? Response.json({}) : unreachable()),
+    now: () => 1000,
+    ...endless,
+  })
+  const connected = transport.connect()
+  while (transport.retry_at === null) await settle()
+  assert.deepEqual([transport.state, transport.retry_at], ['reconnecting', 61_000])
+  up = true
+  transport.wake()
+  await connected
+  assert.deepEqual([transport.state, transport.retry_at], ['http', null])
+})
+
+test('an answer that waits for its next try has it when somebody comes back', async () => {
+  const frames = new FakeStream(A, 1).answer('a', 'b')
+  let calls = 0
+  const { transport } = setUp({
+    WebSocket: blockedWebSocket(),
+    answer: () => new Response(toLines(calls++ === 0 ? frames.slice(0, 2) : frames.slice(2))),
+    ...endless,
+  })
+  const { texts, closed } = collect(transport)
+  while (transport.retry_at === null) await settle()
+  transport.wake()
+  await closed
+  assert.deepEqual(texts, ['a', 'b'])
+})
+
+test('a socket that slept and is dead is found out, and its answer resumed', async () => {
+  const WebSocket = workingWebSocket()
+  const frames = new FakeStream(A, 1).answer('a', 'b')
+  WebSocket.onSend = (socket, { type, after }) => {
+    if (type === 'start') socket.receive(...frames.slice(0, 2))
+    if (type === 'resume') socket.receive(...frames.slice(after))
+  }
+  let now = 0
+  const { transport } = setUp({ WebSocket, now: () => now, pingTimeout: 0 })
+  const { texts, closed } = collect(transport)
+  while (texts.length === 0) await settle()
+  now += 3_600_000
+  transport.wake()
+  await closed
+  assert.deepEqual(texts, ['a', 'b'])
+  assert.deepEqual(WebSocket.sockets[0].sent.at(-1), { type: 'ping' })
+  assert.equal(WebSocket.sockets.length, 2)
+})
+
+test('a socket that shows any sign of life is kept', async () => {
+  const WebSocket = workingWebSocket()
+  let now = 0
+  WebSocket.onSend = (socket) => {
+    now += 1
+    socket.receive({ type: 'error', code: 'invalid', error: 'What is a ping?', stream_id: null })
+  }
+  const { transport } = setUp({ WebSocket, now: () => now, pingTimeout: 0 })
+  await transport.connect()
+  now += 3_600_000
+  transport.wake()
+  for (let turns = 0; turns < 5; turns++) await sleep(0)
+  assert.deepEqual([transport.state, WebSocket.sockets.length], ['websocket', 1])
+})
+
+test('a response on which not even a heartbeat comes any more is given up, and resumed', async () => {
+  const frames = new FakeStream(A, 1).answer('a', 'b')
+  const silent = openResponse()
+  let now = 0
+  const { transport, fetch } = setUp({
+    WebSocket: blockedWebSocket(),
+    now: () => now,
+    answer: (path, { signal }) => {
+      if (path === '/livez') return Response.json({})
+      if (path !== '/api/chat') return new Response(toLines(frames.slice(2)))
+      signal.addEventListener('abort', () => silent.breakOff(signal.reason))
+      return silent.response
+    },
+  })
+  const { texts, closed } = collect(transport)
+  while (fetch.calls.length === 0) await settle()
+  silent.write(...frames.slice(0, 2))
+  while (texts.length === 0) await settle()
+  now += 44_000
+  transport.check() // it may just have nothing to say
+  await settle()
+  assert.equal(fetch.calls.filter(({ path }) => path.startsWith('/api/')).length, 1)
+  now += 1_000
+  transport.check()
+  await closed
+  assert.deepEqual(texts, ['a', 'b'])
+})
+
+test('an idle page over HTTP notices that the server has gone, and that it is back', async () => {
+  let up = true
+  const { transport, states } = setUp({
+    WebSocket: blockedWebSocket(),
+    answer: () => (up ? Response.json({}) : unreachable()),
+  })
+  await transport.connect()
+  up = false
+  transport.check()
+  while (transport.state !== 'offline') await settle()
+  up = true
+  while (transport.state !== 'http') await settle()
+  assert.deepEqual(states, ['http', 'reconnecting', 'offline', 'http'])
+})
+
+test('an idle page over HTTP tries the WebSocket again after a while', async () => {
+  const WebSocket = blockedWebSocket()
+  let now = 0
+  const { transport } = setUp({ WebSocket, now: () => now, answer: () => Response.json({}) })
+  await transport.connect()
+  transport.check()
+  await transport.connect()
+  assert.deepEqual([transport.state, WebSocket.sockets.length], ['http', 1])
+  now += 5 * 60_000
+  WebSocket.onCreate = (socket) => setImmediate(() => socket.open())
+  transport.check()
+  await transport.connect()
+  assert.deepEqual([transport.state, WebSocket.sockets.length], ['websocket', 2])
+})
+
+// Refusals
+
+/** A server that is just going, and says when to ask again. */
+const unavailable = (seconds) => {
+  const init = { status: 503, headers: { 'Retry-After': String(seconds) } }
+  return Response.json({ code: 'unavailable', error: 'Later.' }, init)
+}
+
+test('a message that is refused is not sent again by itself', async () => {
+  for (const answer of [() => unavailable(1), () => refusal(429, 'too_many', 'Slow down.')]) {
+    const { transport, fetch } = setUp({ WebSocket: blockedWebSocket(), answer })
+    await assert.rejects(collect(transport).closed, { name: 'Refused' })
+    assert.equal(fetch.calls.length, 1)
+  }
+})
+
+test('in mid-answer a server that is not there yet is asked again when it says', async () => {
+  const frames = new FakeStream(A, 1).answer('a', 'b')
+  const waits = []
+  let calls = 0
+  const { transport } = setUp({
+    WebSocket: blockedWebSocket(),
+    answer: () => {
+      calls += 1
+      if (calls === 2) return unavailable(7)
+      if (calls === 3) return new Response('Bad Gateway', { status: 502 })
+      return new Response(toLines(calls === 1 ? frames.slice(0, 2) : frames.slice(2)))
+    },
+    sleep: async (ms) => {
+      waits.push(ms)
+      await settle()
+    },
+  })
+  const { texts, closed } = collect(transport)
+  await closed
+  assert.deepEqual(texts, ['a', 'b'])
+  assert.deepEqual(waits, [0, 7000, 0])
 })
 
 test('backoff grows to its cap, with full jitter', () => {

@@ -88,6 +88,11 @@ async def test_a_refusal_carries_the_id_that_was_brought(peer: Peer) -> None:
         assert (await peer.frame())["stream_id"] is None
 
 
+async def test_a_ping_is_answered(peer: Peer) -> None:
+    await peer.ask(type="ping")
+    assert await peer.frame() == {"type": "status", "status": "pong"}
+
+
 async def test_only_so_many_streams_at_a_time(peer: Peer) -> None:
     for stream_id in STREAMS[:2]:
         await peer.ask(type="start", prompt="wait", stream_id=stream_id)

@@ -1,172 +1,280 @@
-/** @typedef {import('../store.js').Message} Message */
+import { copyText } from './clipboard.js'
+import { Editor } from './editor.js'
+import { MessageView, isOpen } from './message-view.js'
+import { EndFollower } from './scrolling.js'
+import { Slices } from './slices.js'
 
-/** How near to the end counts as being there, in CSS pixels. */
-const NEAR = 40
+/** @typedef {import('../message.js').Message} Message */
+
+/**
+ * What the reader may want of a message.
+ *
+ * @typedef {object} MessageActions
+ * @property {(stream_id: string) => void} onWithdraw what waits is not to be answered any more
+ * @property {(stream_id: string) => void} onRetry
+ * @property {(stream_id: string) => void} onRegenerate
+ * @property {(stream_id: string, prompt: string) => void} onEdit
+ * @property {() => void} onLeave the reader is done here, and goes back to the composer
+ */
+
+/** How often the time of a running answer moves on, in milliseconds. */
+const TICK = 250
+
+/** How long "Copied" is shown, in milliseconds. */
+const COPIED = 1600
+
+/** @param {string} testId */
+const part = (testId) =>
+  /** @type {HTMLElement} */ (document.querySelector(`[data-testid="${testId}"]`))
+
+/** @param {string} id */
+const templateOf = (id) => /** @type {HTMLTemplateElement} */ (document.getElementById(id))
 
 /**
  * The messages of a conversation in the page.
  *
- * Text is only ever set as text. While an answer grows its text node is appended to (a selection in
- * it survives) and its message is `aria-busy`, so that a screen reader hears the finished answer
- * and not each piece of it.
+ * The finished ones are in a log; from the first one that can still change on they are beside it,
+ * and move over when they have ended. So nothing in the log ever changes by itself.
  */
 export class ConversationView {
-  #scroller
-  #log
-  #onWithdraw
-  #template = /** @type {HTMLTemplateElement} */ (document.getElementById('message'))
-  /** @type {Map<string, MessageView>} */
+  #scroller = part('scroller')
+  #log = part('log')
+  #open = part('open')
+  #jump = part('jump')
+  #actions
+  #follower
+  #slices = new Slices()
+  /** @type {Map<string, MessageView>} by the id of the message */
   #views = new Map()
-  #following = true
-  #touched = false
+  /** @type {{view: MessageView, editor: Editor} | null} */
+  #editing = null
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #ticking
 
-  /**
-   * @param {HTMLElement} scroller
-   * @param {HTMLElement} log
-   * @param {{onWithdraw: (stream_id: string) => void}} actions `onWithdraw`: a message that waits
-   *   for its turn is not to be answered any more
-   */
-  constructor(scroller, log, { onWithdraw }) {
-    this.#scroller = scroller
-    this.#log = log
-    this.#onWithdraw = onWithdraw
-    // Only the reader's own doing pauses the following: growing text and a growing keyboard cause
-    // `scroll` events too.
-    for (const type of ['wheel', 'touchmove', 'keydown', 'pointerdown']) {
-      scroller.addEventListener(type, () => (this.#touched = true), { passive: true })
-    }
-    scroller.addEventListener('scroll', () => {
-      if (this.#touched) this.#following = this.#isAtEnd()
+  /** @param {MessageActions} actions */
+  constructor(actions) {
+    this.#actions = actions
+    this.#follower = new EndFollower(this.#scroller, part('messages'), () => this.#showJump())
+    part('messages').addEventListener('click', (event) => this.#click(event))
+    this.#jump.addEventListener('click', () => {
+      this.follow()
+      actions.onLeave()
     })
-    new ResizeObserver(() => this.#keepEnd()).observe(scroller)
   }
 
-  /** Follows the end again, wherever the reader is. */
+  /** Goes to the end and follows it again, wherever the reader is. */
   follow() {
-    this.#following = true
+    this.#follower.follow()
   }
 
-  /** @param {readonly Readonly<Message>[]} messages */
+  /** Another conversation is shown from now on. */
+  clear() {
+    this.#editing = null
+    this.#slices.clear()
+    this.#views.clear()
+    this.#log.replaceChildren()
+    this.#open.replaceChildren()
+    this.#follower.follow()
+  }
+
+  /** @param {readonly Message[]} messages */
   show(messages) {
     const ids = new Set(messages.map(({ id }) => id))
     for (const [id, view] of this.#views) {
       if (ids.has(id)) continue
+      if (this.#editing?.view === view) this.#editing = null
       view.element.remove()
       this.#views.delete(id)
     }
-    let place = this.#log.firstElementChild
-    for (const message of messages) {
-      let view = this.#views.get(message.id)
-      if (!view) {
-        view = new MessageView(this.#template, this.#onWithdraw)
-        this.#views.set(message.id, view)
-      }
-      view.show(message)
-      if (view.element === place) place = place.nextElementSibling
-      else this.#log.insertBefore(view.element, place)
+    let changed = false
+    for (const [index, message] of messages.entries()) {
+      const view = this.#viewOf(message.id)
+      const answer = message.role === 'user' ? messages[index + 1] : message
+      if (!view.show(message, Boolean(answer?.position))) continue
+      changed = true
+      if (view.needsRendering) this.#slices.add(() => view.render())
     }
-    this.#keepEnd()
+    const firstOpen = messages.findIndex(isOpen)
+    const finished = firstOpen === -1 ? messages.length : firstOpen
+    this.#place(messages.slice(0, finished), this.#log)
+    this.#place(messages.slice(finished), this.#open)
+    this.#open.hidden = firstOpen === -1
+    this.#slices.run()
+    this.#keepTime(firstOpen !== -1)
+    if (changed) this.#follower.grown()
   }
-
-  #isAtEnd() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller
-    return scrollHeight - scrollTop - clientHeight < NEAR
-  }
-
-  #keepEnd() {
-    if (this.#following) this.#scroller.scrollTop = this.#scroller.scrollHeight
-  }
-}
-
-class MessageView {
-  #text = new Text()
-  /** @type {Readonly<Message> | null} */
-  #shown = null
 
   /**
-   * @param {HTMLTemplateElement} template
-   * @param {(stream_id: string) => void} onWithdraw
+   * Lets the reader change a message, and send it again.
+   *
+   * @param {string} id
    */
-  constructor(template, onWithdraw) {
-    const copy = /** @type {DocumentFragment} */ (template.content.cloneNode(true))
-    this.element = /** @type {HTMLElement} */ (copy.firstElementChild)
-    this.#part('text').append(this.#text)
-    this.#part('withdraw').addEventListener('click', () => {
-      if (this.#shown) onWithdraw(this.#shown.stream_id)
+  edit(id) {
+    const view = this.#views.get(id)
+    const message = view?.message
+    if (!view || !message) return
+    this.#leaveEditor()
+    const editor = new Editor(templateOf('editor'), message.content, {
+      onSend: (text) => {
+        this.#leaveEditor()
+        this.#actions.onEdit(message.stream_id, text)
+        this.#actions.onLeave()
+      },
+      onCancel: () => {
+        this.#leaveEditor()
+        this.#actions.onLeave()
+      },
     })
+    this.#editing = { view, editor }
+    view.element.dataset.editing = ''
+    this.#follower.pause()
+    view.element.append(editor.element)
+    editor.focus()
+    editor.element.scrollIntoView({ block: 'nearest' })
   }
 
-  /** @param {Readonly<Message>} message */
-  show(message) {
-    if (message === this.#shown) return
-    this.#shown = message
-    const { id, role, status, content, activity, position } = message
-    const open = status === 'thinking' || status === 'streaming'
-    this.element.id = `message-${id}`
-    this.element.dataset.role = role
-    this.element.dataset.state = status
-    this.element.ariaBusy = String(open)
-    this.#part('author').textContent = role === 'user' ? 'You' : 'Answer'
-    this.#showText(content)
-    this.#showLine('activity', position ? `Waiting, position ${position}` : activity)
-    this.#part('withdraw').hidden = !position
-    this.element.toggleAttribute('data-waiting', Boolean(position))
-    this.#showLine('note', noteOf(message))
+  #leaveEditor() {
+    if (!this.#editing) return
+    const { view, editor } = this.#editing
+    this.#editing = null
+    editor.element.remove()
+    delete view.element.dataset.editing
+    this.#follower.resume()
   }
 
-  /** @param {string} content */
-  #showText(content) {
-    const shown = this.#text.data
-    if (content === shown) return
-    if (content.startsWith(shown)) this.#text.appendData(content.slice(shown.length))
-    else this.#text.data = content
+  /** @param {string} id */
+  #viewOf(id) {
+    let view = this.#views.get(id)
+    if (!view) {
+      view = new MessageView(templateOf('message'), templateOf('step'))
+      this.#views.set(id, view)
+    }
+    return view
+  }
+
+  /**
+   * @param {readonly Message[]} messages
+   * @param {HTMLElement} parent
+   */
+  #place(messages, parent) {
+    let place = parent.firstElementChild
+    for (const { id } of messages) {
+      const { element } = this.#viewOf(id)
+      if (element === place) place = place.nextElementSibling
+      else move(element, parent, place)
+    }
+  }
+
+  /** @param {MouseEvent} event */
+  #click({ target }) {
+    if (!(target instanceof Element)) return
+    const button = target.closest('button')
+    const message = button?.closest('.message')
+    const name = button?.dataset.part
+    if (!button || !message || !name) return
+    const view = this.#views.get(message.id.replace(/^message-/, ''))
+    if (view) this.#act(name, view, button)
   }
 
   /**
    * @param {string} name
-   * @param {string | null} text
+   * @param {MessageView} view
+   * @param {HTMLButtonElement} button
    */
-  #showLine(name, text) {
-    const line = this.#part(name)
-    line.hidden = text === null
-    if (line.textContent !== text) line.textContent = text
+  #act(name, view, button) {
+    const { id, stream_id, content, trace_id } = /** @type {Message} */ (view.message)
+    if (name === 'copy') copyFrom(button, content)
+    else if (name === 'copy-trace') copyFrom(button, trace_id ?? '')
+    else if (name === 'edit') this.edit(id)
+    else if (name === 'withdraw') this.#leave(() => this.#actions.onWithdraw(stream_id))
+    else if (name === 'retry') this.#leave(() => this.#actions.onRetry(stream_id))
+    else if (name === 'regenerate') this.#leave(() => this.#actions.onRegenerate(stream_id))
   }
 
-  /** @param {string} name */
-  #part(name) {
-    return /** @type {HTMLElement} */ (this.element.querySelector(`[data-part="${name}"]`))
+  /**
+   * The button that was pressed goes away; the focus must not go with it.
+   *
+   * @param {() => void} act
+   */
+  #leave(act) {
+    act()
+    this.#actions.onLeave()
   }
-}
 
-/** @type {Partial<Record<import('../store.js').MessageStatus, string>>} */
-const statusNotes = {
-  stopped: 'Stopped',
-  replaced: 'Replaced by a newer message',
-  interrupted: 'Interrupted: this is what had arrived',
-}
+  /** @param {boolean} isRunning */
+  #keepTime(isRunning) {
+    if (!isRunning) {
+      clearInterval(this.#ticking)
+      this.#ticking = undefined
+      return
+    }
+    this.#ticking ??= setInterval(() => {
+      const now = Date.now()
+      for (const view of this.#views.values()) view.tick(now)
+    }, TICK)
+  }
 
-/** @type {Record<string, string>} */
-const reasonNotes = {
-  length: 'Cut off at the length limit',
-  content_filter: 'Cut off by the content filter',
-}
-
-/** @param {Message} message */
-function noteOf(message) {
-  const notes = [endingOf(message), message.saved ? null : 'The server could not save this answer']
-  return notes.filter((note) => note !== null).join('. ') || null
+  #showJump() {
+    const { isAway, hasUnseen } = this.#follower
+    if (this.#jump.hidden === isAway) this.#jump.hidden = !isAway
+    this.#jump.toggleAttribute('data-unseen', hasUnseen)
+    this.#jump.ariaLabel = hasUnseen ? 'Jump to latest: there is new text' : 'Jump to latest'
+  }
 }
 
 /**
- * What has to be said about how an answer ended, if anything.
+ * Puts an element elsewhere, where possible without its losing focus, selection and animations.
  *
- * @param {Message} message
+ * @param {HTMLElement} element
+ * @param {HTMLElement & {moveBefore?: (node: Node, child: Node | null) => void}} parent
+ * @param {Element | null} place
  */
-function endingOf({ status, finish_reason, error, trace_id }) {
-  const trace = trace_id ? ` (trace ${trace_id})` : ''
-  if (status === 'error') return `${error?.error ?? 'The answer failed.'}${trace}`
-  if (status === 'complete') return reasonNotes[finish_reason ?? ''] ?? null
-  const note = statusNotes[status]
-  if (!note) return null
-  return error ? `${note}. ${error.error}${trace}` : note
+function move(element, parent, place) {
+  const isNew = !element.isConnected
+  const selection = isNew ? null : selectionIn(element)
+  const focused = element.contains(document.activeElement) ? document.activeElement : null
+  if (isNew || !parent.moveBefore) parent.insertBefore(element, place)
+  else parent.moveBefore(element, place)
+  if (selection) document.getSelection()?.setBaseAndExtent(...selection)
+  if (focused instanceof HTMLElement && focused !== document.activeElement) {
+    focused.focus({ preventScroll: true })
+  }
+}
+
+/**
+ * @param {HTMLElement} element
+ * @returns {[Node, number, Node, number] | null} the selection, if some of it is in there
+ */
+function selectionIn(element) {
+  const selection = document.getSelection()
+  if (!selection || selection.isCollapsed || !selection.containsNode(element, true)) return null
+  const { anchorNode, anchorOffset, focusNode, focusOffset } = selection
+  return anchorNode && focusNode ? [anchorNode, anchorOffset, focusNode, focusOffset] : null
+}
+
+/**
+ * @param {HTMLButtonElement} button says for a while that it was done
+ * @param {string} text
+ */
+async function copyFrom(button, text) {
+  const copied = await copyText(text)
+  const use = button.querySelector('use')
+  const before = button.dataset.label ?? button.ariaLabel ?? button.textContent?.trim() ?? ''
+  const label = button.querySelector('[data-part="label"]')
+  button.dataset.label = before
+  /**
+   * @param {string} words
+   * @param {string} icon
+   */
+  const say = (words, icon) => {
+    if (label) label.textContent = words
+    else button.ariaLabel = button.title = words
+    use?.setAttribute('href', icon)
+  }
+  button.dataset.copied = String(copied)
+  say(copied ? 'Copied' : 'Could not copy', copied ? '#icon-check' : '#icon-alert')
+  setTimeout(() => {
+    delete button.dataset.copied
+    say(before, '#icon-copy')
+  }, COPIED)
 }

@@ -1,51 +1,109 @@
-import { getInfo } from '../api.js'
+import { ChatClient } from '../index.js'
+import { Address } from './address.js'
+import { offerCommands } from './commands.js'
+import { Composer } from './composer.js'
+import { ConnectionView } from './connection-view.js'
 import { ConversationView } from './conversation-view.js'
-import { setWhenBusy, whenBusy } from './preferences.js'
-import { currentSession, rememberSession } from './address.js'
-import { ChatStore } from '../store.js'
-import { FallbackTransport } from '../transport.js'
+import { EmptyView } from './empty-view.js'
+import { isOpen } from './message-view.js'
+import { noteOf } from './notes.js'
+import { bindPreference, createPreferences } from './preferences.js'
+import { Sidebar } from './sidebar.js'
+import { SignIn } from './sign-in.js'
+import { Speaker } from './speech.js'
+import { applyTheme } from './theme.js'
 
-/** @typedef {import('../transport.js').ConnectionState} ConnectionState */
-
-/** @type {Record<ConnectionState, string>} */
-const connectionSentences = {
-  connecting: 'Connecting …',
-  websocket: 'Live over WebSocket',
-  http: 'Live over HTTP',
-  reconnecting: 'Reconnecting …',
-  offline: 'Offline: the server cannot be reached',
-}
+/** @typedef {import('../message.js').Message} Message */
 
 /** @param {string} testId */
 const part = (testId) =>
   /** @type {HTMLElement} */ (document.querySelector(`[data-testid="${testId}"]`))
 
-const form = part('form')
-const prompt = /** @type {HTMLTextAreaElement} */ (part('prompt'))
-const send = /** @type {HTMLButtonElement} */ (part('send'))
-const stop = /** @type {HTMLButtonElement} */ (part('stop'))
-const busyChoice = /** @type {HTMLSelectElement} */ (part('when-busy'))
-const notice = part('notice')
-const connection = part('connection')
-
-const session = currentSession()
-const transport = new FallbackTransport()
-const store = new ChatStore({ transport, session_id: session.id })
-const conversation = new ConversationView(part('scroller'), part('log'), {
-  onWithdraw: (stream_id) => store.stop(stream_id),
+const NAME = document.title
+const address = new Address()
+const client = new ChatClient({ session_id: address.session })
+const preferences = createPreferences()
+const speaker = new Speaker(part('spoken'), part('alarm'))
+const empty = new EmptyView(send)
+const composer = new Composer({ onSend: send, onStop: () => void client.stop() })
+const conversation = new ConversationView({
+  onWithdraw: (stream_id) => void client.stop(stream_id),
+  onRetry: (stream_id) => void client.retry(stream_id),
+  onRegenerate: (stream_id) => void client.regenerate(stream_id),
+  onEdit: (stream_id, prompt) => {
+    conversation.follow()
+    client.edit(stream_id, prompt)
+  },
+  onLeave: () => composer.focus(),
 })
 
+/** @param {string} prompt */
+function send(prompt) {
+  address.name(client.getSnapshot().session_id)
+  conversation.follow()
+  composer.focus()
+  client.send(prompt, { on_conflict: preferences.whenBusy.value })
+}
+
+/** Lets the reader change the last message; `false`: there is none that could be. */
+function editLast() {
+  const { messages } = client.getSnapshot()
+  const last = messages.findLast(({ role }) => role === 'user')
+  const answer = messages.at(-1)
+  if (!last || answer?.position) return false
+  conversation.edit(last.id)
+  return true
+}
+
+/**
+ * Shows another conversation.
+ *
+ * @param {string} [session_id] none: a new one
+ */
+function show(session_id) {
+  if (session_id !== undefined && session_id === client.getSnapshot().session_id) return
+  address.push(session_id)
+  open(session_id)
+}
+
+/** @param {string} [session_id] */
+function open(session_id) {
+  client.open(session_id)
+  conversation.clear()
+  speaker.clear()
+  paint()
+  composer.focus()
+}
+
+address.subscribe((session_id) => {
+  const shown = client.getSnapshot()
+  const isShown = session_id ? session_id === shown.session_id : shown.messages.length === 0
+  if (!isShown) open(session_id)
+})
+
+let shownTitle = ''
+/**
+ * @param {string} session_id
+ * @param {readonly Message[]} messages
+ */
+function paintTitle(session_id, messages) {
+  const listed = client.sessions.getSnapshot().sessions.find((one) => one.session_id === session_id)
+  const asked = messages.find(({ role }) => role === 'user')?.content
+  const title = listed?.title || asked?.split('\n', 1)[0].slice(0, 80) || 'New chat'
+  if (title === shownTitle) return
+  shownTitle = title
+  part('title').textContent = title
+  document.title = messages.length > 0 ? `${title} · ${NAME}` : NAME
+}
+
 function paint() {
-  const { messages, busy, stopping, error } = store.getSnapshot()
+  const snapshot = client.getSnapshot()
+  const { session_id, messages, loading } = snapshot
   conversation.show(messages)
-  part('empty').hidden = messages.length > 0
-  stop.hidden = !busy
-  stop.disabled = stopping
-  stop.textContent = stopping ? 'Stopping' : 'Stop'
-  notice.hidden = error === null
-  notice.textContent = error
-  connection.dataset.state = transport.state
-  connection.textContent = connectionSentences[transport.state]
+  composer.show(snapshot)
+  empty.show(messages.length === 0 && !loading)
+  paintTitle(session_id, messages)
+  for (const message of messages) if (isOpen(message)) speaker.hear(message)
 }
 
 let painting = 0
@@ -57,86 +115,46 @@ function paintSoon() {
   })
 }
 
-function paintComposer() {
-  send.disabled = prompt.value.trim() === ''
-  prompt.rows = Math.min(8, prompt.value.split('\n').length)
-}
-
-prompt.addEventListener('input', paintComposer)
-
-prompt.addEventListener('keydown', (event) => {
-  // While an input method composes, Enter chooses a word. (229: Safari says so only here.)
-  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return
-  event.preventDefault()
-  form.dispatchEvent(new SubmitEvent('submit', { cancelable: true }))
-})
-
-form.addEventListener('submit', (event) => {
-  event.preventDefault()
-  const text = prompt.value.trim()
-  if (text === '') return
-  prompt.value = ''
-  paintComposer()
-  prompt.focus()
-  rememberSession(session.id)
-  conversation.follow()
-  store.send(text, { on_conflict: chosen() })
-})
-
-const chosen = () => /** @type {import('./preferences.js').WhenBusy} */ (busyChoice.value)
-busyChoice.value = whenBusy()
-busyChoice.addEventListener('change', () => setWhenBusy(chosen()))
-
-stop.addEventListener('click', () => {
-  prompt.focus()
-  store.stop()
-})
-
-async function showAgent() {
-  const { agent } = await getInfo()
-  part('agent').textContent = agent.is_model ? agent.name : `${agent.name}: no language model`
-  part('why').textContent = agent.is_model
-    ? ''
-    : 'The demo answers here. It is no language model: it plays back prepared text. ' +
-      'Send /help to see what it can do.'
-}
-
-/** What cannot be had now is not worth an error: the connection's state says what is wrong. */
-const quiet = () => {}
-
-/** Asks what the server knows of this conversation, once there is one. */
-async function refresh() {
-  const begun = session.known || store.getSnapshot().messages.length > 0
-  if (begun) await store.refresh().catch(quiet)
-}
-
-function wake() {
-  if (document.hidden) return
-  transport.connect().then(refresh)
-}
-
-let arrived = false
-/** The server is within reach, for the first time, again, or in another way. */
-async function arrive() {
-  if (!arrived) {
-    arrived = true
-    showAgent().catch(quiet)
-    await refresh() // first, so that of a long answer only the rest is sent
-    store.watch()
+const signIn = new SignIn()
+let introduced = false
+/**
+ * Asks who answers here, and who we are to them, as soon as there is somebody to ask. A sign-in may
+ * expire, and then a connection ends: so where there is one, it is asked for anew with each.
+ */
+async function introduce() {
+  const { connection } = client.getSnapshot()
+  if (introduced || (connection !== 'websocket' && connection !== 'http')) return
+  introduced = true
+  try {
+    const info = await client.info()
+    empty.introduce(info)
+    composer.setLimit(info.limits?.max_prompt_chars ?? Infinity)
+    signIn.check(info)
+    introduced = info.auth === 'none' || info.auth === undefined
+  } catch {
+    introduced = false // when the connection changes it is tried again
   }
-  refresh() // what came before we watched
 }
 
-store.subscribe(paintSoon)
-transport.subscribe(paintSoon)
-transport.subscribe(() => {
-  if (transport.state === 'websocket' || transport.state === 'http') arrive()
+client.subscribe(paintSoon)
+client.sessions.subscribe(paintSoon)
+client.on('connection', introduce)
+client.on('ended', ({ message }) => speaker.end(message, noteOf(message) ?? 'Answer finished'))
+new ConnectionView(client, {
+  words: part('connection'),
+  trouble: part('trouble'),
+  text: part('trouble-text'),
+  retry: part('reconnect'),
+  spoken: part('connection-spoken'),
 })
-window.addEventListener('online', wake)
-window.addEventListener('focus', wake)
-window.addEventListener('pageshow', wake)
-document.addEventListener('visibilitychange', wake)
-window.addEventListener('hashchange', () => window.location.reload()) // another conversation
-paintComposer()
+const sidebar = new Sidebar(client, {
+  show,
+  forget: (session_id) => void (session_id === address.session && show()),
+  address: (session_id) => address.hrefOf(session_id),
+  behind: [/** @type {HTMLElement} */ (document.querySelector('.chat'))],
+})
+offerCommands(client, { sidebar, preferences, editLast })
+applyTheme(preferences.theme)
+bindPreference(/** @type {HTMLSelectElement} */ (part('when-busy')), preferences.whenBusy)
 paint()
-transport.connect()
+client.connect()

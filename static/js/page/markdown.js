@@ -1,0 +1,287 @@
+import { GrowingBlocks, blocksOf, htmlOf } from './markdown-blocks.js'
+import { clean } from './markdown-clean.js'
+import { CodeBlock } from './markdown-code.js'
+
+/** @typedef {import('./markdown-blocks.js').Block} Block */
+/** @typedef {import('./markdown-blocks.js').Pieced} Pieced */
+
+/**
+ * How much of the time is spent on showing a growing text, at most: after a rendering of a
+ * millisecond none begins for three.
+ */
+const REST = 3
+
+/** The level of the heading that a message has. */
+const MESSAGE_HEADING = 2
+
+/**
+ * A block in the page.
+ *
+ * @typedef {object} Slot
+ * @property {Block} block
+ * @property {Element} element
+ * @property {CodeBlock[]} codes those in it
+ */
+
+/**
+ * HTML to be made safe and put into the page.
+ *
+ * @typedef {object} Job
+ * @property {string} html of one element
+ * @property {(made: Element) => void} place takes that element, or what it holds
+ */
+
+/**
+ * An answer in markdown, while it grows and when it is finished.
+ *
+ * Blocks that no further text can change are left alone: a selection in them, and what the reader
+ * has focused, survive. Nothing in the answer can run, load, or look like a part of the page: see
+ * markdown-html.js and markdown-clean.js.
+ */
+export class MarkdownView {
+  #element
+  #blocks = new GrowingBlocks()
+  /** @type {Slot[]} */
+  #slots = []
+  /** So many slots show frozen blocks. */
+  #frozen = 0
+  #content = ''
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer
+  /** When the next rendering may begin. */
+  #next = 0
+
+  /** @param {HTMLElement} element whose children are this object's from now on */
+  constructor(element) {
+    this.#element = element
+    element.classList.add('markdown')
+    element.replaceChildren()
+  }
+
+  /**
+   * Shows a text that may still grow, now or soon. To be called once per animation frame at most.
+   *
+   * @param {string} content the whole text so far
+   */
+  update(content) {
+    this.#content = content
+    if (this.#timer !== undefined) return
+    const wait = this.#next - performance.now()
+    if (wait <= 0) this.#render()
+    else this.#timer = setTimeout(() => this.#render(), wait)
+  }
+
+  /**
+   * Shows the whole text, lexed anew from its beginning. What stands there already stays; what a
+   * definition of a link that came late has changed is made anew.
+   *
+   * @param {string} content
+   */
+  finish(content) {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#blocks = new GrowingBlocks() // should it ever grow again
+    this.#frozen = 0
+    this.#show(blocksOf(content), 0)
+    for (const slot of this.#slots) settle(slot)
+  }
+
+  #render() {
+    this.#timer = undefined
+    const start = performance.now()
+    if (!this.#blocks.update(this.#content)) {
+      this.#blocks = new GrowingBlocks()
+      this.#blocks.update(this.#content)
+      this.#frozen = 0
+    }
+    const { frozen, tail } = this.#blocks
+    this.#show([...frozen.slice(this.#frozen), ...tail], this.#frozen)
+    for (const slot of this.#slots.slice(this.#frozen, frozen.length)) settle(slot)
+    this.#frozen = frozen.length
+    const end = performance.now()
+    this.#next = end + REST * (end - start)
+  }
+
+  /**
+   * @param {readonly Block[]} blocks
+   * @param {number} from the slot of the first of them
+   */
+  #show(blocks, from) {
+    /** @type {Job[]} */
+    const jobs = []
+    for (const [index, block] of blocks.entries()) this.#plan(from + index, block, jobs)
+    for (const { element } of this.#slots.splice(from + blocks.length)) element.remove()
+    for (const [index, made] of makeAll(jobs).entries()) jobs[index]?.place(made)
+    nest(this.#element)
+  }
+
+  /**
+   * @param {number} index
+   * @param {Block} block
+   * @param {Job[]} jobs
+   */
+  #plan(index, block, jobs) {
+    const slot = this.#slots[index]
+    if (!slot) {
+      const element = document.createElement('p')
+      this.#element.append(element)
+      this.#slots[index] = { block, element, codes: [] }
+      this.#make(index, block, jobs)
+    } else if (block.kind === 'code' && slot.block.kind === 'code') {
+      const [code] = slot.codes
+      const grown = block.language === slot.block.language && block.text.startsWith(slot.block.text)
+      if (!code || !grown) this.#make(index, block, jobs)
+      else if (block.text.length > slot.block.text.length) code.grow(block.text)
+      slot.block = block
+    } else if (isPieced(block) && isPieced(slot.block) && block.open === slot.block.open) {
+      this.#planPieces(slot, slot.block.pieces, block, jobs)
+    } else if (htmlOf(block) !== htmlOf(slot.block)) {
+      this.#make(index, block, jobs)
+    }
+  }
+
+  /**
+   * A new element in the place of what is there.
+   *
+   * @param {number} index
+   * @param {Block} block
+   * @param {Job[]} jobs
+   */
+  #make(index, block, jobs) {
+    const slot = this.#slots[index]
+    if (!slot) return
+    slot.block = block
+    /** @param {Element} element @param {CodeBlock[]} codes */
+    const place = (element, codes) => {
+      slot.element.replaceWith(element)
+      slot.element = element
+      slot.codes = codes
+    }
+    if (block.kind === 'code') {
+      const code = new CodeBlock(block.language, block.text)
+      place(code.element, [code])
+    } else {
+      const put = (/** @type {Element} */ made) => {
+        const codes = furnish(made)
+        place(made.localName === 'table' ? scrollable(made) : made, codes)
+      }
+      jobs.push({ html: htmlOf(block), place: put })
+    }
+  }
+
+  /**
+   * Only those items or rows that are not there yet.
+   *
+   * @param {Slot} slot
+   * @param {readonly string[]} before
+   * @param {Pieced} block
+   * @param {Job[]} jobs
+   */
+  #planPieces(slot, before, block, jobs) {
+    const { pieces } = block
+    const first = pieces.findIndex((piece, index) => piece !== before[index])
+    slot.block = block
+    const holder = block.kind === 'table' ? slot.element.querySelector('tbody') : slot.element
+    if (!holder) return
+    const kept = first === -1 ? pieces.length : first
+    if (kept === pieces.length) {
+      while (holder.children.length > kept) holder.lastElementChild?.remove()
+      return
+    }
+    const html = block.open + pieces.slice(kept).join('') + block.close
+    jobs.push({
+      html,
+      place: (made) => {
+        while (holder.children.length > kept) holder.lastElementChild?.remove()
+        const codes = furnish(made)
+        const source = block.kind === 'table' ? made.querySelector('tbody') : made
+        holder.append(...(source?.children ?? []))
+        slot.codes = [...slot.codes.filter(({ element }) => holder.contains(element)), ...codes]
+      },
+    })
+  }
+}
+
+/**
+ * @param {Block} block
+ * @returns {block is Pieced}
+ */
+const isPieced = (block) => block.kind === 'list' || block.kind === 'table'
+
+/** @param {Slot} slot */
+function settle({ codes }) {
+  for (const code of codes) code.settle()
+}
+
+/**
+ * Makes each heading at most one level deeper than the one before it, for those who go by headings.
+ * It looks as it was written.
+ *
+ * @param {Element} answer
+ */
+function nest(answer) {
+  let last = MESSAGE_HEADING
+  for (const heading of answer.querySelectorAll('h3, h4, h5, h6')) {
+    const written = Number(heading.localName[1])
+    last = Math.min(written, last + 1)
+    const level = last === written ? null : String(last)
+    if (heading.ariaLevel !== level) heading.ariaLevel = level
+  }
+}
+
+/**
+ * The elements of all jobs, made safe in one go.
+ *
+ * @param {readonly Job[]} jobs
+ * @returns {Element[]}
+ */
+function makeAll(jobs) {
+  if (jobs.length === 0) return []
+  const made = [...clean(jobs.map(({ html }) => html).join('')).children]
+  return made.length === jobs.length ? made : jobs.map(makeOne)
+}
+
+/** @param {Job} job */
+function makeOne({ html }) {
+  const { children } = clean(html)
+  if (children.length === 1 && children[0]) return children[0]
+  // One element comes of each block. Should that ever be otherwise, the source is shown.
+  const shown = document.createElement('p')
+  shown.textContent = html
+  return shown
+}
+
+/**
+ * Makes code blocks and tables in an element what they are at the top.
+ *
+ * @param {Element} element
+ * @returns {CodeBlock[]}
+ */
+function furnish(element) {
+  for (const table of element.querySelectorAll('table')) {
+    const marker = document.createComment('')
+    table.replaceWith(marker)
+    marker.replaceWith(scrollable(table))
+  }
+  return Array.from(element.querySelectorAll('pre'), (pre) => {
+    const language = pre.firstElementChild?.className.replace(/^language-/, '') ?? ''
+    const code = new CodeBlock(language, pre.textContent)
+    pre.replaceWith(code.element)
+    return code
+  })
+}
+
+/**
+ * A wide table in a region of its own that scrolls, also by the keyboard.
+ *
+ * @param {Element} table
+ */
+function scrollable(table) {
+  const region = document.createElement('div')
+  region.className = 'table'
+  region.tabIndex = 0
+  region.setAttribute('role', 'group')
+  region.setAttribute('aria-label', 'Table')
+  region.append(table)
+  return region
+}

@@ -1,0 +1,151 @@
+/** How near to the end counts as being there, in CSS pixels. */
+const NEAR = 40
+
+/** Keys that scroll away from the end, and keys that may lead back to it. */
+const UP = new Set(['ArrowUp', 'PageUp', 'Home'])
+const DOWN = new Set(['ArrowDown', 'PageDown', 'End', ' '])
+
+/**
+ * Keeps the end of a growing text in view, for as long as the reader is there.
+ *
+ * Only the reader's own doing pauses it: a wheel, a finger, a key, the scroll bar, selecting text.
+ * A `scroll` event by itself does not, for growing text and a growing keyboard cause those too.
+ */
+export class EndFollower {
+  #scroller
+  #onChange
+  #following = true
+  #unseen = false
+  /** Not followed, by the reader's own doing: who comes back to the end is followed again. */
+  #mayReturn = false
+  /** Where the text stood when a finger or a mouse button went down on it; null: none is. */
+  #heldAt = /** @type {number | null} */ (null)
+  #lastTop = 0
+
+  /**
+   * @param {HTMLElement} scroller
+   * @param {HTMLElement} content what grows in it
+   * @param {() => void} onChange `isAway` or `hasUnseen` may have changed
+   */
+  constructor(scroller, content, onChange) {
+    this.#scroller = scroller
+    this.#onChange = onChange
+    const passive = { passive: true }
+    scroller.addEventListener('wheel', ({ deltaY }) => this.#turn(deltaY < 0), passive)
+    scroller.addEventListener('keydown', (event) => this.#press(event))
+    scroller.addEventListener('touchstart', () => this.#hold(), passive)
+    scroller.addEventListener('pointerdown', ({ pointerType }) => {
+      if (pointerType === 'mouse') this.#hold()
+    })
+    for (const type of ['pointerup', 'touchend', 'touchcancel']) {
+      window.addEventListener(type, () => this.#release(), passive)
+    }
+    scroller.addEventListener('scroll', () => this.#look(), passive)
+    const sizes = new ResizeObserver(() => this.keep())
+    sizes.observe(scroller)
+    sizes.observe(content)
+  }
+
+  /** Whether the reader is somewhere else than at the end. */
+  get isAway() {
+    return !this.#following && !this.#isAtEnd
+  }
+
+  /** Whether something has come that the reader, being away, has not seen. */
+  get hasUnseen() {
+    return this.#unseen && this.isAway
+  }
+
+  /** Goes to the end, and follows it again. */
+  follow() {
+    this.#set(true)
+    this.keep()
+  }
+
+  /** Stays where it is: the reader is busy there. */
+  pause() {
+    this.#set(false)
+    this.#mayReturn = true
+  }
+
+  /** The reader is no longer busy. Who is at the end is followed again. */
+  resume() {
+    if (this.#isAtEnd) this.follow()
+  }
+
+  /** Something has been added at the end. */
+  grown() {
+    if (!this.#following && !this.#unseen) {
+      this.#unseen = true
+      this.#onChange()
+    }
+    this.keep()
+  }
+
+  /** Keeps the end in view, if it is followed. */
+  keep() {
+    // Text that moves under a finger, or away from a selection that is being made, is a nuisance.
+    if (!this.#following || this.#heldAt !== null) return this.#onChange()
+    this.#scroller.scrollTop = this.#scroller.scrollHeight
+    this.#lastTop = this.#scroller.scrollTop
+  }
+
+  get #isAtEnd() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#scroller
+    return scrollHeight - scrollTop - clientHeight < NEAR
+  }
+
+  /** @param {boolean} up */
+  #turn(up) {
+    // At once: before the browser has scrolled, the next piece of text would take us back.
+    if (up && this.#scroller.scrollTop > 0) this.#set(false)
+    this.#mayReturn = !up && !this.#following
+  }
+
+  /** @param {KeyboardEvent} event */
+  #press({ key, shiftKey, target }) {
+    if (target instanceof HTMLTextAreaElement) return
+    if (UP.has(key) || (key === ' ' && shiftKey)) this.#turn(true)
+    else if (DOWN.has(key)) this.#turn(false)
+  }
+
+  #hold() {
+    this.#heldAt = this.#scroller.scrollTop
+  }
+
+  #release() {
+    if (this.#heldAt === null) return
+    const isMoved = this.#scroller.scrollTop !== this.#heldAt
+    this.#heldAt = null
+    if (isMoved || this.#hasSelection) this.#set(this.#isAtEnd)
+    this.#mayReturn = !this.#following
+    this.keep()
+  }
+
+  get #hasSelection() {
+    const selection = document.getSelection()
+    return !!selection && !selection.isCollapsed && this.#scroller.contains(selection.anchorNode)
+  }
+
+  #look() {
+    const { scrollTop } = this.#scroller
+    const isDown = scrollTop > this.#lastTop
+    this.#lastTop = scrollTop
+    // After a key or a wheel that leads away, an event of our own scrolling may still be on its
+    // way: only who has left can return.
+    if (!this.#following && !this.#isAtEnd) this.#mayReturn = true
+    else if (this.#mayReturn && this.#heldAt === null && isDown) this.#set(true)
+    this.#onChange()
+  }
+
+  /** @param {boolean} following */
+  #set(following) {
+    if (following) {
+      this.#mayReturn = false
+      this.#unseen = false
+    }
+    if (following === this.#following) return
+    this.#following = following
+    this.#onChange()
+  }
+}

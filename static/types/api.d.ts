@@ -1,0 +1,119 @@
+export type StoredMessage = {
+    id: string;
+    role: string;
+    content: string;
+    /**
+     * `complete`, `streaming`, `cancelled`, `superseded`, `error`,
+     * `interrupted`
+     */
+    status: string;
+    /**
+     * of the answer; a question has that of its answer
+     */
+    stream_id: string;
+    /**
+     * ISO 8601
+     */
+    created_at: string;
+    /**
+     * of an answer
+     */
+    ended_at?: string;
+    /**
+     * of an answer
+     */
+    trace_id?: string;
+    finish_reason?: string;
+    /**
+     * of an answer that failed
+     */
+    error?: {
+        code: string;
+        error: string;
+        retryable: boolean;
+    };
+    /**
+     * what the model counted
+     */
+    usage?: Record<string, unknown>;
+};
+export type StoredSession = {
+    session_id: string;
+    messages: StoredMessage[];
+    active_stream: {
+        stream_id: string;
+        epoch: number;
+        seq: number;
+    } | null;
+};
+export type ServerInfo = {
+    /**
+     * who answers
+     */
+    agent: {
+        name: string;
+        is_model: boolean;
+    };
+    /**
+     * a sentence why this one was chosen
+     */
+    why?: string | null;
+    version: string;
+    protocol: number;
+    limits?: {
+        max_prompt_chars: number;
+    };
+};
+export type ServerOptions = {
+    base?: string | URL;
+    fetch?: typeof globalThis.fetch;
+};
+/**
+ * A message as the server's history keeps it.
+ *
+ * @typedef {object} StoredMessage
+ * @property {string} id
+ * @property {string} role
+ * @property {string} content
+ * @property {string} status `complete`, `streaming`, `cancelled`, `superseded`, `error`,
+ *   `interrupted`
+ * @property {string} stream_id of the answer; a question has that of its answer
+ * @property {string} created_at ISO 8601
+ * @property {string} [ended_at] of an answer
+ * @property {string} [trace_id] of an answer
+ * @property {string} [finish_reason]
+ * @property {{code: string, error: string, retryable: boolean}} [error] of an answer that failed
+ * @property {Record<string, unknown>} [usage] what the model counted
+ */
+/**
+ * @typedef {object} StoredSession
+ * @property {string} session_id
+ * @property {StoredMessage[]} messages
+ * @property {{stream_id: string, epoch: number, seq: number} | null} active_stream
+ */
+/**
+ * @typedef {object} ServerInfo
+ * @property {{name: string, is_model: boolean}} agent who answers
+ * @property {string | null} [why] a sentence why this one was chosen
+ * @property {string} version
+ * @property {number} protocol
+ * @property {{max_prompt_chars: number}} [limits]
+ */
+/** @typedef {{base?: string | URL, fetch?: typeof globalThis.fetch}} ServerOptions */
+/**
+ * @param {string} sessionId
+ * @param {ServerOptions} [server]
+ * @returns {Promise<StoredSession>}
+ */
+export declare function getSession(sessionId: string, server?: ServerOptions): Promise<StoredSession>;
+/**
+ * @param {string} sessionId
+ * @param {ServerOptions} [server]
+ * @returns {Promise<StoredMessage[]>}
+ */
+export declare function getSessionMessages(sessionId: string, server?: ServerOptions): Promise<StoredMessage[]>;
+/**
+ * @param {ServerOptions} [server]
+ * @returns {Promise<ServerInfo>}
+ */
+export declare function getInfo(server?: ServerOptions): Promise<ServerInfo>;

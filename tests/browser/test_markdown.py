@@ -1,0 +1,441 @@
+"""Answers in markdown, in the page: what they look like, and that they can do no harm."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Locator, Page, expect
+from processes import Server
+
+from browser.corpus import VECTORS
+from browser.steps import answers, send, state_is, text_of
+
+BOTH = pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+
+LAB = """async () => {
+  const { MarkdownView } = await import('/static/js/page/markdown.js')
+  const place = document.createElement('section')
+  place.dataset.testid = 'lab'
+  document.body.append(place)
+  performance.now = () => 0  // no rendering rests after the one before
+
+  const TAGS = new Set(`a blockquote br button code del div em h3 h4 h5 h6 hr input li ol p pre
+    span strong table tbody td th thead tr ul`.split(/\\s+/))
+  const VALUES = {
+    href: /^(?:https?:\\/\\/|mailto:)/, target: /^_blank$/, rel: /^noopener noreferrer nofollow$/,
+    title: /^/, start: /^\\d+$/, type: /^(?:checkbox|button)$/, checked: /^$/, disabled: /^$/,
+    'data-align': /^(?:left|center|right)$/, 'data-part': /^code$/, 'data-testid': /^copy-code$/,
+    class: /^(?:code|head|language|unseen|table|hljs-[\\w -]+)?$/, tabindex: /^0$/,
+    role: /^(?:group|status)$/, 'aria-label': /^(?:Table|Done|To do)$/,
+  }
+  const faultsOf = (root) => {
+    const found = []
+    for (const element of root.querySelectorAll('*')) {
+      const { localName, namespaceURI, attributes } = element
+      if (!TAGS.has(localName) || namespaceURI !== 'http://www.w3.org/1999/xhtml') {
+        found.push(`<${localName}>`)
+      }
+      for (const { name, value } of attributes) {
+        if (!VALUES[name]?.test(value)) found.push(`<${localName} ${name}="${value}">`)
+      }
+      if (localName === 'a' && !(element.target && element.rel)) found.push('an open link')
+      if (localName === 'input' && !(element.disabled && element.type === 'checkbox')) {
+        found.push('a live field')
+      }
+    }
+    return found
+  }
+  const withView = (work) => {
+    const element = document.createElement('div')
+    place.append(element)
+    const result = work(new MarkdownView(element), element)
+    element.remove()
+    return result
+  }
+  const outline = (element) => {
+    const copy = element.cloneNode(true)
+    // Colours come later, and highlighted parts hold more elements.
+    for (const part of copy.querySelectorAll('pre code > span')) part.textContent = part.textContent
+    return Array.from(copy.children, (child) => child.outerHTML)
+  }
+
+  window.ran = []
+  for (const name of ['alert', 'confirm', 'prompt', 'print', 'open']) {
+    window[name] = () => window.ran.push(name)
+  }
+  document.addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) =>
+    window.ran.push(`${violatedDirective} ${blockedURI}`))
+
+  window.lab = {
+    place,
+    view: () => {
+      const element = document.createElement('div')
+      place.append(element)
+      return new MarkdownView(element)
+    },
+    // What is wrong at any moment with a text that comes in two pieces, split anywhere, or letter
+    // by letter.
+    attack: (text) => {
+      const found = new Set()
+      const look = (element) => faultsOf(element).forEach((fault) => found.add(fault))
+      withView((letters, all) => {
+        for (let end = 0; end <= text.length; end += 1) {
+          letters.update(text.slice(0, end))
+          look(all)
+          withView((view, element) => {
+            view.update(text.slice(0, end))
+            look(element)
+            view.finish(text)
+            look(element)
+          })
+        }
+        letters.finish(text)
+        look(all)
+      })
+      return [...found]
+    },
+    // Whether it ends like a text that came whole, and leaves what is frozen alone.
+    compare: (text, ends) => withView((whole, reference) => withView((view, element) => {
+      whole.finish(text)
+      for (const end of ends) view.update(text.slice(0, end))
+      view.finish(text)
+      const [one, other] = [outline(element), outline(reference)]
+      return one.join('') === other.join('') ? null : { one, other }
+    })),
+  }
+}"""
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def requests(page: Page) -> list[str]:
+    """Where the page turned to."""
+    seen: list[str] = []
+    page.on("request", lambda request: seen.append(request.url))
+    return seen
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def lab(page: Page, server: Server, requests: list[str]) -> AsyncIterator[Locator]:
+    """A place in the page for views; whatever a test does there must run and load nothing."""
+    await page.goto(server.url)
+    await page.evaluate(LAB)
+    yield page.get_by_test_id("lab")
+    # One more turn: what was started must have come by now.
+    await page.evaluate("() => new Promise((done) => setTimeout(done))")
+    assert await page.evaluate("window.ran") == []
+    assert [url for url in requests if not url.startswith(server.url)] == []
+    await expect(page).to_have_url(f"{server.url}/")
+
+
+async def show(page: Page, text: str) -> None:
+    await page.evaluate("(text) => lab.view().finish(text)", text)
+
+
+# What it can do no harm with.
+
+
+@BOTH
+@pytest.mark.parametrize("part", range(4))
+async def test_no_vector_does_anything_however_it_is_split(
+    page: Page, lab: Locator, part: int
+) -> None:
+    vectors = VECTORS[part::4]
+    assert len(vectors) > 50
+    found = await page.evaluate(
+        """async (texts) => {
+          const found = {}
+          for (const text of texts) {
+            const faults = lab.attack(text)
+            if (faults.length > 0) found[text] = faults
+            await new Promise((done) => setTimeout(done))
+          }
+          return found
+        }""",
+        vectors,
+    )
+    assert found == {}
+
+
+async def test_no_vector_does_anything_when_it_stands(page: Page, lab: Locator) -> None:
+    """All of them at once, left in the page, and hovered over."""
+    await page.evaluate("(texts) => texts.map((text) => lab.view().finish(text))", VECTORS)
+    await expect(lab.locator(":scope > div")).to_have_count(len(VECTORS))
+    await page.evaluate(
+        """() => {
+          for (const element of lab.place.querySelectorAll('*')) {
+            for (const type of ['pointerover', 'mouseover', 'focus', 'load', 'error', 'toggle']) {
+              element.dispatchEvent(new Event(type, { bubbles: true }))
+            }
+          }
+        }"""
+    )
+
+
+async def test_the_second_wall_holds_alone(
+    page: Page, lab: Locator, console_errors: list[str]
+) -> None:
+    """Raw HTML, straight into the sanitiser: what a hole in the renderer would let through."""
+    found = await page.evaluate(
+        """async (texts) => {
+          const { clean } = await import('/static/js/page/markdown-clean.js')
+          const found = []
+          for (const text of texts) {
+            const holder = document.createElement('div')
+            lab.place.append(holder)
+            holder.append(clean(text))
+            for (const element of holder.querySelectorAll('*')) {
+              for (const { name, value } of element.attributes) {
+                const wrong = /^(?:on|style|src|id|name|form|data-testid)/.test(name)
+                if (wrong || /script:/i.test(value)) found.push([text, element.outerHTML])
+              }
+              if (/^(?:script|style|iframe|img|svg|math|form|base|meta)$/.test(element.localName)) {
+                found.push([text, element.outerHTML])
+              }
+            }
+          }
+          return found
+        }""",
+        VECTORS,
+    )
+    assert found == []
+    # Merely parsing it, which the sanitiser must, already offends the page's policy.
+    assert 1 not in await page.evaluate("ran.splice(0)")
+    console_errors.clear()
+
+
+@BOTH
+async def test_an_attack_by_the_server_fails_too(
+    page: Page, server: Server, requests: list[str]
+) -> None:
+    """All the way: asked for, streamed, shown."""
+    await page.add_init_script("window.ran = []")
+    await page.goto(server.url)
+    text = "\n\n".join(VECTORS[::9]).replace("\x00", "")
+    await send(page, f"/echo tps=2000 ttft=0 {text}")
+    answer = answers(page).last
+    await state_is(answer, "complete")
+    assert await page.evaluate("window.ran") == []
+    shown = text_of(answer)
+    links = await shown.locator("a").evaluate_all("(all) => all.map((a) => a.protocol)")
+    assert set(links) <= {"http:", "https:", "mailto:"}
+    assert await shown.locator("img, script, style, iframe, svg, form, [onclick]").count() == 0
+    assert [url for url in requests if not url.startswith((server.url, "ws://"))] == []
+
+
+# That it comes to the same in pieces.
+
+PIECES = (
+    *("a ", "*b*", "**", "_", "`c`", "`", "\n", "\n\n", "\n \n", "  ", "    ", "<br>", "<b>", "\\"),
+    *(
+        "# d\n",
+        "---\n",
+        "===\n",
+        "- e\n",
+        "- [x] f\n",
+        "1. g\n",
+        "  - h\n",
+        "+ i\n\n",
+        "> j\n",
+        ">\n",
+    ),
+    *(
+        "```py\nx = 1\n",
+        "```\n",
+        "~~~\n",
+        "    k\n",
+        "|l|m|\n|-|-:|\n|1|2|\n",
+        "|n|o|\n",
+        "- ```\n",
+    ),
+    *(
+        "[r]",
+        "[r]: https://r.test 't'\n",
+        "[p](https://p.test)",
+        "![q](https://q.test/q)",
+        "&lt;",
+        "<",
+    ),
+)
+
+
+async def test_in_pieces_it_ends_as_it_does_whole(page: Page, lab: Locator) -> None:
+    chance = random.Random(4)
+    for _ in range(200):
+        text = "".join(chance.choices(PIECES, k=chance.randrange(1, 30)))
+        ends = sorted(chance.choices(range(len(text) + 1), k=chance.randrange(0, 12)))
+        assert (
+            await page.evaluate("([text, ends]) => lab.compare(text, ends)", [text, ends]) is None
+        )
+
+
+async def test_what_is_finished_is_not_touched_again(page: Page, lab: Locator) -> None:
+    text = (
+        "# One\n\nTwo *three*.\n\n- four\n- five\n\n```js\nlet six = 6\n```\n\n| a | b |\n|--|--|\n"
+        "| 7 | 8 |\n\n> nine\n\nand more, and more, and more"
+    )
+    kept = await page.evaluate(
+        """(text) => {
+          const view = lab.view()
+          const seen = new Map()
+          const { firstElementChild: element } = lab.place
+          let last = text.length
+          for (let end = 1; end <= text.length; end += 1) {
+            view.update(text.slice(0, end))
+            const settled = Array.from(element.children).slice(0, -1)
+            for (const child of settled) if (!seen.has(child)) seen.set(child, child.textContent)
+          }
+          view.finish(text)
+          const now = new Set(element.children)
+          return Array.from(seen, ([child, shown]) => now.has(child) && child.textContent === shown)
+        }""",
+        text,
+    )
+    assert kept == [True] * 6
+
+
+async def test_rows_and_items_that_are_there_stay(page: Page, lab: Locator) -> None:
+    """Of a long list or table only what is new is made."""
+    for line, head in (("- item\n", ""), ("| a | b |\n", "| x | y |\n|---|---|\n")):
+        same = await page.evaluate(
+            """([line, head]) => {
+              const view = lab.view()
+              view.update(head + line.repeat(50))
+              const before = lab.place.lastElementChild.querySelectorAll('li, tbody tr')
+              view.update(head + line.repeat(99))
+              const after = lab.place.lastElementChild.querySelectorAll('li, tbody tr')
+              return [before.length, after.length, Array.from(before).slice(0, 49)
+                .every((piece, index) => piece === after[index])]
+            }""",
+            [line, head],
+        )
+        assert same == [50, 99, True]
+
+
+async def test_a_text_that_changes_is_shown_anew(page: Page, lab: Locator) -> None:
+    await page.evaluate(
+        """() => {
+          const view = lab.view()
+          view.finish('# one\\n\\ntwo\\n\\nthree')
+          view.update('# one\\n\\nfour')
+          view.finish('# one\\n\\nfour **five**')
+        }"""
+    )
+    await expect(lab.locator("h3")).to_have_text("one")
+    await expect(lab.locator("p")).to_have_text(["four five"])
+
+
+async def test_the_end_comes_though_a_rendering_waits(page: Page, lab: Locator) -> None:
+    """A rendering that took long makes the next one wait, but neither the last nor the end."""
+    shown = await page.evaluate(
+        """async () => {
+          let now = 0
+          performance.now = () => (now += 20)
+          const view = lab.view()
+          const { firstElementChild: element } = lab.place
+          view.update('one')
+          view.update('one two')
+          const waiting = element.textContent
+          await new Promise((done) => {
+            new MutationObserver(done).observe(element, { childList: true, subtree: true })
+          })
+          const came = element.textContent
+          view.update('one two three')
+          view.finish('one two three.')
+          return [waiting, came, element.textContent]
+        }"""
+    )
+    assert shown == ["one", "one two", "one two three."]
+
+
+# What it looks like.
+
+
+async def test_links_say_where_they_lead_and_keep_this_page_to_themselves(
+    page: Page, lab: Locator
+) -> None:
+    await show(
+        page, "[a](https://x.test/?b=1&c=2 'hint') [no](/api/sessions) ![i](https://y.test/i)"
+    )
+    links = lab.get_by_role("link")
+    await expect(links).to_have_text(["a", "i (image at y.test)"])
+    await expect(links.first).to_have_attribute("href", "https://x.test/?b=1&c=2")
+    await expect(links.first).to_have_attribute("title", "hint")
+    for link in await links.all():
+        await expect(link).to_have_attribute("rel", "noopener noreferrer nofollow")
+        await expect(link).to_have_attribute("target", "_blank")
+
+
+async def test_tasks_and_tables(page: Page, lab: Locator) -> None:
+    await show(page, "- [x] one\n- [ ] two\n\n| a | b |\n|:-:|--:|\n| 1 | 2 |\n\n3. three\n4. four")
+    boxes = lab.get_by_role("checkbox")
+    await expect(boxes).to_have_count(2)
+    await expect(boxes.first).to_be_checked()
+    for box in await boxes.all():
+        await expect(box).to_be_disabled()
+    await expect(lab.get_by_role("group", name="Table")).to_have_attribute("tabindex", "0")
+    await expect(lab.get_by_role("cell").last).to_have_css("text-align", "end")
+    await expect(lab.locator("ol")).to_have_attribute("start", "3")
+
+
+@BOTH
+async def test_code_gets_its_colours_without_changing(page: Page, lab: Locator) -> None:
+    code = "def f(x):\n    return f'<b>{x}</b>'  # &amp;\n" + "y = [1, 'two', None]\n" * 120
+    nested = "> ```dockerfile\n> FROM debian\n> ```\n"
+    await show(page, f"```python\n{code}```\n\n```nonsense\nx\n```\n\n{nested}")
+    blocks = lab.locator('[data-part="code"]')
+    await expect(blocks.first.locator(".hljs-keyword").first).to_have_text("def")
+    await expect(blocks.first.locator(".hljs-literal")).to_have_count(120)
+    assert await blocks.first.locator("code").text_content() == code.removesuffix("\n")
+    await blocks.last.scroll_into_view_if_needed()
+    await expect(blocks.last.locator(".hljs-keyword")).to_have_text("FROM")
+    await expect(blocks.nth(1).locator("code")).to_have_text("x")
+
+
+async def test_code_can_be_copied(page: Page, lab: Locator) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await show(page, "```py\nx = '<1>'\n\n  y\n```")
+    await expect(lab.locator('[data-part="code"] .head')).to_contain_text("py")
+    button = lab.get_by_test_id("copy-code")
+    await button.click()
+    await expect(button).to_have_text("Copied")
+    await expect(lab.get_by_role("status")).to_have_text("The code was copied.")
+    assert await page.evaluate("navigator.clipboard.readText()") == "x = '<1>'\n\n  y"
+
+
+async def test_long_code_is_selected_as_it_is(page: Page, lab: Locator) -> None:
+    """It is in the page in parts, which nobody may notice."""
+    code = "\n".join(f"{number}{'' if number % 7 else chr(10)}" for number in range(170))
+    await show(page, f"```\n{code}\n```")
+    selected = await page.evaluate(
+        """() => {
+          getSelection().selectAllChildren(lab.place.querySelector('code'))
+          return getSelection().toString()
+        }"""
+    )
+    assert selected.rstrip("\n") == code.rstrip("\n")
+
+
+async def test_code_can_be_copied_where_the_page_is_not_trusted(page: Page, lab: Locator) -> None:
+    """Over plain http from another machine there is no clipboard to write to."""
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.evaluate("navigator.clipboard.writeText('before')")
+    await page.evaluate("() => { navigator.clipboard.writeText = undefined }")
+    await show(page, "    a\n\n    b")
+    button = lab.get_by_test_id("copy-code")
+    await button.focus()
+    await page.keyboard.press("Enter")
+    await expect(button).to_have_text("Copied")
+    await expect(button).to_be_focused()
+    assert await page.evaluate("navigator.clipboard.readText()") == "a\n\nb"
+
+
+async def test_without_a_worker_code_stays_as_it_is(page: Page, server: Server) -> None:
+    await page.add_init_script("delete window.Worker")
+    await page.goto(server.url)
+    await page.evaluate(LAB)
+    await show(page, "```py\nreturn 1\n```")
+    code = page.get_by_test_id("lab").locator("pre")
+    await expect(code).to_have_text("return 1")

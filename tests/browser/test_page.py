@@ -1,0 +1,461 @@
+"""What the conversation and the composer offer, in a real browser against a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from playwright.async_api import Locator, Page, Route, expect
+from processes import Server
+
+from browser.proxy import Proxy
+from browser.steps import answers, come, connected, grown, questions, send, state_is, text_of
+
+ENDLESS = "/demo tps=50 ttft=0 length=100000 | apple"
+LINES = "/echo " + "\n\n".join(f"line {number}" for number in range(100))
+FROM_END = "e => e.scrollHeight - e.scrollTop - e.clientHeight"
+
+
+async def ask(page: Page, prompt: str, state: str = "complete") -> Locator:
+    """Send a message, and wait until it is answered."""
+    number = await answers(page).count()
+    await send(page, prompt)
+    answer = answers(page).nth(number)
+    await state_is(answer, state)
+    return answer
+
+
+async def is_at_end(page: Page) -> None:
+    scroller = await page.get_by_test_id("scroller").element_handle()
+    await page.wait_for_function(f"e => ({FROM_END})(e) < 2", arg=scroller)
+
+
+def question(page: Page, number: int) -> Locator:
+    return page.locator('[data-testid="message"][data-role="user"]').nth(number)
+
+
+async def copied(page: Page) -> str:
+    text: str = await page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+# Before the first message
+
+
+async def test_an_empty_chat_offers_what_the_demo_can_do(page: Page, server: Server) -> None:
+    await page.goto(server.url)
+    await expect(page.get_by_test_id("why")).to_contain_text("no language model")
+    examples = page.get_by_test_id("example")
+    await expect(examples).to_have_count(4)
+    await examples.filter(has_text="/tools").click()
+    await expect(questions(page)).to_have_text(["/tools"])
+    await expect(page.get_by_test_id("empty")).to_be_hidden()
+    await expect(page.get_by_test_id("prompt")).to_be_focused()
+    await state_is(answers(page).first, "complete")
+
+
+async def test_where_a_model_answers_the_examples_are_for_a_model(
+    page: Page, server: Server
+) -> None:
+    info = {
+        "agent": {"name": "a-model", "is_model": True},
+        "why": "it was found",
+        "version": "1",
+        "protocol": 1,
+        "limits": {"max_prompt_chars": 20},
+    }
+    await page.route("**/api/info", lambda route: route.fulfill(json=info))
+    await page.goto(server.url)
+    await expect(page.get_by_test_id("agent")).to_have_text("a-model")
+    await expect(page.get_by_test_id("why")).not_to_contain_text("no language model")
+    await expect(page.get_by_test_id("example")).not_to_contain_text(["/"])
+
+
+# The composer
+
+
+async def test_a_message_over_the_limit_is_not_sent_and_the_page_says_by_how_much(
+    page: Page, server: Server
+) -> None:
+    async def answer(route: Route) -> None:
+        info = await (await route.fetch()).json()
+        await route.fulfill(json={**info, "limits": {"max_prompt_chars": 10}})
+
+    await page.route("**/api/info", answer)
+    await page.goto(server.url)
+    send_button, limit = page.get_by_test_id("send"), page.get_by_test_id("limit")
+    await expect(send_button).to_be_disabled()
+    await expect(page.get_by_test_id("example")).to_have_count(4)  # by now the limit is known
+    await send(page, "😀" * 12)
+    await expect(limit).to_have_text("2 characters too many")
+    await expect(send_button).to_be_disabled()
+    await expect(page.get_by_test_id("message")).to_have_count(0)
+    await page.get_by_test_id("prompt").fill("😀" * 10)
+    await expect(limit).to_have_text("")
+    await expect(send_button).to_be_enabled()
+    await send_button.click()
+    await expect(questions(page)).to_have_text(["😀" * 10])
+
+
+async def test_the_composer_grows_with_its_text_up_to_a_part_of_the_page(
+    page: Page, server: Server
+) -> None:
+    await page.goto(server.url)
+    prompt = page.get_by_test_id("prompt")
+    height = "e => e.clientHeight"
+    small = await prompt.evaluate(height)
+    await prompt.fill("one\ntwo\nthree")
+    assert await prompt.evaluate(height) > small + 20
+    await prompt.fill("line\n" * 200)
+    window = await page.evaluate("innerHeight")
+    assert await prompt.evaluate(height) < window / 2
+    await prompt.fill("")
+    assert await prompt.evaluate(height) == small
+
+
+async def test_the_focus_stays_in_the_composer(page: Page, server: Server) -> None:
+    prompt = page.get_by_test_id("prompt")
+    await page.goto(server.url)
+    await expect(prompt).to_be_focused()
+    await prompt.fill(ENDLESS)
+    await page.get_by_test_id("send").click()
+    await expect(prompt).to_be_focused()
+    await state_is(answers(page).first, "streaming")
+    await page.get_by_test_id("stop").click()
+    await state_is(answers(page).first, "stopped")
+    await expect(prompt).to_be_focused()
+    await answers(page).first.get_by_test_id("regenerate").click()
+    await expect(prompt).to_be_focused()
+    await state_is(answers(page).first, "streaming")
+    await page.keyboard.press("Escape")
+    await state_is(answers(page).first, "stopped")
+
+
+async def test_what_is_being_written_waits_in_its_chat(page: Page, server: Server) -> None:
+    prompt = page.get_by_test_id("prompt")
+    await come(page, server.url)
+    await ask(page, "/echo one")
+    await prompt.fill("a draft")
+    await page.get_by_test_id("new").click()
+    await expect(page.get_by_test_id("empty")).to_be_visible()
+    await expect(prompt).to_have_value("")
+    await expect(prompt).to_be_focused()
+    await page.go_back()
+    await expect(text_of(answers(page).first)).to_have_text("one")
+    await expect(prompt).to_have_value("a draft")
+
+
+async def test_what_is_sent_out_of_reach_says_so_and_can_be_sent_again(
+    page: Page, server: Server, console_errors: list[str]
+) -> None:
+    async with Proxy(server.url) as proxy:
+        await page.goto(proxy.url)
+        await connected(page, "websocket")
+        await page.route("**/api/**", lambda route: route.abort())
+        proxy.up = False
+        proxy.cut()
+        await connected(page, re.compile("reconnecting|offline"))
+        await send(page, "/echo later")
+        await expect(questions(page)).to_have_text(["/echo later"])
+        answer = answers(page).first
+        await expect(answer).to_have_attribute("data-state", "error", timeout=60_000)
+        await page.unroute("**/api/**")
+        proxy.up = True
+        await answer.get_by_test_id("retry").click()
+        await expect(page.get_by_test_id("prompt")).to_be_focused()
+        await state_is(answers(page).first, "complete")
+        await expect(text_of(answers(page).first)).to_have_text("later")
+        await expect(questions(page)).to_have_text(["/echo later"])
+        await page.close()
+    console_errors.clear()  # the browser complains of what it cannot reach
+
+
+# What an answer shows of itself
+
+
+async def test_tool_calls_are_shown_with_their_names_and_times(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await send(page, "/tools")
+    answer = answers(page).first
+    steps = answer.get_by_test_id("step")
+    search = steps.filter(has_text="search")
+    await expect(search).to_have_attribute("data-state", "running")
+    await expect(search).to_be_visible()
+    await expect(answer.get_by_test_id("activities-summary")).to_have_text("Using search")
+    await state_is(answer, "complete")
+    await expect(steps).to_have_count(4)
+    said = re.compile(r"search\s+jarvis stream protocol: 3 results\s+0.6 s")
+    await expect(search).to_have_text(said)
+    clock = steps.filter(has_text="clock")
+    await expect(clock).to_have_attribute("data-state", "failed")
+    await expect(clock).to_contain_text("failed")
+    # Folded up, but there.
+    await expect(search).to_be_hidden()
+    summary = answer.get_by_test_id("activities-summary")
+    await expect(summary).to_have_text(re.compile(r"2 tool calls · \d\.\d s"))
+    await summary.click()
+    await expect(search).to_be_visible()
+
+
+async def test_a_running_answer_shows_its_time_and_its_rate_and_a_finished_one_keeps_them(
+    page: Page, server: Server
+) -> None:
+    await come(page, server.url)
+    words = " ".join(["word"] * 60)
+    await send(page, f"/echo tps=40 {words}")
+    timing = answers(page).first.get_by_test_id("timing")
+    await expect(timing).to_have_text(re.compile(r"^\d\.\d s · \d+ tokens/s$"))
+    await expect(timing).to_have_attribute("aria-hidden", "true")
+    await state_is(answers(page).first, "complete")
+    await expect(timing).to_have_text(re.compile(r"^\d\.\d s · \d+ tokens/s$"))
+    await expect(timing).not_to_have_attribute("aria-hidden", "true")
+    title = re.compile(r"Finish reason: finished by itself\nTrace id: [0-9a-f]{32}")
+    await expect(timing).to_have_attribute("title", title)
+
+
+async def test_an_answer_that_was_cut_off_says_why(page: Page, server: Server) -> None:
+    await page.goto(server.url)
+    answer = await ask(page, "/demo ttft=0 length=3")
+    await expect(answer.get_by_test_id("note")).to_have_text("Cut off at the length limit")
+    await expect(answer.get_by_test_id("retry")).to_be_hidden()
+
+
+async def test_an_error_can_be_looked_up_and_tried_again(page: Page, server: Server) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await come(page, server.url)
+    answer = await ask(page, "/fail 3", "error")
+    trace = answer.get_by_test_id("copy-trace")
+    await trace.click()
+    await expect(trace).to_have_text("Copied")
+    note = answer.get_by_test_id("note")
+    await expect(note).to_contain_text(f"(trace {await copied(page)})")
+    before = await note.text_content() or ""
+    await answer.get_by_test_id("retry").click()
+    await expect(answers(page).first.get_by_test_id("note")).not_to_have_text(before)
+    await state_is(answers(page).first, "error")
+    await expect(questions(page)).to_have_text(["/fail 3"])
+
+
+# What can be done with a message
+
+
+async def test_a_message_is_copied_as_it_was_written(page: Page, server: Server) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.goto(server.url)
+    answer = await ask(page, "/echo **bold** and\n\n- an item")
+    await expect(text_of(answer).locator("strong")).to_have_text("bold")
+    await answer.get_by_role("button", name="Copy").click()
+    await expect(answer.get_by_role("button", name="Copied")).to_be_visible()
+    assert await copied(page) == "**bold** and\n\n- an item"
+    await question(page, 0).hover()
+    await question(page, 0).get_by_test_id("copy").click()
+    await expect(question(page, 0).get_by_role("button", name="Copied")).to_be_visible()
+    assert await copied(page) == "/echo **bold** and\n\n- an item"
+
+
+async def test_to_answer_again_takes_the_place_of_that_answer_and_of_what_followed(
+    page: Page, server: Server
+) -> None:
+    await come(page, server.url)
+    first = await ask(page, "/echo one")
+    await ask(page, "/echo two")
+    stream = await first.get_attribute("id")
+    await first.hover()
+    await first.get_by_test_id("regenerate").click()
+    await expect(questions(page)).to_have_text(["/echo one"])
+    await expect(answers(page)).to_have_count(1)
+    await expect(answers(page).first).not_to_have_attribute("id", stream or "")
+    await state_is(answers(page).first, "complete")
+    await page.reload()
+    await expect(questions(page)).to_have_text(["/echo one"])
+    await expect(text_of(answers(page).first)).to_have_text("one")
+
+
+async def test_a_message_can_be_changed_and_sent_again(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await ask(page, "/echo one")
+    await ask(page, LINES)
+    await question(page, 0).hover()
+    await question(page, 0).get_by_test_id("edit").click()
+    field = page.get_by_test_id("editor-prompt")
+    await expect(field).to_be_focused()
+    await expect(field).to_be_in_viewport()
+    await expect(field).to_have_value("/echo one")
+    await field.fill("")
+    await expect(page.get_by_test_id("editor-send")).to_be_disabled()
+    await field.fill("/echo another")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_test_id("prompt")).to_be_focused()
+    await expect(questions(page)).to_have_text(["/echo another"])
+    await expect(text_of(answers(page).first)).to_have_text("another")
+    await page.reload()
+    await expect(questions(page)).to_have_text(["/echo another"])
+
+
+async def test_escape_leaves_the_editor_and_stops_nothing(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await ask(page, "/echo one")
+    await send(page, ENDLESS)
+    await grown(page, answers(page).nth(1), 1)
+    await page.keyboard.press("ArrowUp")
+    field = page.get_by_test_id("editor-prompt")
+    await expect(field).to_have_value(ENDLESS)
+    await field.fill("something else")
+    await page.keyboard.press("Escape")
+    await expect(field).to_have_count(0)
+    await expect(page.get_by_test_id("prompt")).to_be_focused()
+    await expect(questions(page)).to_have_text(["/echo one", ENDLESS])
+    await grown(page, answers(page).nth(1), 2)
+    await state_is(answers(page).nth(1), "streaming")
+    await page.keyboard.press("Escape")
+    await state_is(answers(page).nth(1), "stopped")
+
+
+# Scrolling
+
+
+async def test_a_chat_opens_at_its_end(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await ask(page, LINES)
+    await page.reload()
+    await expect(text_of(answers(page).first)).to_contain_text("line 99")
+    await is_at_end(page)
+    await expect(page.get_by_test_id("jump")).to_be_hidden()
+
+
+@pytest.mark.parametrize("how", ["wheel", "key"])
+async def test_the_reader_pauses_the_following_and_a_button_returns(
+    page: Page, server: Server, how: str
+) -> None:
+    await come(page, server.url)
+    await ask(page, LINES)
+    await send(page, ENDLESS)
+    answer, jump = answers(page).nth(1), page.get_by_test_id("jump")
+    await grown(page, answer, 1)
+    scroller = page.get_by_test_id("scroller")
+    await scroller.hover()
+    if how == "wheel":
+        await page.mouse.wheel(0, -1500)
+    else:
+        await scroller.focus()
+        await page.keyboard.press("Home")
+    await expect(jump).to_be_visible()
+    await expect(jump).to_have_attribute("data-unseen", "")
+    await grown(page, answer, 3)
+    assert await scroller.evaluate(FROM_END) > 500
+    await jump.click()
+    await expect(jump).to_be_hidden()
+    await expect(page.get_by_test_id("prompt")).to_be_focused()
+    await grown(page, answer, 2)
+    await is_at_end(page)
+    await page.get_by_test_id("stop").click()
+    await state_is(answer, "stopped")
+
+
+async def test_a_scroll_event_alone_pauses_nothing(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await ask(page, LINES)
+    await send(page, ENDLESS)
+    answer, scroller = answers(page).nth(1), page.get_by_test_id("scroller")
+    await grown(page, answer, 1)
+    # As a keyboard that opens, or an image that is loaded, may do.
+    await scroller.evaluate("e => { e.scrollTop -= 300 }")
+    await grown(page, answer, 2)
+    await is_at_end(page)
+    await page.get_by_test_id("stop").click()
+    await state_is(answer, "stopped")
+
+
+async def test_a_selection_in_a_growing_answer_stays(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    words = " ".join(f"w{number}" for number in range(80))
+    await send(page, f"/echo tps=40 selected words\n\n{words}")
+    answer = answers(page).first
+    await expect(text_of(answer).locator("p").nth(1)).to_contain_text("w2")
+    await text_of(answer).locator("p").first.evaluate("e => getSelection().selectAllChildren(e)")
+    assert await page.evaluate("String(getSelection())") == "selected words"
+    await state_is(answer, "complete")
+    await expect(page.get_by_test_id("log").get_by_test_id("message")).to_have_count(2)
+    assert await page.evaluate("String(getSelection())") == "selected words"
+
+
+# For those who listen
+
+
+LISTEN = """
+    window.changes_of_log = []
+    window.spoken = []
+    new MutationObserver((records) => {
+      for (const { target, addedNodes } of records) {
+        if (target.closest?.('[data-testid="spoken"]'))
+          window.spoken.push(...Array.from(addedNodes, (node) => node.textContent))
+        else if (target.parentElement?.closest('[data-testid="log"]'))
+          window.changes_of_log.push(target.nodeName)
+      }
+    }).observe(document, { childList: true, characterData: true, subtree: true })
+"""
+
+
+async def test_the_log_is_left_alone_and_whole_sentences_are_spoken_once(
+    page: Page, server: Server
+) -> None:
+    await page.add_init_script(LISTEN)
+    await come(page, server.url)
+    code = "```python\nprint(1)\n```"
+    sentences = [f"This is sentence number {number}." for number in range(40)]
+    await send(page, f"/echo tps=40 {' '.join(sentences)}\n\n{code}\n\nThe end")
+    answer = answers(page).first
+    await state_is(answer, "streaming")
+    await expect(answer).to_have_attribute("aria-busy", "true")
+    await expect(page.get_by_test_id("open").get_by_test_id("message")).to_have_count(1)
+    await page.evaluate("window.changes_of_log.length = 0")
+    await grown(page, answer, 5)
+    assert await page.evaluate("window.changes_of_log") == []
+    spoken = "() => window.spoken.join(' ')"
+    await page.wait_for_function("() => window.spoken.join(' ').includes('number 3.')")
+    assert "Answer finished" not in await page.evaluate(spoken)
+    await page.wait_for_function("() => window.spoken.join(' ').endsWith('Answer finished.')")
+    whole = f"{' '.join(sentences)} Code block in python. The end Answer finished."
+    assert await page.evaluate(spoken) == whole
+    assert len(await page.evaluate("window.spoken")) > 2
+    await expect(page.get_by_test_id("log").get_by_test_id("message")).to_have_count(2)
+    await expect(page.get_by_test_id("open")).to_be_hidden()
+    await expect(answer).not_to_have_attribute("aria-busy", "true")
+
+
+async def test_a_failure_is_spoken_at_once(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await ask(page, "/fail 3", "error")
+    alarm = page.get_by_test_id("alarm")
+    await expect(alarm).to_contain_text("The answer failed: The demo failed at token 3")
+
+
+# Long conversations
+
+
+def stored(turns: int) -> dict[str, Any]:
+    """A conversation as the server's history would give it."""
+    messages = []
+    for number in range(turns):
+        stream_id = f"00000000-0000-4000-8000-{number:012}"
+        made = {"stream_id": stream_id, "created_at": "2026-01-01T00:00:00+00:00"}
+        for role in ("user", "assistant"):
+            said = {"role": role, "content": f"{role} **{number}**\n\n```js\nlet a = {number}\n```"}
+            messages.append({**made, **said, "id": f"{role}{number}", "status": "complete"})
+    return {"session_id": "long", "messages": messages, "active_stream": None}
+
+
+async def test_all_of_a_long_chat_is_rendered_in_the_end(page: Page, server: Server) -> None:
+    body = json.dumps(stored(250))
+    await page.route(
+        "**/api/sessions/long/messages",
+        lambda route: route.fulfill(body=body, content_type="application/json"),
+    )
+    await page.goto(f"{server.url}/#session=long")
+    await expect(text_of(answers(page).nth(249)).locator("strong")).to_have_text("249")
+    await expect(page.locator('[data-role="assistant"] strong')).to_have_count(250)
+    await expect(page.locator('[data-role="user"] strong')).to_have_count(0)
+    await expect(page.get_by_test_id("message")).to_have_count(500)
+    await is_at_end(page)
