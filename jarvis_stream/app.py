@@ -37,6 +37,7 @@ from jarvis_stream.transports import cors, gate, ndjson, pages, sessions, websoc
 from jarvis_stream.transports.answers import guard, json_answer
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
 from jarvis_stream.transports.door import DOORS, Doors
+from jarvis_stream.transports.quotas import QUOTAS, Quotas
 from jarvis_stream.transports.requests import is_loopback
 
 CHOICE: Final = web.AppKey("choice", Choice)
@@ -66,6 +67,7 @@ def create_app(
         local_only=is_loopback(settings.host),
         body_timeout=settings.body_timeout,
         socket_idle_timeout=settings.socket_idle_timeout,
+        max_messages_per_second=settings.max_messages_per_second,
     )
     app[COUNTS] = counts = Counts()
     app[DOORS] = Doors(
@@ -76,6 +78,12 @@ def create_app(
         # The pump lets stalled readers go first, and tells them why.
         send_timeout=2 * settings.stall_timeout,
         max_message=settings.max_body_bytes,
+    )
+    app[QUOTAS] = Quotas(
+        sockets_per_address=settings.max_sockets_per_address,
+        sockets_per_principal=settings.max_sockets_per_principal,
+        starts_per_minute=settings.max_starts_per_minute,
+        proxies=settings.trusted_proxies,
     )
     verifiers = _verifiers(settings)
     app[gate.GATE] = gate.Gate(
@@ -245,6 +253,10 @@ async def _registry(
         history,
         last_epoch=await history.last_epoch(),
         max_queue=settings.max_queue,
+        max_streams=settings.max_streams,
+        max_streams_each=settings.max_streams_per_principal,
+        max_sessions_each=settings.max_sessions_per_principal,
+        max_seconds=settings.max_answer_seconds,
         cancel_timeout=settings.cancel_timeout,
         max_answer_bytes=settings.max_answer_bytes,
         unwatched_timeout=settings.unwatched_timeout,

@@ -325,6 +325,30 @@ class Settings(BaseSettings):
     max_streams_per_socket: Count = 64
     """The most streams that one WebSocket may follow at a time."""
 
+    max_streams: Count = 10_000
+    """The most answers that are being given at a time."""
+
+    max_streams_per_principal: Count = 64
+    """The most of them to one principal."""
+
+    max_sessions_per_principal: Count = 10_000
+    """The most sessions that one principal may have."""
+
+    max_sockets_per_address: Count = 256
+    """The most WebSockets of one address; this machine's own has no limit."""
+
+    max_sockets_per_principal: Count = 64
+    """The most WebSockets of one principal."""
+
+    max_messages_per_second: Count = 200
+    """The most messages of one WebSocket, a second; in a burst ten times as many."""
+
+    max_starts_per_minute: Count = 120
+    """The most answers one principal, or else one address that is not this machine, may start."""
+
+    max_answer_seconds: Seconds = 3600.0
+    """How long an answer may take; a longer one ends with the error too_long."""
+
     @classmethod
     def settings_customise_sources(
         cls,
