@@ -27,16 +27,17 @@ from jarvis_stream.frames import PROTOCOL
 from jarvis_stream.history.base import History
 from jarvis_stream.history.base import Limits as HistoryLimits
 from jarvis_stream.history.open import default_database_url, describe_url, open_history
-from jarvis_stream.identity.base import Verifier
+from jarvis_stream.identity.base import RunningVerifier, Verifier
 from jarvis_stream.identity.tokens import StaticTokens, parse_tokens
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Stream
-from jarvis_stream.transports import gate, ndjson, pages, sessions, websocket
+from jarvis_stream.transports import cors, gate, ndjson, pages, sessions, websocket
 from jarvis_stream.transports.answers import guard, json_answer
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
 from jarvis_stream.transports.door import DOORS, Doors
+from jarvis_stream.transports.quotas import QUOTAS, Quotas
 from jarvis_stream.transports.requests import is_loopback
 
 CHOICE: Final = web.AppKey("choice", Choice)
@@ -66,6 +67,7 @@ def create_app(
         local_only=is_loopback(settings.host),
         body_timeout=settings.body_timeout,
         socket_idle_timeout=settings.socket_idle_timeout,
+        max_messages_per_second=settings.max_messages_per_second,
     )
     app[COUNTS] = counts = Counts()
     app[DOORS] = Doors(
@@ -77,8 +79,15 @@ def create_app(
         send_timeout=2 * settings.stall_timeout,
         max_message=settings.max_body_bytes,
     )
+    app[QUOTAS] = Quotas(
+        sockets_per_address=settings.max_sockets_per_address,
+        sockets_per_principal=settings.max_sockets_per_principal,
+        starts_per_minute=settings.max_starts_per_minute,
+        proxies=settings.trusted_proxies,
+    )
+    verifiers = _verifiers(settings)
     app[gate.GATE] = gate.Gate(
-        _verifiers(settings),
+        verifiers,
         authenticate,
         login_seconds=settings.login_seconds,
         proxies=settings.trusted_proxies,
@@ -88,6 +97,7 @@ def create_app(
     for routes in (gate.routes, ndjson.routes, websocket.routes, sessions.routes):
         app.add_routes(routes)
     app.router.add_get("/api/info", _info)
+    cors.setup(app, settings.allowed_origins)
     app.router.add_get("/livez", _livez)
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", metrics.metrics)
@@ -95,6 +105,9 @@ def create_app(
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            for verifier in verifiers:
+                if isinstance(verifier, RunningVerifier):
+                    await stack.enter_async_context(verifier.running())
             choice = await _choose(settings, agent)
             if isinstance(choice.agent, AbstractAsyncContextManager):
                 await stack.enter_async_context(choice.agent)
@@ -131,7 +144,39 @@ def _verifiers(settings: Settings) -> list[Verifier]:
     verifiers: list[Verifier] = []
     if settings.auth_tokens is not None:
         verifiers.append(StaticTokens(parse_tokens(settings.auth_tokens.get_secret_value())))
+    if settings.jwt_key or settings.jwt_public_key_file or settings.jwt_jwks_url:
+        verifiers.append(_jwt_verifier(settings))
     return verifiers
+
+
+def _jwt_verifier(settings: Settings) -> Verifier:
+    key, file, url = settings.jwt_key, settings.jwt_public_key_file, settings.jwt_jwks_url
+    if sum(way is not None for way in (key, file, url)) != 1:
+        raise BadSettings(["only one of --jwt-key, --jwt-public-key-file, --jwt-jwks-url can be"])
+    if url and not (settings.jwt_issuer and settings.jwt_audience):
+        # Whoever publishes keys signs tokens for others too.
+        raise BadSettings(["--jwt-jwks-url needs --jwt-issuer and --jwt-audience"])
+    try:
+        from jarvis_stream.identity import jwt
+    except ModuleNotFoundError as error:
+        raise BadSettings(
+            [f"the --jwt settings need {error.name}: pip install 'jarvis-stream[jwt]'"]
+        ) from error
+    claims = jwt.Claims(
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        leeway=settings.jwt_leeway,
+    )
+    names = settings.jwt_algorithms
+    try:
+        if url:
+            return jwt.JwksVerifier(url, names, claims)
+        if key:
+            return jwt.KeyVerifier(jwt.shared_key(key.get_secret_value(), names), claims)
+        assert file is not None
+        return jwt.KeyVerifier(jwt.public_key(file.read_bytes(), names), claims)
+    except (ValueError, OSError) as error:
+        raise BadSettings([f"the --jwt settings cannot be used: {error}"]) from error
 
 
 async def drain(app: web.Application, grace: float) -> None:
@@ -208,6 +253,10 @@ async def _registry(
         history,
         last_epoch=await history.last_epoch(),
         max_queue=settings.max_queue,
+        max_streams=settings.max_streams,
+        max_streams_each=settings.max_streams_per_principal,
+        max_sessions_each=settings.max_sessions_per_principal,
+        max_seconds=settings.max_answer_seconds,
         cancel_timeout=settings.cancel_timeout,
         max_answer_bytes=settings.max_answer_bytes,
         unwatched_timeout=settings.unwatched_timeout,

@@ -17,6 +17,7 @@
     │   ├── Misdirected        421 misdirected
     │   ├── Invalid            422 invalid (and which field)
     │   ├── TooMany            429 too_many
+    │   │   └── TooFast        429 too_fast
     │   ├── HeadersTooLarge    431 headers_too_large
     │   └── Unavailable        503 unavailable
     │       ├── ShuttingDown   503 shutting_down
@@ -165,6 +166,12 @@ class TooMany(Refused):
 
     status = 429
     code = "too_many"
+
+
+class TooFast(TooMany):
+    """It happens too often; after a while it may again."""
+
+    code = "too_fast"
 
 
 class HeadersTooLarge(Refused):

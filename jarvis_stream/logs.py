@@ -26,6 +26,19 @@ Style = Literal["auto", "pretty", "json"]
 SHORTEST_SECRET: Final = 8
 """Anything shorter (`ollama`, `x`) protects nothing, and hiding it would mangle the log."""
 
+_LIKE_SECRETS: Final = (
+    # A URL's password, and the user it is of.
+    re.compile(r"(://)[^\s/@:]*:[^\s/@]+(?=@)"),
+    re.compile(r"(?i)\b((?:bearer|basic) +)[\w.~+/=-]{8,}"),
+    re.compile(
+        r"(?i)((?:api[_-]?key|passw(?:or)?d|secret|auth[_-]?token|access[_-]?token|cookie)"
+        r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&]{4,}"
+    ),
+    # What OpenAI's keys look like, and what JSON Web Tokens do.
+    re.compile(r"()\bsk-[\w-]{8,}"),
+    re.compile(r"()\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
+)
+
 # What ends a line somewhere (str.splitlines knows eleven ways), moves a terminal's cursor, turns
 # text around, or cannot be encoded.
 _UNSAFE: Final = re.compile(
@@ -64,15 +77,23 @@ def configure(
     )
     logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each of its plugins
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # its DEBUG holds all that people say
     logging.captureWarnings(True)
 
 
 def _redactor(secrets: Iterable[str]) -> Callable[[str], str]:
     hidden = [re.escape(secret) for secret in secrets if len(secret) >= SHORTEST_SECRET]
     if not hidden:
-        return lambda text: text
+        return _redact_strangers
     pattern = re.compile("|".join(sorted(hidden, key=len, reverse=True)))
-    return lambda text: pattern.sub("***", text)
+    return lambda text: _redact_strangers(pattern.sub("***", text))
+
+
+def _redact_strangers(text: str) -> str:
+    """Hide what looks like a secret: an exception of somebody else's may quote one of theirs."""
+    for pattern in _LIKE_SECRETS:
+        text = pattern.sub(r"\1***", text)
+    return text
 
 
 def _escape(text: str) -> str:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jarvis_stream.identity.base import Principal
 
@@ -16,6 +16,7 @@ from jarvis_stream.identity.base import Principal
 class _Pass:
     principal: Principal
     due: float
+    attending: set[Callable[[], object]] = field(default_factory=set, compare=False)
 
 
 class Passes:
@@ -78,6 +79,15 @@ class Passes:
         if digest in self._passes:
             self._remove(digest)
 
+    def attend(self, word: str, gone: Callable[[], object]) -> Callable[[], None]:
+        """Call `gone` when the word is dropped, or at once if it was; what comes back ends that."""
+        found = self._passes.get(_digest(word))
+        if found is None:
+            gone()
+            return lambda: None
+        found.attending.add(gone)
+        return lambda: found.attending.discard(gone)
+
     def _alive(self, found: _Pass | None) -> Principal | None:
         if found is None:
             return None
@@ -93,10 +103,13 @@ class Passes:
             self._remove(next(iter(self._passes)))
 
     def _remove(self, digest: bytes) -> None:
-        name = self._passes.pop(digest).principal.name
+        found = self._passes.pop(digest)
+        name = found.principal.name
         self._of[name] -= 1
         if not self._of[name]:
             del self._of[name]
+        for gone in tuple(found.attending):
+            gone()
 
 
 def _is_of(found: _Pass, principal: Principal) -> bool:

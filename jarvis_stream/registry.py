@@ -48,10 +48,12 @@ from jarvis_stream.agents.base import Agent, Turn
 from jarvis_stream.errors import (
     AgentFailure,
     Answered,
+    AnswerTooLong,
     Conflict,
     CursorAhead,
     Gone,
     NotFound,
+    Overloaded,
     Refused,
     ShuttingDown,
     StreamFailure,
@@ -179,6 +181,10 @@ class StreamRegistry:
         max_answer_bytes: int = 4 * 1024 * 1024,
         unwatched_timeout: float = 600.0,
         max_queue: int = 8,
+        max_streams: int = 10_000,
+        max_streams_each: int = 64,
+        max_sessions_each: int = 10_000,
+        max_seconds: float = 3600.0,
         last_epoch: int = 0,
         shelf: Shelf | None = None,
         clock: Callable[[], int] | None = None,
@@ -187,7 +193,9 @@ class StreamRegistry:
         """`cancel_timeout`, seconds, bounds every wait for an agent's cleanup.
 
         `last_epoch` is the highest that any session had before this process; `clock` gives the
-        time in milliseconds and must never go back. `trace` is shown every stream once, when all
+        time in milliseconds and must never go back. `max_streams` may live at a time, and
+        `max_streams_each` of one owner, who may have `max_sessions_each`; who has no name is not
+        one owner. An answer may take `max_seconds`. `trace` is shown every stream once, when all
         of it is over.
         """
         self.history = history
@@ -203,6 +211,12 @@ class StreamRegistry:
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._epoch_floor = last_epoch
         self._max_queue = max_queue
+        self._max_streams = max_streams
+        self._max_streams_each = max_streams_each
+        self._max_sessions_each = max_sessions_each
+        self._max_seconds = max_seconds
+        self._of_owner: Counter[str] = Counter()
+        """How many of the streams are whose."""
         self._watchers: dict[str, list[Watcher]] = {}
         self._unsaved: set[asyncio.Future[None]] = set()
         """Of the answers that the history is keeping: `Stream.ended`."""
@@ -263,6 +277,8 @@ class StreamRegistry:
             return opening
         if opening.may_be_known:
             await self._check_unused(opening)
+        if opening.owner:
+            await self._check_room(opening)
         if opening.replaces is None or self._replaced(opening) is not None:
             return opening
         try:
@@ -281,6 +297,21 @@ class StreamRegistry:
         if opening.session_id not in (None, id_of(turn.session_id)):
             raise _others(opening.stream_id)
         raise _gone(opening.stream_id)
+
+    async def _check_room(self, opening: Opening) -> None:
+        """Raises TooMany for the first question of one session more than its owner may have."""
+        key = key_of(opening.owner, opening.session_id or "")
+        if key in self._sessions:
+            return
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                if await self.history.count(opening.owner) < self._max_sessions_each or (
+                    opening.session_id and await self.history.session(key) is not None
+                ):
+                    return
+                raise TooMany(
+                    f"there are {self._max_sessions_each} sessions already: delete some first"
+                )
 
     def _replaced(self, opening: Opening) -> int | None:
         """The epoch of the turn that is to be replaced, when it is known without being asked."""
@@ -353,6 +384,7 @@ class StreamRegistry:
         )
         self._sessions[session_key] = session
         self._streams[stream.key] = stream
+        self._of_owner[stream.owner] += 1
         try:
             if opening.on_conflict == "enqueue" and session.is_busy:
                 self._enqueue(session, stream, opening)
@@ -512,6 +544,18 @@ class StreamRegistry:
     def _refuse(self, session_id: str, session: _Session, opening: Opening) -> None:
         if self._draining:
             raise ShuttingDown("the server is shutting down", retry_after=1)
+        # What it supersedes makes room for it.
+        leaving = (
+            0
+            if opening.on_conflict == "enqueue"
+            else sum(not stream.undead for stream in session.streams)
+        )
+        if len(self._streams) - leaving >= self._max_streams:
+            raise Overloaded("the server has all the answers it can give at a time", retry_after=1)
+        if opening.owner and self._of_owner[opening.owner] - leaving >= self._max_streams_each:
+            raise TooMany(
+                f"{self._max_streams_each} answers are being given to you already", retry_after=1
+            )
         if sum(stream.undead for stream in session.live) >= MAX_ZOMBIES:
             raise Unavailable(
                 f"session {session_id} has {MAX_ZOMBIES} streams that do not stop",
@@ -628,6 +672,9 @@ class StreamRegistry:
         """Remove each map entry, but only if it is still this stream's."""
         if self._streams.get(stream.key) is stream:
             del self._streams[stream.key]
+            self._of_owner[stream.owner] -= 1
+            if not self._of_owner[stream.owner]:
+                del self._of_owner[stream.owner]
         session = self._sessions.get(stream.session_key)
         if session is None:
             return
@@ -672,7 +719,13 @@ class StreamRegistry:
                     traceparent=str(stream.place),
                     owner=stream.owner,
                 )
-                stream.end(await stream.produce(self._agent(turn)))
+                too_long = asyncio.get_running_loop().call_later(
+                    self._max_seconds, self._overrun, stream
+                )
+                try:
+                    stream.end(await stream.produce(self._agent(turn)))
+                finally:
+                    too_long.cancel()
             except asyncio.CancelledError as error:
                 if stream.is_open and not task.cancelling():
                     # Nobody cancelled this task: the agent let a cancellation of its own escape.
@@ -686,6 +739,12 @@ class StreamRegistry:
                 self._fail(stream, AgentFailure(), error)
             finally:
                 logger.info("stream_cleanup trace={}", stream.trace_id)
+
+    @staticmethod
+    def _overrun(stream: Stream) -> None:
+        failure = AnswerTooLong("The answer took longer than this server lets it.")
+        ending = Failed(failure.code, failure.sentence, failure.retryable)
+        stream.revoke(ending, "too_long")
 
     def _fail(self, stream: Stream, failure: StreamFailure, cause: BaseException) -> None:
         stream.logger.opt(exception=cause).error(

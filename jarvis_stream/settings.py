@@ -82,6 +82,7 @@ Level = Annotated[
     Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
     BeforeValidator(_upper),
 ]
+Algorithm = Annotated[str, Field(pattern=r"^((HS|RS|PS|ES)(256|384|512)|EdDSA)$")]
 Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s,]+$")]
 
 
@@ -130,6 +131,45 @@ class Settings(BaseSettings):
         ),
     ] = None
     """Who may use this server, and each one's token. Prefer the variable: others can see a flag."""
+
+    jwt_key: Annotated[
+        Annotated[SecretStr, Field(min_length=32)] | None,
+        Field(json_schema_extra={"allowed": "at least 32 characters"}),
+    ] = None
+    """The secret that signs the JSON Web Tokens of this server's users (HS256 and the like)."""
+
+    jwt_public_key_file: Annotated[
+        FilePath | None, Field(json_schema_extra={"allowed": "a PEM file that exists"})
+    ] = None
+    """The public key that verifies them instead."""
+
+    jwt_jwks_url: Annotated[
+        str | None,
+        AfterValidator(lambda url: url and _web_address(url)),
+        Field(json_schema_extra={"allowed": "http(s)://host[:port][/path]"}),
+    ] = None
+    """Where such keys are published instead; needs the issuer and the audience too."""
+
+    jwt_algorithms: Annotated[
+        tuple[Algorithm, ...],
+        NoDecode,
+        BeforeValidator(_comma_separated),
+        Field(json_schema_extra={"allowed": "names like RS256, ES256, EdDSA or HS256, by commas"}),
+    ] = ()
+    """Which signatures count; without it, all that fit the public key, or HS256 for a secret."""
+
+    jwt_issuer: Annotated[
+        str | None, Field(min_length=1, json_schema_extra={"allowed": "any text"})
+    ] = None
+    """The `iss` that a token must have."""
+
+    jwt_audience: Annotated[
+        str | None, Field(min_length=1, json_schema_extra={"allowed": "any text"})
+    ] = None
+    """The `aud` that a token must have."""
+
+    jwt_leeway: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 10.0
+    """By how much the clocks of whoever signs tokens may be wrong."""
 
     allow_anonymous: bool = False
     """Whether a server without any sign-in may listen to other machines."""
@@ -285,6 +325,30 @@ class Settings(BaseSettings):
     max_streams_per_socket: Count = 64
     """The most streams that one WebSocket may follow at a time."""
 
+    max_streams: Count = 10_000
+    """The most answers that are being given at a time."""
+
+    max_streams_per_principal: Count = 64
+    """The most of them to one principal."""
+
+    max_sessions_per_principal: Count = 10_000
+    """The most sessions that one principal may have."""
+
+    max_sockets_per_address: Count = 256
+    """The most WebSockets of one address; this machine's own has no limit."""
+
+    max_sockets_per_principal: Count = 64
+    """The most WebSockets of one principal."""
+
+    max_messages_per_second: Count = 200
+    """The most messages of one WebSocket, a second; in a burst ten times as many."""
+
+    max_starts_per_minute: Count = 120
+    """The most answers one principal, or else one address that is not this machine, may start."""
+
+    max_answer_seconds: Seconds = 3600.0
+    """How long an answer may take; a longer one ends with the error too_long."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -385,7 +449,13 @@ def from_command_line(argv: Sequence[str] | None = None) -> Settings:
 
 def has_identity(settings: Settings) -> bool:
     """Whether these settings say how people sign in."""
-    return settings.auth_tokens is not None
+    ways = (
+        settings.auth_tokens,
+        settings.jwt_key,
+        settings.jwt_public_key_file,
+        settings.jwt_jwks_url,
+    )
+    return any(way is not None for way in ways)
 
 
 def unknown_variables() -> list[str]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
+import jwt
 import orjson
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 import jarvis_stream
 from jarvis_stream import Turn, create_app
 from jarvis_stream.app import CHOICE
+from jarvis_stream.errors import BadSettings
 from jarvis_stream.settings import Settings
 from jarvis_stream.transports.context import REGISTRY
 
@@ -100,3 +104,35 @@ async def test_the_settings_reach_what_they_set(aiohttp_client: Connect) -> None
     assert (await client.post("/api/chat", json={"prompt": "long"})).status == 422
     frames = await (await client.post("/api/chat", json={"prompt": "a"})).read()
     assert orjson.loads(frames.splitlines()[-1])["code"] == "too_long"
+
+
+SECRET = "a-shared-secret-of-more-than-32-bytes"
+
+
+async def test_json_web_tokens_are_believed_where_they_are_set(aiohttp_client: Connect) -> None:
+    settings: dict[str, Any] = {"jwt_key": SECRET, "auth_tokens": "bob:bobs-token-0123456"}
+    client = await aiohttp_client(create_app(Settings(**settings), agent=House()))
+    claims = {"sub": "ann", "exp": int(time.time()) + 60}
+    for token, name in (
+        (jwt.encode(claims, SECRET, algorithm="HS256"), "ann"),
+        ("bobs-token-0123456", "bob"),
+    ):
+        headers = {"Authorization": f"Bearer {token}"}
+        info = await (await client.get("/api/info", headers=headers)).json()
+        assert info["principal"] == name
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"jwt_key": SECRET, "jwt_jwks_url": "https://x.example/keys"}, "only one of"),
+        ({"jwt_jwks_url": "https://x.example/keys"}, "needs --jwt-issuer and --jwt-audience"),
+        ({"jwt_key": SECRET, "jwt_algorithms": "RS256"}, "a shared secret verifies only HS256"),
+        ({"jwt_public_key_file": __file__}, "this is no public key in PEM"),
+    ],
+)
+def test_settings_of_tokens_that_contradict_each_other_are_refused(
+    settings: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(BadSettings, match=problem):
+        create_app(Settings(**settings), agent=House())

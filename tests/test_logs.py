@@ -222,3 +222,25 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     logs.configure("INFO", "auto", stream=terminal)
     logger.error("hello")
     assert "\x1b" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at postgres://jarvis:hunter2@db/x?a=b", "at postgres://***@db/x?a=b"),
+        ("Authorization: Bearer abcdefgh.ijkl", "Authorization: Bearer ***"),
+        ('{"api_key": "abcdefgh", "b": 1}', '{"api_key": "***", "b": 1}'),
+        ("connect(password=hunter2, user=x)", "connect(password=***, user=x)"),
+        ("Incorrect API key provided: sk-proj-abcdefgh1234.", "Incorrect API key provided: ***."),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2ln is no token", "*** is no token"),
+        ("basic things, a secret garden, http://a.example/b@c", None),
+        ("stream_cancelled trace=0123456789abcdef reason=client_stop session=s-1", None),
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden(
+    logging_as_it_was: None, text: str, shown: str | None
+) -> None:
+    out = io.StringIO()
+    logs.configure("INFO", "json", stream=out)
+    logger.info("{}", text)
+    assert orjson.loads(out.getvalue())["message"] == (text if shown is None else shown)

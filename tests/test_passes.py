@@ -61,6 +61,18 @@ def test_a_dropped_one_stands_for_nobody(clock: Clock) -> None:
     assert passes.look(word) is None
 
 
+def test_who_attends_is_told_when_it_is_gone(clock: Clock) -> None:
+    passes = Passes(seconds=30, most_each=2, clock=clock)
+    gone: list[str] = []
+    word, other, third = (passes.issue(ANN) for _ in range(3))
+    passes.attend(word, lambda: gone.append("before"))
+    passes.attend(other, lambda: gone.append("dropped"))
+    passes.attend(third, lambda: gone.append("left"))()
+    passes.drop(other)
+    passes.drop(third)
+    assert gone == ["before", "dropped"]
+
+
 def test_nobody_drives_out_the_words_of_others(clock: Clock) -> None:
     passes = Passes(seconds=30, most_each=2, clock=clock)
     bobs = passes.issue(Principal("bob"))

@@ -86,6 +86,10 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch,
         "trusted_proxies": "10.0.0.0/8,::1",
         "open_metrics": "false",
         "traces": "otlp",
+        "jwt_key": "0123456789abcdef0123456789abcdef",
+        "jwt_public_key_file": __file__,
+        "jwt_jwks_url": "https://login.example/keys",
+        "jwt_algorithms": "ES256,RS256",
     }
     sample = samples.get(name, "17")
     by_flag = getattr(from_command_line([options()[name].flag, sample]), name)

@@ -230,6 +230,10 @@ class History(Protocol):
         """
         ...
 
+    async def count(self, owner: str = "") -> int:
+        """How many sessions the owner has."""
+        ...
+
     async def session(self, session_id: str) -> SessionRecord | None:
         """One session, as the list has it."""
         ...

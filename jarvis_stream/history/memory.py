@@ -167,6 +167,10 @@ class MemoryHistory:
         page = [self._session(*place) for place in places[:limit]]
         return SessionPage(page, cursor_of(places[limit - 1]) if len(places) > limit else None)
 
+    async def count(self, owner: str = "") -> int:
+        """See History.count."""
+        return sum(owner_of(session_id) == owner for session_id in self._sessions)
+
     async def session(self, session_id: str) -> SessionRecord | None:
         """See History.session."""
         turns = self._sessions.get(session_id)

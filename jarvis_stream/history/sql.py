@@ -505,6 +505,12 @@ class SqlStore:
         in_a_turn = sa.exists().where(_of_session, holds(turns.c.prompt, turns.c.answer))
         return sa.or_(holds(sessions.c.title), in_a_turn)
 
+    async def count(self, owner: str) -> int:
+        """See Store.count."""
+        statement = sa.select(sa.func.count()).where(sessions.c.owner == owner)
+        async with self._backend.reader.connect() as connection:
+            return await connection.scalar(statement) or 0
+
     async def session(self, session_id: str) -> SessionRecord | None:
         """See Store.session."""
         statement = _SESSIONS.where(sessions.c.session_id == session_id)

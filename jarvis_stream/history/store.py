@@ -108,6 +108,10 @@ class Store(Protocol):
         """See History.sessions."""
         ...
 
+    async def count(self, owner: str) -> int:
+        """See History.count."""
+        ...
+
     async def session(self, session_id: str) -> SessionRecord | None:
         """See History.session."""
         ...

@@ -662,6 +662,10 @@ class HistoryWriter:
             self._store.sessions(owner=owner, limit=limit, before=before, query=query)
         )
 
+    async def count(self, owner: str = "") -> int:
+        """See History.count."""
+        return await self._read(self._store.count(owner))
+
     async def session(self, session_id: str) -> SessionRecord | None:
         """See History.session."""
         return await self._read(self._store.session(session_id))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 MAX_NAME: Final = 256
 """In characters."""
@@ -36,4 +37,13 @@ class Verifier(Protocol):
 
         Raises Unavailable when that cannot be told now.
         """
+        ...
+
+
+@runtime_checkable
+class RunningVerifier(Verifier, Protocol):
+    """One that has something to do meanwhile; used inside `running` only."""
+
+    def running(self) -> AbstractAsyncContextManager[Any]:
+        """Entered once at start-up, left at shutdown."""
         ...

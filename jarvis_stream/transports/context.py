@@ -27,6 +27,7 @@ class Limits:
     """Whether it is meant for this machine alone, and knows no other host names."""
     body_timeout: float
     socket_idle_timeout: float
+    max_messages_per_second: int = 200
 
 
 @dataclass(frozen=True, slots=True)

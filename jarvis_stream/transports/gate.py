@@ -92,11 +92,16 @@ class Gate:
             token = bearer(request)
             return await self.verify(token) if token is not None and len(header) == 1 else None
         login = request.cookies.get(COOKIE)
-        return self.logins.look(login) if login else None
+        principal = self.logins.look(login) if login else None
+        if login and principal is not None:
+            request[LOGIN] = login
+        return principal
 
     def is_open(self, request: web.Request) -> bool:
         """Whether anybody may ask this."""
         path = request.path
+        if request.method == hdrs.METH_OPTIONS:  # a browser asks whether it may ask
+            return True
         if path in _OPEN or path.startswith("/static/"):
             return True
         return path == "/metrics" and self._open_metrics and is_direct(request)
@@ -120,6 +125,8 @@ class Gate:
 
 
 GATE: Final = web.AppKey("gate", Gate)
+LOGIN: Final = web.RequestKey("login", str)
+"""The cookie by which the principal is known, if it is by one."""
 
 
 @web.middleware
@@ -142,7 +149,17 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @contextlib.contextmanager
 def while_valid(request: web.Request, expire: Callable[[], object]) -> Iterator[None]:
-    """Call `expire` once, should the principal expire inside."""
+    """Call `expire`, should the principal expire or log out inside."""
+    with contextlib.ExitStack() as stack:
+        login = request.get(LOGIN)
+        if login is not None:
+            stack.callback(request.app[GATE].logins.attend(login, expire))
+        stack.enter_context(_until_expiry(request, expire))
+        yield
+
+
+@contextlib.contextmanager
+def _until_expiry(request: web.Request, expire: Callable[[], object]) -> Iterator[None]:
     principal = request.get(PRINCIPAL)
     if principal is None or principal.expires_at is None:
         yield
@@ -198,7 +215,7 @@ async def login(request: web.Request) -> web.Response:
 
 @routes.post("/api/logout")
 async def logout(request: web.Request) -> web.Response:
-    """The cookie's login ends, here and in the browser."""
+    """The cookie's login ends, here and in the browser, and with it what was opened by it."""
     _forget_login(request)
     answer = web.Response(status=204)
     answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")

@@ -9,6 +9,7 @@ from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, owner_of
 from jarvis_stream.transports.gate import while_valid
 from jarvis_stream.transports.pump import Parting, Pump
+from jarvis_stream.transports.quotas import QUOTAS
 from jarvis_stream.transports.requests import parse_opening, parse_position
 
 HEARTBEAT = b"\n"
@@ -28,6 +29,8 @@ async def chat(request: web.Request) -> web.StreamResponse:
         owner=owner_of(request),
     )
     registry = request.app[REGISTRY]
+    if registry.find(opening.stream_id, opening.owner) is None:
+        request.app[QUOTAS].start(request)
     opening = await registry.look_up(opening)
     return await _send(request, registry.open(opening), opening.after)
 

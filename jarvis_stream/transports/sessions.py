@@ -73,6 +73,15 @@ async def rename(request: web.Request) -> web.Response:
     return json_answer(_session(registry, owner, session))
 
 
+@routes.delete("/api/sessions/{session_id}")
+async def delete(request: web.Request) -> web.Response:
+    """Forget a session; its live stream is stopped first."""
+    session_id = _session_id(request)
+    if not await request.app[REGISTRY].delete(session_id, owner_of(request)):
+        raise _unknown(session_id)
+    return web.Response(status=204)
+
+
 @routes.get("/api/sessions/{session_id}/messages")
 async def messages(request: web.Request) -> web.Response:
     """The session's messages, oldest first, and where its live stream stands."""
@@ -84,15 +93,6 @@ async def messages(request: web.Request) -> web.Response:
             "active_stream": _position(request.app[REGISTRY], owner_of(request), session_id),
         }
     )
-
-
-@routes.delete("/api/sessions/{session_id}")
-async def delete(request: web.Request) -> web.Response:
-    """Forget a session; its live stream is stopped first."""
-    session_id = _session_id(request)
-    if not await request.app[REGISTRY].delete(session_id, owner_of(request)):
-        raise _unknown(session_id)
-    return web.Response(status=204)
 
 
 @routes.get("/api/sessions/{session_id}/export.json")

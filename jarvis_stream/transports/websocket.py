@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from typing import Any, Final
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from jarvis_stream.errors import Invalid, Malformed, Refused, TooMany
+from jarvis_stream.errors import Invalid, Malformed, Refused, TooFast, TooMany
 from jarvis_stream.ids import new_trace_id
+from jarvis_stream.quota import Rate
 from jarvis_stream.registry import Cancellation, StreamRegistry
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import internal_error
@@ -21,6 +22,7 @@ from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, L
 from jarvis_stream.transports.door import Door
 from jarvis_stream.transports.gate import while_valid
 from jarvis_stream.transports.pump import Parting, Pump
+from jarvis_stream.transports.quotas import QUOTAS
 from jarvis_stream.transports.requests import (
     parse_after,
     parse_object,
@@ -58,6 +60,14 @@ async def connect(request: web.Request) -> web.StreamResponse:
         is_handshake = False
     if not is_handshake:
         raise Malformed("a WebSocket handshake is needed here")
+    with request.app[QUOTAS].socket(request):
+        return await _serve(request, ws)
+
+
+async def _serve(
+    request: web.Request, ws: web.WebSocketResponse[Any]
+) -> web.WebSocketResponse[Any]:
+    limits = request.app[LIMITS]
     writer = await ws.prepare(request)
     pump = Pump(
         request.transport,
@@ -77,6 +87,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
         request.app[COUNTS],
         door,
         owner=owner_of(request),
+        check_start=lambda: request.app[QUOTAS].start(request),
     )
     sockets = request.app[SOCKETS]
     sockets.add(socket)
@@ -111,11 +122,14 @@ class Socket:
         counts: Counts,
         door: Door | None = None,
         owner: str = "",
+        check_start: Callable[[], None] = lambda: None,
     ) -> None:
         """`door` is what the connection came through, where the server has one.
 
-        `owner` is whose sessions it is about.
+        `owner` is whose sessions it is about, `check_start` raises TooFast.
         """
+        self._check_start = check_start
+        self._rate = Rate(10 * limits.max_messages_per_second, 10.0)
         self._owner = owner
         self._ws = ws
         self._pump = pump
@@ -176,6 +190,9 @@ class Socket:
 
     async def _obey(self, fields: dict[str, Any]) -> None:
         try:
+            if self._rate.take():
+                most = self._limits.max_messages_per_second
+                raise TooFast(f"this socket sends more than {most} messages a second")
             match fields.get("type"):
                 case "start":
                     await self._start(fields)
@@ -213,6 +230,8 @@ class Socket:
             owner=self._owner,
         )
         self._check_room(opening.stream_id)
+        if self._registry.find(opening.stream_id, self._owner) is None:
+            self._check_start()
         opening = await self._registry.look_up(opening)
         is_new = self._registry.find(opening.stream_id, self._owner) is None
         stream = self._registry.open(opening)

@@ -18,7 +18,7 @@ export class ConnectionLost extends Error {
 }
 
 /** The codes of refusals that pass. */
-const RETRYABLE = new Set(['too_many', 'unavailable', 'conflict'])
+const RETRYABLE = new Set(['too_many', 'too_fast', 'unavailable', 'conflict'])
 
 /** The server refused a request; `message` is its sentence, written for people. */
 export class Refused extends Error {

@@ -63,6 +63,8 @@ async def scripted(turn: Turn) -> AsyncIterator[str | Status]:
             case "fail":
                 yield "so far so good"
                 raise RuntimeError(CANARY)
+            case "quote":
+                raise RuntimeError(turn.prompt)
             case "evidence":
                 yield orjson.dumps(EVIDENCE.get(words[0], {})).decode()
             case _:

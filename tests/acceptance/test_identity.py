@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import jwt
 import orjson
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientError, ClientResponse
 from processes import Server
 
 from .clients import PATIENCE, Api, check_stream, new_id, outcome, talking_to, text_of
@@ -170,3 +172,33 @@ async def test_a_ticket_is_good_for_one_socket(ann: Api, guarded: Server) -> Non
         assert "thinking" in await sockets[0].receive_str(timeout=PATIENCE)
         await sockets[0].close()
     assert answer["ticket"] not in guarded.log
+
+
+async def test_an_expiring_token_ends_what_it_opened() -> None:
+    secret = "a-shared-secret-of-more-than-32-bytes"
+    with start("--jwt-key", secret, "--jwt-leeway", "0") as server:
+        async with talking_to(server.url) as api:
+            expires = int(time.time()) + 3
+            token = jwt.encode({"sub": "ann", "exp": expires}, secret, algorithm="HS256")
+            api.http.headers["Authorization"] = f"Bearer {token}"
+            spared = new_id()
+            async with (
+                api.socket() as idle,
+                api.socket() as socket,
+                api.posting("burst 3", stream_id=spared, on_disconnect="continue") as response,
+            ):
+                await socket.send(type="start", prompt="burst 3", stream_id=(stream := new_id()))
+                await socket.spoke(stream)
+                assert await idle.closed() == await socket.closed() == 1008
+                with pytest.raises(ClientError):
+                    await response.read()
+                assert -0.5 < time.time() - expires < 5
+            async with api.http.get(api.url + "/api/sessions") as refused:
+                assert refused.status == 401
+            # Who comes back with a new token finds what was to go on.
+            token = jwt.encode({"sub": "ann", "exp": expires + 60}, secret, algorithm="HS256")
+            api.http.headers["Authorization"] = f"Bearer {token}"
+            assert (await api.cancel(spared))[1]["cancelled"] is True
+        assert_quiet(server.log)
+        assert secret not in server.log
+        assert token not in server.log

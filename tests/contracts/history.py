@@ -139,6 +139,8 @@ class HistoryContract:
         for owner, session in (("ann", mine), ("bob/evil", theirs), ("", "s")):
             page = await history.sessions(owner=owner, query="OF")
             assert [one.session_id for one in page.sessions] == [session]
+            assert await history.count(owner) == 1
+        assert await history.count("bob") == 0
         assert (await history.sessions(owner="bob")).sessions == []
         begun, _ = speaker.ask(mine, "ann/2", "again")
         assert plain((await begun).messages) == ["u:of ann/s", "a:" + "x" * 10, "u:again"]

@@ -100,6 +100,9 @@ class FakeStore:
     ) -> SessionPage:
         raise Outage
 
+    async def count(self, owner: str) -> int:
+        raise NotImplementedError
+
     async def session(self, session_id: str) -> SessionRecord | None:
         turns = await self.turns(session_id, limit=None, before=None)
         if not turns:

@@ -264,6 +264,22 @@ async def test_an_expiring_login_ends_its_socket_and_its_streams(client: Client)
         assert sample in text
 
 
+async def test_so_does_logging_out(client: Client) -> None:
+    cookie = await sign_in(client)
+    other = await sign_in(client)
+    async with (
+        client.ws_connect("/ws", headers=cookie) as ws,
+        client.ws_connect("/ws", headers=other) as stays,
+        client.ws_connect("/ws", **as_(ANNS)) as with_token,
+    ):
+        await client.post("/api/logout", headers=cookie)
+        assert (await ws.receive(timeout=5)).type is WSMsgType.CLOSE
+        assert ws.close_code == 1008
+        for socket in (stays, with_token):
+            await socket.send_json({"type": "nonsense"})
+            assert (await socket.receive_json(timeout=5))["code"] == "invalid"
+
+
 # Somebody's own
 
 

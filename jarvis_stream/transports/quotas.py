@@ -1,0 +1,75 @@
+"""How much one principal, or one address, may have and do at a time.
+
+Where nobody signs in, a start counts for its address. What comes from this very machine has no
+limit by address: it may be everybody, behind a proxy that nobody has told us of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from aiohttp import web
+
+from jarvis_stream.errors import TooFast, TooMany
+from jarvis_stream.quota import Rates
+from jarvis_stream.transports.context import owner_of
+from jarvis_stream.transports.peers import Network, address_of
+from jarvis_stream.transports.requests import is_loopback
+
+
+class Quotas:
+    """Counts them. One of an application."""
+
+    def __init__(
+        self,
+        *,
+        sockets_per_address: int,
+        sockets_per_principal: int,
+        starts_per_minute: int,
+        proxies: Sequence[Network] = (),
+    ) -> None:
+        self._per_address = sockets_per_address
+        self._per_principal = sockets_per_principal
+        self._proxies = tuple(proxies)
+        self._sockets: Counter[tuple[str, str]] = Counter()
+        self._starts = Rates(starts_per_minute, 60.0)
+
+    @contextlib.contextmanager
+    def socket(self, request: web.Request) -> Iterator[None]:
+        """Count a WebSocket while inside; raises TooMany."""
+        owner, address = owner_of(request), self._address(request)
+        names = []
+        if owner:
+            names.append(("principal", owner, self._per_principal))
+        if address:
+            names.append(("address", address, self._per_address))
+        for kind, name, most in names:
+            if self._sockets[kind, name] >= most:
+                raise TooMany(f"this {kind} has {most} WebSockets already", retry_after=10)
+        for kind, name, _ in names:
+            self._sockets[kind, name] += 1
+        try:
+            yield
+        finally:
+            for kind, name, _ in names:
+                self._sockets[kind, name] -= 1
+                if not self._sockets[kind, name]:
+                    del self._sockets[kind, name]
+
+    def start(self, request: web.Request) -> None:
+        """Count a new answer; raises TooFast."""
+        owner, address = owner_of(request), self._address(request)
+        name = f"principal {owner}" if owner else f"address {address}" if address else ""
+        wait = self._starts.take(name) if name else 0.0
+        if wait:
+            raise TooFast("too many answers were started in the last minute", retry_after=wait)
+
+    def _address(self, request: web.Request) -> str:
+        address = address_of(request, self._proxies)
+        return "" if is_loopback(address) else address
+
+
+QUOTAS: Final = web.AppKey("quotas", Quotas)
