@@ -63,6 +63,14 @@ export type ServerInfo = {
     limits?: {
         max_prompt_chars: number;
     };
+    /**
+     * how one says who one is; `token`: see `signIn`
+     */
+    auth?: 'none' | 'token' | 'custom';
+    /**
+     * who we are to it, when it knows
+     */
+    principal?: string;
 };
 export type ServerOptions = {
     base?: string | URL;
@@ -98,6 +106,8 @@ export type ServerOptions = {
  * @property {string} version
  * @property {number} protocol
  * @property {{max_prompt_chars: number}} [limits]
+ * @property {'none' | 'token' | 'custom'} [auth] how one says who one is; `token`: see `signIn`
+ * @property {string} [principal] who we are to it, when it knows
  */
 /** @typedef {{base?: string | URL, fetch?: typeof globalThis.fetch}} ServerOptions */
 /**
@@ -117,3 +127,30 @@ export declare function getSessionMessages(sessionId: string, server?: ServerOpt
  * @returns {Promise<ServerInfo>}
  */
 export declare function getInfo(server?: ServerOptions): Promise<ServerInfo>;
+/**
+ * Signs this browser in: a cookie that no script can read stands for the token from then on.
+ *
+ * Rejects with `Refused`, of the code `unauthorized` for a token that the server does not take.
+ *
+ * @param {string} token
+ * @param {ServerOptions} [server]
+ * @returns {Promise<{principal: string}>}
+ */
+export declare function signIn(token: string, server?: ServerOptions): Promise<{
+    principal: string;
+}>;
+/**
+ * Ends what `signIn` began, here and at the server.
+ *
+ * @param {ServerOptions} [server]
+ * @returns {Promise<null>}
+ */
+export declare function signOut(server?: ServerOptions): Promise<null>;
+/**
+ * A word that opens one WebSocket, once and soon, in the place of a token: a browser sends no
+ * headers with those.
+ *
+ * @param {ServerOptions} [server] whose `fetch` says who we are
+ * @returns {Promise<string>}
+ */
+export declare function newTicket(server?: ServerOptions): Promise<string>;

@@ -80,6 +80,10 @@ export type ClientOptions = {
     WebSocket?: typeof globalThis.WebSocket;
     fetch?: typeof globalThis.fetch;
     /**
+     * what the server knows us by, where a page of its own would sign in
+     */
+    token?: string;
+    /**
      * the conversation to show first; default: a new one
      */
     session_id?: string;
@@ -111,7 +115,7 @@ export type ClientOptions = {
 export declare class ChatClient {
     #private;
     /** @param {ClientOptions} [options] */
-    constructor({ base, WebSocket, fetch, session_id, on_conflict, window, transport, }?: ClientOptions);
+    constructor({ base, WebSocket, fetch: plainFetch, token, session_id, on_conflict, window, transport, }?: ClientOptions);
     getSnapshot: () => Readonly<ClientSnapshot>;
     /**
      * @param {() => void} listener called after every change

@@ -68,7 +68,7 @@ export type StoredMessage = import('./api.js').StoredMessage;
 export type StoredSession = import('./api.js').StoredSession;
 export type StreamHandle = import('./stream.js').StreamHandle;
 export type StreamOptions = import('./stream.js').StreamOptions;
-export { getInfo, getSession, getSessionMessages } from './api.js';
+export { getInfo, getSession, getSessionMessages, signIn, signOut } from './api.js';
 export { ChatClient } from './client.js';
 export { BadLine, ConnectionLost, Refused } from './errors.js';
 export { isTerminal } from './frames.js';

@@ -27,14 +27,17 @@ export declare class WebSocketTransport implements Transport {
      * @param {object} [options]
      * @param {string | URL} [options.base] where the server is, as http(s)
      * @param {typeof globalThis.WebSocket} [options.WebSocket]
+     * @param {() => Promise<string>} [options.getTicket] a word that lets one socket in, for a server
+     *   that wants to know who asks: a browser sends no headers with a handshake
      * @param {() => void} [options.onLost] an open socket died
      * @param {number} [options.handshakeTimeout]
      * @param {number} [options.pingTimeout]
      * @param {() => number} [options.now] milliseconds
      */
-    constructor({ base, WebSocket, onLost, handshakeTimeout, pingTimeout, now, }?: {
+    constructor({ base, WebSocket, getTicket, onLost, handshakeTimeout, pingTimeout, now, }?: {
         base?: string | URL;
         WebSocket?: typeof globalThis.WebSocket;
+        getTicket?: () => Promise<string>;
         onLost?: () => void;
         handshakeTimeout?: number;
         pingTimeout?: number;
