@@ -111,6 +111,9 @@ def _history(health: Health) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "jarvis_history_backlog_bytes", "Memory they take.", health.backlog_bytes
     )
+    yield GaugeMetricFamily(
+        "jarvis_history_lag_seconds", "How long the oldest of them has waited.", health.lag
+    )
     yield CounterMetricFamily(
         "jarvis_history_saved", "Questions and answers that became durable.", health.saved
     )

@@ -38,7 +38,6 @@ TURN_BUDGET = 0.005
 DELAYS_EVERY = 16
 """Of so many frames the delay of one is counted: looking at the clock costs too."""
 
-
 LARGEST_OFFER = 128 * 1024
 """Bytes handed to a reader at once; of more it takes piece by piece from the log what it has room
 for."""
@@ -456,7 +455,7 @@ class Stream:
         frames = fresh[0] if len(fresh) == 1 else b"".join(fresh)
         for follower in self._followers:
             follower.offer(last - len(fresh), last, frames)
-        if self.delays is not None and last % DELAYS_EVERY == 0:
+        if self.delays is not None and last % DELAYS_EVERY < len(fresh):
             self.delays.add(time.monotonic() - self._since)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
@@ -15,6 +15,7 @@ from fakes import FakeAgents, FakeReader, says, talks
 from prometheus_client.parser import text_string_to_metric_families
 
 from jarvis_stream import Turn, create_app
+from jarvis_stream.agents.base import Piece
 from jarvis_stream.frames import Done
 from jarvis_stream.history.memory import MemoryHistory
 from jarvis_stream.metrics import LoopLag, StreamCollector
@@ -143,15 +144,23 @@ async def test_durations_are_told_as_histograms(
 
 
 async def test_how_late_frames_and_the_loop_are_is_counted() -> None:
-    registry = StreamRegistry(
-        FakeAgents(hello=says(*"abcdefghijklmnopqrstuvwxyz")), MemoryHistory()
-    )
+    letters = "abcdefghijklmnopqrstuvwxyz"
+
+    async def at_once(turn: Turn) -> AsyncGenerator[Piece, None]:
+        for letter in letters:
+            yield letter
+
+    registry = StreamRegistry(FakeAgents(hello=says(*letters), burst=at_once), MemoryHistory())
     with LoopLag(every=0.001) as lag:
         stream = registry.open(Opening(prompt="hello", stream_id="A", trace_id="T"))
         FakeReader(stream)
         await asyncio.wait([stream.ended, stream.stopped])
         await asyncio.sleep(0.005)
     assert len(registry.times.delivery) == 1  # of 28 frames, the 16th
+    burst = registry.open(Opening(prompt="burst", stream_id="B", trace_id="T"))
+    FakeReader(burst)
+    await asyncio.wait([burst.ended, burst.stopped])
+    assert len(registry.times.delivery) == 2  # one flush, the 16th is in the middle of it
     counted = len(lag.tally)
     assert counted
     await asyncio.sleep(0.005)

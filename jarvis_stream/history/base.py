@@ -162,6 +162,8 @@ class Health:
     backlog: int = 0
     """Turns that hold something not yet durable; a live answer's newest text is not counted."""
     backlog_bytes: int = 0
+    lag: float = 0.0
+    """For how many seconds the oldest of it has waited."""
     last_error: str | None = None
     """The class of the last error."""
 

@@ -92,6 +92,8 @@ class _Turn:
     """How many bytes of the answer are durable, as pieces."""
     owed: int = 0
     """What it counts in the backlog, in bytes."""
+    since: float = 0.0
+    """Since when it owes, on the monotonic clock."""
     tries: int = 0
     """How often it failed alone, since it last succeeded."""
     gone: bool = False
@@ -113,6 +115,7 @@ class _Removal:
     existed: bool
     """Whether there was anything to remove, as far as it is known."""
     owed: int = 0
+    since: float = 0.0
     tries: int = 0
 
 
@@ -124,6 +127,7 @@ class _Renaming:
     title: str
     done: _Promise[bool]
     owed: int = 0
+    since: float = 0.0
     tries: int = 0
 
 
@@ -229,8 +233,15 @@ class HistoryWriter:
             dropped=self._dropped,
             backlog=len(self._backlog) + len(self._aside) + self._in_flight,
             backlog_bytes=self._backlog_bytes,
+            lag=self._lag,
             last_error=self._last_error,
         )
+
+    @property
+    def _lag(self) -> float:
+        works: tuple[_Work, ...] = (*self._turns.values(), *self._removals, *self._renamings)
+        now = time.monotonic()
+        return now - min((work.since for work in works if work.owed), default=now)
 
     # Writing, as the streams see it: nothing here waits
 
@@ -357,6 +368,8 @@ class HistoryWriter:
     # The backlog
 
     def _owe(self, work: _Work, size: int) -> None:
+        if not work.owed:
+            work.since = time.monotonic()
         work.owed += size
         self._backlog_bytes += size
         self._aside.pop(work, None)

@@ -310,6 +310,7 @@ async def test_what_could_not_be_saved_is_saved_when_it_can_be(
     health = history.health
     assert (health.writable, health.backlog, health.last_error) == (False, 20, "Outage")
     assert health.backlog_bytes == sum(len(f"qa{number}") for number in range(20))
+    assert health.lag > 0
     store.failing = False
 
     async def saved() -> bool:
@@ -317,7 +318,8 @@ async def test_what_could_not_be_saved_is_saved_when_it_can_be(
 
     await eventually(saved)
     assert [turn.text for turn in store.kept.values()] == [f"a{number}" for number in range(20)]
-    assert (history.health.writable, history.health.backlog_bytes) == (True, 0)
+    health = history.health
+    assert (health.writable, health.backlog_bytes, health.lag) == (True, 0, 0)
     assert (history.health.saved, history.health.dropped) == (40, 0)
     assert [line.split(" ")[0] for line in log_lines] == [
         "history_write_failed",
