@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import Final, Self
 
 from aiohttp import web
@@ -50,25 +50,23 @@ class StreamCollector(Collector):
             "jarvis_replayable_streams", "Ended streams that can be replayed.", len(registry.shelf)
         )
         yield GaugeMetricFamily("jarvis_replayable_bytes", "Memory they take.", registry.shelf.size)
-        ended = CounterMetricFamily(
-            "jarvis_streams_ended", "Streams that ended, by outcome.", labels=["outcome"]
+        yield _counter(
+            "jarvis_streams_ended",
+            "Streams that ended, by outcome.",
+            ("outcome",),
+            (((outcome,), count) for outcome, count in registry.endings.items()),
         )
-        for outcome, count in registry.endings.items():
-            ended.add_metric([outcome], count)
-        yield ended
         yield CounterMetricFamily(
             "jarvis_cancel_timeouts",
             "Streams that a successor could not wait for any longer.",
             registry.timeouts,
         )
-        starts = CounterMetricFamily(
+        yield _counter(
             "jarvis_starts",
             "Requests for an answer that were taken, by transport and outcome.",
-            labels=["transport", "outcome"],
+            ("transport", "outcome"),
+            registry.starts.items(),
         )
-        for labels, count in registry.starts.items():
-            starts.add_metric(labels, count)
-        yield starts
         yield GaugeMetricFamily(
             "jarvis_log_bytes",
             "Memory that the logs of live streams take.",
@@ -94,6 +92,15 @@ class StreamCollector(Collector):
             times.delivery,
         )
         yield from _history(registry.history.health)
+
+
+def _counter(
+    name: str, about: str, labels: tuple[str, ...], counts: Iterable[tuple[tuple[str, ...], int]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, about, labels=labels)
+    for values, count in counts:
+        family.add_metric(values, count)
+    return family
 
 
 def _histogram(name: str, about: str, tally: Tally) -> HistogramMetricFamily:
@@ -164,22 +171,18 @@ class TransportCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """See prometheus_client.registry.Collector."""
         counts = self._counts
-        refused = CounterMetricFamily(
+        yield _counter(
             "jarvis_requests_refused",
             "Requests and WebSocket messages that were refused.",
-            labels=["transport", "code"],
+            ("transport", "code"),
+            counts.refused.items(),
         )
-        for labels, count in counts.refused.items():
-            refused.add_metric(labels, count)
-        yield refused
-        let_go = CounterMetricFamily(
+        yield _counter(
             "jarvis_readers_let_go",
             "Connections that ended while they still followed a stream; slow: it took nothing.",
-            labels=["transport", "reason"],
+            ("transport", "reason"),
+            counts.let_go.items(),
         )
-        for labels, count in counts.let_go.items():
-            let_go.add_metric(labels, count)
-        yield let_go
         yield GaugeMetricFamily(
             "jarvis_websockets",
             "WebSockets that are open.",

@@ -53,3 +53,14 @@ export class Refused extends Error {
 export function isAbort(error) {
   return error instanceof Error && error.name === 'AbortError'
 }
+
+/**
+ * What to tell people of it.
+ *
+ * @param {unknown} error
+ */
+export function sentence(error) {
+  const forPeople =
+    error instanceof Refused || error instanceof ConnectionLost || error instanceof BadLine
+  return forPeople ? error.message : 'Something went wrong in this page.'
+}

@@ -1,4 +1,4 @@
-import { ConnectionLost, Refused } from './errors.js'
+import { Refused, sentence } from './errors.js'
 import { HttpTransport } from './transport-http.js'
 
 /**
@@ -257,9 +257,3 @@ export class SessionList {
 
 /** @param {string} session_id */
 const path = (session_id) => `/api/sessions/${encodeURIComponent(session_id)}`
-
-/** @param {unknown} error */
-function sentence(error) {
-  if (error instanceof Refused || error instanceof ConnectionLost) return error.message
-  return 'Something went wrong in this page.'
-}

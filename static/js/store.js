@@ -1,5 +1,5 @@
 import { getSession } from './api.js'
-import { BadLine, ConnectionLost, Refused, isAbort } from './errors.js'
+import { Refused, isAbort, sentence } from './errors.js'
 import { giveUp, judge, nowhere, precedes, read, take } from './guard.js'
 import { newId } from './ids.js'
 import { Live } from './live.js'
@@ -833,11 +833,4 @@ function newTurn(stream_id, prompt, created_at) {
  */
 function removedBy({ removed }) {
   return removed.flatMap((turn) => [turn, ...removedBy(turn)])
-}
-
-/** @param {unknown} error */
-function sentence(error) {
-  const forPeople =
-    error instanceof Refused || error instanceof ConnectionLost || error instanceof BadLine
-  return forPeople ? error.message : 'Something went wrong in this page.'
 }

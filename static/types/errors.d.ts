@@ -41,3 +41,9 @@ export declare class Refused extends Error {
  * @param {unknown} error
  */
 export declare function isAbort(error: unknown): boolean;
+/**
+ * What to tell people of it.
+ *
+ * @param {unknown} error
+ */
+export declare function sentence(error: unknown): string;

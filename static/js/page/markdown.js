@@ -72,6 +72,17 @@ export class MarkdownView {
   }
 
   /**
+   * Shows all of a growing text now, however soon after the last time.
+   *
+   * @param {string} content the whole text so far
+   */
+  catchUp(content) {
+    this.#content = content
+    clearTimeout(this.#timer)
+    this.#render()
+  }
+
+  /**
    * Shows the whole text, lexed anew from its beginning. What stands there already stays; what a
    * definition of a link that came late has changed is made anew.
    *

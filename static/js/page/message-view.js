@@ -126,6 +126,8 @@ export class MessageView {
       this.#markdown = null
       this.#rendered = message.content === '' ? '' : null
       this.#showPlain(message.content)
+    } else {
+      this.#markdown.catchUp(message.content) // nothing of it may come later than its end
     }
     this.element.toggleAttribute('data-empty', message.content === '')
   }

@@ -1,5 +1,5 @@
 import { signIn, signOut } from '../api.js'
-import { ConnectionLost, Refused } from '../errors.js'
+import { Refused, sentence } from '../errors.js'
 
 /** @typedef {import('../api.js').ServerInfo} ServerInfo */
 
@@ -73,10 +73,4 @@ export class SignIn {
     this.#problem.hidden = problem === ''
     this.#token.ariaInvalid = problem === '' ? null : 'true'
   }
-}
-
-/** @param {unknown} error */
-function sentence(error) {
-  const forPeople = error instanceof Refused || error instanceof ConnectionLost
-  return forPeople ? error.message : 'Something went wrong in this page.'
 }
