@@ -73,7 +73,7 @@ async def test_a_good_token_is_its_subjects(shared: jwt.KeyVerifier) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"exp": int(time.time()) - 60},
+        {"exp": 1},
         {"exp": None},
         {"exp": "soon"},
         {"exp": 10**400},
@@ -85,7 +85,7 @@ async def test_a_good_token_is_its_subjects(shared: jwt.KeyVerifier) -> None:
         {"iss": None},
         {"aud": "other"},
         {"aud": None},
-        {"nbf": int(time.time()) + 600},
+        {"nbf": 4_102_444_800},  # in 2100
         {"key": SECRET + "x"},
         {"algorithm": "HS512"},
     ],
