@@ -28,7 +28,9 @@ HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: "
 def _files() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < FILES:
-        pytest.skip(f"needs {FILES} open files, and may have {hard}")
+        pytest.fail(
+            f"needs {FILES} open files, and may have {hard}: raise the hard limit (ulimit -Hn)"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, FILES), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
