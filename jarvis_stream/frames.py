@@ -106,8 +106,6 @@ class FrameEncoder:
 
     def frames(self, first: int, pieces: Sequence[str | bytes]) -> bytes:
         """The frames from `first` on: `pieces` are the texts of tokens, and others as they are."""
-        if len(pieces) == 1:
-            return self._frame(first, pieces[0])
         if _are_plain(pieces):
             # Byte for byte what `token` makes of them, at half the price.
             head = self._head

@@ -122,7 +122,6 @@ class Stream:
         "_loop",
         "_task",
         "_turn_noted",
-        "_until",
         "_unwatched",
         "activated_at",
         "begun",
@@ -216,7 +215,6 @@ class Stream:
         self._followers: tuple[Follower, ...] = ()
         self._fresh: list[str | bytes] = []
         self._turn_noted = False
-        self._until = 0.0
         self._unwatched: asyncio.TimerHandle | None = None
         self._keep = keep
         self._delivery = delivery or Delivery()
@@ -305,11 +303,9 @@ class Stream:
             raise StreamRevoked
         if not self._turn_noted:
             self._note_turn()  # an agent that yields only empty text must not hold the loop either
-        if isinstance(piece, str):
+        if type(piece) is str:
             if not piece:
                 return
-            if type(piece) is not str:  # a subclass formats itself as it likes
-                piece = str.__str__(piece)
             try:
                 self._log.add_token(piece)
             except UnicodeEncodeError:
@@ -321,6 +317,8 @@ class Stream:
                 self._fresh.append(piece)
         elif isinstance(piece, Status):
             self._add_frame(self._encoder.status(self.seq + 1, piece))
+        elif isinstance(piece, str):  # a subclass, which may show itself as something else
+            self.append(str.__str__(piece))
         else:
             raise TypeError(f"an agent yields str, Status or Done, not {type(piece).__name__}")
 
@@ -331,6 +329,7 @@ class Stream:
         to its end before CancelledError goes on.
         """
         done = Done()
+        until = 0.0
         try:
             async for piece in pieces:
                 if isinstance(piece, Done):
@@ -338,8 +337,13 @@ class Stream:
                         raise ValueError(f"no agent ends with {piece.finish_reason!r}")
                     done = piece
                     break
+                is_turns_first = not self._turn_noted
                 self.append(piece)
-                if time.monotonic() > self._until:
+                if is_turns_first:
+                    until = 0.0  # whoever waits after each piece needs no clock
+                elif not until:
+                    until = time.monotonic() + TURN_BUDGET
+                elif time.monotonic() > until:
                     await asyncio.sleep(0)
         except BaseException:
             try:
@@ -485,7 +489,6 @@ class Stream:
 
     def _note_turn(self) -> None:
         self._turn_noted = True
-        self._until = time.monotonic() + TURN_BUDGET
         self._delivery.note(self)
 
     def deliver(self) -> None:
@@ -497,7 +500,11 @@ class Stream:
         self._fresh = []
         last = self._log.seq
         first = last - len(fresh)
-        frames = self._encoder.frames(first + 1, fresh)
+        piece = fresh[0]
+        if len(fresh) == 1 and isinstance(piece, str):
+            frames = self._encoder.token(last, piece)
+        else:
+            frames = self._encoder.frames(first + 1, fresh)
         for follower in self._followers:
             follower.offer(first, last, frames)
 
