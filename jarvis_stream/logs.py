@@ -78,7 +78,6 @@ def configure(
     logger.add(sink, level=level, format="", backtrace=False, diagnose=False, colorize=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each of its plugins
-    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # its DEBUG holds all that people say
     logging.captureWarnings(True)
 
 
