@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from jarvis_stream.history.backends import Insert, on_connect
+from jarvis_stream.history.backends import on_connect
+
+if TYPE_CHECKING:
+    from jarvis_stream.history.backends import Insert
 
 T = TypeVar("T")
 

@@ -11,17 +11,20 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 
-from jarvis_stream.history.backends import Insert, on_connect
+from jarvis_stream.history.backends import on_connect
 from jarvis_stream.history.threads import Threads
 
 if sys.platform != "win32":  # there the lease alone tells who is alive
     import fcntl
+
+if TYPE_CHECKING:
+    from jarvis_stream.history.backends import Insert
 
 T = TypeVar("T")
 
