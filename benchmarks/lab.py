@@ -1,0 +1,294 @@
+"""What every measurement needs: servers on one core, the load generator on another.
+
+    with serving(contender) as server:
+        load = server.load("ws", connections=50, prompt="tokens=1000")
+
+What is compiled or installed for it is kept in CACHE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = HERE.parent
+CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jarvis-bench"
+START: Final = 60.0
+"""Seconds a server has to say where it is."""
+
+CORES: Final = sorted(os.sched_getaffinity(0))
+SERVER_CORE: Final = CORES[0]
+LOAD_CORE: Final = CORES[-1]
+
+
+class Missing(Exception):
+    """Something that is measured, or that measures, is not there; the text says what to install."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server that can be measured."""
+
+    name: str
+    command: Callable[[], list[str]]
+    """Raises Missing."""
+    paths: Mapping[str, str] = field(
+        default_factory=lambda: {"http": "/api/chat", "ws": "/ws"}, compare=False
+    )
+    """Where the chat is, by transport: those that it has."""
+    is_socketio: bool = False
+    """Whether what it has over WebSocket is Socket.IO."""
+    folder: Path = ROOT
+    """The checkout it runs in."""
+    environment: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the load generator has seen; see loadgen.c."""
+
+    seen: Mapping[str, Any]
+    cpu: float
+    """Seconds of processor time that the server took meanwhile."""
+
+    @property
+    def frames_per_second(self) -> float:
+        return self._per_second("frames")
+
+    @property
+    def chats_per_second(self) -> float:
+        return self._per_second("chats")
+
+    @property
+    def replaced_per_second(self) -> float:
+        return self._per_second("replaced")
+
+    @property
+    def busy(self) -> float:
+        """The share of the time that the generator worked: near 1 it could not go any faster."""
+        return float(self.seen["busy"])
+
+    def milliseconds(self, what: str, quantile: str) -> float:
+        return float(self.seen[what].get(quantile, float("nan"))) * 1000
+
+    def _per_second(self, what: str) -> float:
+        seconds = float(self.seen["seconds"])
+        return float(self.seen[what]) / seconds if seconds else 0.0
+
+
+class Failed(Exception):
+    """A server did not do what was asked of it."""
+
+
+class Server:
+    """A running contender."""
+
+    def __init__(self, contender: Contender, process: subprocess.Popen[str], url: str) -> None:
+        self.contender = contender
+        self.process = process
+        self.url = url
+        self.port = int(url.rpartition(":")[2])
+
+    @property
+    def rss(self) -> int:
+        """Bytes of memory it has."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time it has taken."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+    def get(self, path: str) -> str:
+        """The body of a GET."""
+        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+            return str(response.read().decode())
+
+    def load(self, transport: str, prompt: str, **options: Any) -> Load:
+        """Ask it as `options` say (those of loadgen). Raises Failed unless all chats complete."""
+        before = self.cpu
+        done = subprocess.run(
+            self._loadgen(transport, prompt, options), capture_output=True, text=True, check=False
+        )
+        return self._result(done.stdout, done.stderr, before)
+
+    @contextlib.contextmanager
+    def held(self, transport: str, prompt: str | None, **options: Any) -> Iterator[None]:
+        """Connections that stay open while the body runs, each with a first token if `prompt`."""
+        options |= {"hold": True, "timeout": 300}
+        if prompt is None:
+            options["chats"] = 0
+        command = self._loadgen(transport, prompt or "", options)
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stdin is not None and process.stdout is not None
+                ready = process.stdout.readline()
+                if ready.split() != ["ready", str(options["connections"])]:
+                    raise Failed(f"{self.contender.name}: {ready} {process.stdout.read()}")
+                yield
+                process.stdin.close()
+                self._result(process.stdout.read(), "", 0.0)
+            finally:
+                process.kill()
+
+    def _loadgen(self, transport: str, prompt: str, options: dict[str, Any]) -> list[str]:
+        fields = options.pop("fields", {})
+        slow_prompt = options.pop("slow_prompt", None)
+        options["body"] = _body(prompt, fields)
+        if slow_prompt is not None:
+            options["slow-body"] = _body(slow_prompt, fields)
+        options["port"] = self.port
+        options["transport"] = "socketio" if self.contender.is_socketio else transport
+        options["path"] = self.contender.paths[transport]
+        command = pinned(LOAD_CORE, [str(compiled("loadgen.c"))])
+        for name, value in options.items():
+            command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return command
+
+    def _result(self, stdout: str, stderr: str, cpu_before: float) -> Load:
+        try:
+            seen = json.loads(stdout)
+        except ValueError:
+            raise Failed(f"{self.contender.name}: loadgen says {stdout!r} {stderr!r}") from None
+        if seen["errors"] or seen["unfinished"]:
+            raise Failed(
+                f"{self.contender.name}: {seen['errors']} errors, {seen['unfinished']} connections"
+                f" with chats that did not end; the first: {seen['first_error']}"
+            )
+        return Load(seen, self.cpu - cpu_before)
+
+
+def _body(prompt: str, fields: Mapping[str, Any]) -> str:
+    return json.dumps({"type": "start", "prompt": prompt, **fields})
+
+
+@contextlib.contextmanager
+def serving(contender: Contender) -> Iterator[Server]:
+    """The contender, listening, on the servers' core; killed in the end.
+
+    Raises Missing when it cannot be had here, and Failed when it does not start.
+    """
+    command = pinned(SERVER_CORE, contender.command())
+    with tempfile.TemporaryDirectory() as data, tempfile.TemporaryFile("w+") as stderr:
+        process = subprocess.Popen(
+            command,
+            cwd=contender.folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(contender.folder), str(ROOT)]),
+                "XDG_DATA_HOME": data,
+                **contender.environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+        watchdog = threading.Timer(START, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdout is not None
+            url = next(filter(None, map(_url_in, process.stdout)), None)
+            if url is None:
+                stderr.seek(0)
+                raise Failed(f"{contender.name} does not start: {stderr.read()[-2000:]}")
+            watchdog.cancel()
+            yield Server(contender, process, url)
+        finally:
+            watchdog.cancel()
+            process.kill()
+            process.communicate()
+
+
+def _url_in(line: str) -> str | None:
+    found = re.search(r"http://[\w.]+:\d+", line)
+    return found[0] if found else None
+
+
+def started_in(contender: Contender, path: str) -> float:
+    """Seconds from the start of its process until `path` answers with 200."""
+    began = time.perf_counter()
+    with serving(contender) as server:
+        while True:
+            with contextlib.suppress(OSError):
+                server.get(path)
+                return time.perf_counter() - began
+            time.sleep(0.002)
+
+
+def pinned(core: int, command: list[str]) -> list[str]:
+    """The same command, on one core."""
+    taskset = shutil.which("taskset")
+    if taskset is None:
+        raise Missing("taskset (util-linux)")
+    return [taskset, "--cpu-list", str(core), *command]
+
+
+@functools.cache
+def compiled(source: str) -> Path:
+    """A program written in C, below this folder; compiled when it has changed."""
+    file = HERE / source
+    program = CACHE / file.stem
+    if not program.exists() or program.stat().st_mtime < file.stat().st_mtime:
+        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        if compiler is None:
+            raise Missing("a C compiler (Debian: apt-get install gcc libc6-dev)")
+        CACHE.mkdir(parents=True, exist_ok=True)
+        command = [compiler, "-O2", "-o", str(program), str(file)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    return program
+
+
+def python_has(module: str) -> bool:
+    """Whether this Python can import it; said without importing it."""
+    import importlib.util
+
+    return importlib.util.find_spec(module) is not None
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    import platform
+    from importlib.metadata import version
+
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": cpu[1] if cpu else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory": f"{memory:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("aiohttp", "uvloop", "orjson")},
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "-s") else ""),
+        "taken": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def say(text: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(text, file=sys.stderr, flush=True)
