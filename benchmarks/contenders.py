@@ -33,7 +33,7 @@ def jarvis(*flags: str, folder: Path = ROOT, name: str = OURS) -> Contender:
     if not any(flag.startswith("--database-url") for flag in flags):
         flags = (*flags, "--database-url=memory:")
     command = [sys.executable, "-m", "jarvis_stream", *FLAGS, *flags]
-    return Contender(name, lambda: command, folder=folder)
+    return Contender(name, lambda: command, folder=folder, is_ours=True)
 
 
 def reference(name: str, module: str, way: str = "", *needs: str) -> Contender:
@@ -85,4 +85,11 @@ SOCKETIO: Final = replace(
     paths={"ws": "/socket.io/?EIO=4&transport=websocket"},
     is_socketio=True,
 )
+
+
+def proxy(upstream: str) -> Contender:
+    """What passes on, untouched, what the model's server at this URL says."""
+    return reference("aiohttp, passing on", "proxy", f"{upstream}/v1/chat/completions")
+
+
 NODE: Final = Contender("Node, http / ws", _node)

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,9 +54,10 @@ class Contender:
     """Where the chat is, by transport: those that it has."""
     is_socketio: bool = False
     """Whether what it has over WebSocket is Socket.IO."""
+    is_ours: bool = False
     folder: Path = ROOT
     """The checkout it runs in."""
-    environment: Mapping[str, str] = field(default_factory=dict, compare=False)
+    core: int = SERVER_CORE
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,12 @@ class Server:
         with urllib.request.urlopen(self.url + path, timeout=30) as response:
             return str(response.read().decode())
 
+    def metrics(self) -> dict[str, float]:
+        """What ours shows of itself, by Prometheus's names with their labels."""
+        lines = self.get("/metrics").splitlines()
+        pairs = (line.rpartition(" ")[::2] for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
     def load(self, transport: str, prompt: str, **options: Any) -> Load:
         """Ask it as `options` say (those of loadgen). Raises Failed unless all chats complete."""
         before = self.cpu
@@ -128,6 +136,23 @@ class Server:
             self._loadgen(transport, prompt, options), capture_output=True, text=True, check=False
         )
         return self._result(done.stdout, done.stderr, before)
+
+    @contextlib.contextmanager
+    def scraped(self, path: str, every: float = 1.0) -> Iterator[None]:
+        """While the body runs somebody asks for `path` so often."""
+        stop = threading.Event()
+
+        def scrape() -> None:
+            while not stop.wait(every):
+                self.get(path)
+
+        thread = threading.Thread(target=scrape)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     @contextlib.contextmanager
     def held(self, transport: str, prompt: str | None, **options: Any) -> Iterator[None]:
@@ -140,7 +165,8 @@ class Server:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
             try:
-                assert process.stdin is not None and process.stdout is not None
+                assert process.stdin is not None
+                assert process.stdout is not None
                 ready = process.stdout.readline()
                 if ready.split() != ["ready", str(options["connections"])]:
                     raise Failed(f"{self.contender.name}: {ready} {process.stdout.read()}")
@@ -183,11 +209,11 @@ def _body(prompt: str, fields: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def serving(contender: Contender) -> Iterator[Server]:
-    """The contender, listening, on the servers' core; killed in the end.
+    """The contender, listening, on its core; killed in the end.
 
     Raises Missing when it cannot be had here, and Failed when it does not start.
     """
-    command = pinned(SERVER_CORE, contender.command())
+    command = pinned(contender.core, contender.command())
     with tempfile.TemporaryDirectory() as data, tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
             command,
@@ -196,7 +222,6 @@ def serving(contender: Contender) -> Iterator[Server]:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([str(contender.folder), str(ROOT)]),
                 "XDG_DATA_HOME": data,
-                **contender.environment,
             },
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -223,8 +248,8 @@ def _url_in(line: str) -> str | None:
     return found[0] if found else None
 
 
-def started_in(contender: Contender, path: str) -> float:
-    """Seconds from the start of its process until `path` answers with 200."""
+def seconds_to_start(contender: Contender, path: str) -> float:
+    """From the start of its process until `path` answers with 200."""
     began = time.perf_counter()
     with serving(contender) as server:
         while True:
@@ -232,6 +257,46 @@ def started_in(contender: Contender, path: str) -> float:
                 server.get(path)
                 return time.perf_counter() - began
             time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of an empty database, on a PostgreSQL server of its own on the generator's core."""
+    found = [*sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)]
+    if on_path := shutil.which("initdb"):
+        found.append(Path(on_path).resolve())
+    if not (found and python_has("psycopg")):
+        raise Missing("PostgreSQL (apt-get install postgresql; pip install psycopg[binary])")
+    user: dict[str, Any] = {}
+    # A Unix socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="bench-pg-", dir="/tmp") as folder:
+        if os.geteuid() == 0:  # which the server refuses to be run by
+            user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(folder, "nobody", "nogroup")
+        run = functools.partial(
+            subprocess.run, cwd=folder, capture_output=True, check=True, timeout=60, **user
+        )
+        programs = found[0].parent
+        data = f"{folder}/data"
+        run([programs / "initdb", "--auth=trust", "--username=jarvis", "--encoding=UTF8", data])
+        command = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses="]
+        server = subprocess.Popen(
+            pinned(LOAD_CORE, [str(word) for word in command]),
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **user,
+        )
+        try:
+            for _ in range(300):
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    run([programs / "pg_isready", "--host", folder])
+                    break
+                time.sleep(0.1)
+            yield f"postgresql://jarvis@/postgres?host={folder}"
+        finally:
+            server.send_signal(signal.SIGQUIT)
+            server.wait(timeout=30)
 
 
 def pinned(core: int, command: list[str]) -> list[str]:

@@ -9,7 +9,8 @@
  * after the other. Over HTTP the body is POSTed and the response is NDJSON; over WebSocket (ws) it
  * is a text message, masked, and a message holds one or more lines; socketio (Socket.IO 5 on
  * Engine.IO 4, WebSocket only) sends it as the event "chat". A frame is one line of JSON that is
- * not empty, with its "type" and maybe a "seq", which must then grow by one within a chat.
+ * not empty, with its "type" and maybe a "seq", which must then grow by one within a chat. The
+ * lines of server-sent events, as OpenAI's API has them, are tokens too, and [DONE] is the end.
  *
  * A token whose text is t123456789 was due at that time (CLOCK_MONOTONIC, in nanoseconds): how much
  * later it is read is its delay. Whether the answers keep up with what is due is told over the
@@ -456,10 +457,12 @@ static void take_frame(struct connection *c, const char *frame, size_t size)
 {
     if (options.transport == SOCKETIO && (size < 2 || frame[0] != '4' || frame[1] != '2'))
         return;
-    const char *type = find(frame, size, "\"type\":", 7);
     if (size == 0 || c->stage == CLOSED)
         return;
-    if (!type || type + 2 >= frame + size) {
+    const char *type = find(frame, size, "\"type\":", 7);
+    if (!type && size > 6 && memcmp(frame, "data: ", 6) == 0)
+        type = frame[6] == '[' ? "\"done\"" : "\"token\""; /* what OpenAI's API sends */
+    if (!type) {
         fail(c, "no frame: %.*s", (int)(size < 100 ? size : 100), frame);
         return;
     }
@@ -472,7 +475,7 @@ static void take_frame(struct connection *c, const char *frame, size_t size)
     check_seq(c, frame, size);
     if (type[1] == 't') {
         seen.tokens++;
-        check_delay(type, size - (size_t)(type - frame));
+        check_delay(frame, size);
         if (options.supersede) {
             supersede(c);
         } else if (!c->has_token) {

@@ -56,7 +56,8 @@ async def chat(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers=NDJSON)
     writer = await response.prepare(request)
     transport = request.transport
-    assert writer is not None and transport is not None
+    assert writer is not None
+    assert transport is not None
     if WAY == "write":
         frames = Frames()
         await response.write(frames.thinking())

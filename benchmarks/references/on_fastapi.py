@@ -1,4 +1,4 @@
-"""FastAPI on uvicorn (uvloop, httptools): `bare`, or the `seed` design that this project began with.
+"""FastAPI on uvicorn (uvloop, httptools): `bare`, or the `seed`'s design, where it all began.
 
 bare    an async generator in a StreamingResponse, `send_text` over WebSocket
 seed    a registry with a lock, an agent task that fills a queue, and a generator that waits for it
@@ -118,15 +118,10 @@ async def bare(fields: dict[str, Any], request: Request | None) -> AsyncIterator
     yield frames.done().decode()
 
 
-app = FastAPI()
-
-
-@app.post("/api/chat")
 async def chat(request: Request) -> StreamingResponse:
     return StreamingResponse(frames_of(await request.json(), request), media_type=NDJSON)
 
 
-@app.websocket("/ws")
 async def connect(websocket: WebSocket) -> None:
     await websocket.accept()
     try:
@@ -138,6 +133,9 @@ async def connect(websocket: WebSocket) -> None:
 
 
 if __name__ == "__main__":
+    app = FastAPI()
+    app.add_api_route("/api/chat", chat, methods=["POST"])
+    app.add_api_websocket_route("/ws", connect)
     frames_of = {"seed": seed, "bare": bare}[sys.argv[1]]
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", log_level="error",

@@ -24,12 +24,12 @@ async def speak(sid: str, prompt: str) -> None:
     await server.emit("frame", {"type": "done", **ids, "seq": seq + 1}, to=sid)
 
 
-@server.on("chat")
 async def chat(sid: str, fields: dict[str, Any]) -> None:
     await speak(sid, fields["prompt"])
 
 
 async def main() -> None:
+    server.on("chat", chat)
     app = web.Application()
     server.attach(app)
     runner = web.AppRunner(app, access_log=None)
