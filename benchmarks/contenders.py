@@ -12,6 +12,7 @@ from typing import Final
 from benchmarks.lab import CACHE, HERE, ROOT, Contender, Missing, compiled, python_has
 
 OURS: Final = "jarvis-stream"
+PASSED_ON: Final = "aiohttp, passing on"
 
 # Everything is on: registry, log, history, limits, metrics, INFO logging as JSON into a file.
 # What bounds a single client's zeal is raised: here one client plays thousands.
@@ -89,7 +90,7 @@ SOCKETIO: Final = replace(
 
 def proxy(upstream: str) -> Contender:
     """What passes on, untouched, what the model's server at this URL says."""
-    return reference("aiohttp, passing on", "proxy", f"{upstream}/v1/chat/completions")
+    return reference(PASSED_ON, "proxy", f"{upstream}/v1/chat/completions")
 
 
 NODE: Final = Contender("Node, http / ws", _node)

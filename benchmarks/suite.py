@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.contenders import jarvis
 from benchmarks.lab import LOAD_CORE, ROOT, SERVER_CORE, Missing, compiled, machine, say
+from benchmarks.report import draw, markdown
 from benchmarks.series import Results
 from benchmarks.workloads import WORKLOADS, Bench
 
@@ -86,9 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         also=[jarvis(folder=path.resolve(), name=f"also {path}") for path in options.also],
     )
     for workload in WORKLOADS:
-        before = len(list(results))
         workload(bench)
-        if len(list(results)) != before or any(workload.__name__ in word for word in options.only):
+        if bench.has_measured(workload.__name__):
             results.taken[workload.__name__] = machine()
             results.save(file)
+    table = markdown(results)
+    (options.out / "results.md").write_text(table)
+    try:
+        draw(results, options.out)
+    except Missing as missing:
+        say(f"No pictures: {missing} is missing.")
+    print(table)
+    say(f"Written to {options.out}")
     return 0

@@ -11,7 +11,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from benchmarks.contenders import (
@@ -65,6 +65,10 @@ class Bench:
     """The same for contenders."""
     also: Sequence[Contender]
     """Measured wherever our server is."""
+    _measured: set[str] = field(default_factory=set)
+
+    def has_measured(self, workload: str) -> bool:
+        return workload in self._measured
 
     def wants(self, workload: str, case: str) -> bool:
         name = f"{workload} {case}"
@@ -111,6 +115,7 @@ class Bench:
         """Who is to be measured in this case: none when it is not wanted."""
         if not self.wants(workload, case):
             return []
+        self._measured.add(workload)
         self.results.forget(workload, case)
         return self._wanted(contenders)
 
@@ -160,6 +165,11 @@ BUSY: Final = "generator's load"
 FRAMES: Final = "frames/s"
 COST: Final = "server µs/frame"
 CHATS: Final = "chats/s"
+FIRST: Final = "first token p50 ms"
+LATE: Final = "delay p99 ms"
+CAME: Final = "share delivered"
+EACH: Final = "bytes each"
+EACH_STREAM: Final = "bytes each beside its connection"
 
 
 def _general(load: Load) -> Figures:
@@ -223,8 +233,8 @@ def paced(bench: Bench) -> None:
                 steady = load.seen["steady"]
                 return {
                     "delay p50 ms": load.milliseconds("delay", "p50"),
-                    "delay p99 ms": load.milliseconds("delay", "p99"),
-                    "share delivered": steady["came"] / steady["due"] if steady["due"] else 0,
+                    LATE: load.milliseconds("delay", "p99"),
+                    CAME: steady["came"] / steady["due"] if steady["due"] else 0,
                     COST: load.cpu / load.seen["frames"] * 1e6,
                     BUSY: load.busy,
                 }
@@ -246,7 +256,7 @@ def sequential(bench: Bench) -> None:
             chats[name] = max(200, int(load.chats_per_second * bench.seconds))
             return {
                 CHATS: load.chats_per_second,
-                "first token p50 ms": load.milliseconds("first_token", "p50"),
+                FIRST: load.milliseconds("first_token", "p50"),
                 BUSY: load.busy,
             }
 
@@ -306,7 +316,7 @@ def memory(bench: Bench) -> None:
             server.load("ws", "tokens=10", connections=50)
             before = server.rss
             with server.held("ws", None, connections=sockets):
-                return {"bytes each": (server.rss - before) / sockets}
+                return {EACH: (server.rss - before) / sockets}
 
     def live(contender: Contender, transport: str) -> Figures:
         with serving(contender) as server:
@@ -316,7 +326,7 @@ def memory(bench: Bench) -> None:
                 connected = server.rss
             with server.held(transport, "tokens=1 hold", connections=answers):
                 return {
-                    "bytes each beside its connection": (server.rss - connected) / answers,
+                    EACH_STREAM: (server.rss - connected) / answers,
                     "bytes each with its connection": (server.rss - before) / answers,
                 }
 
@@ -345,7 +355,7 @@ def sessions(bench: Bench) -> None:
         )
         return {
             CHATS: load.chats_per_second,
-            "first token p50 ms": load.milliseconds("first_token", "p50"),
+            FIRST: load.milliseconds("first_token", "p50"),
             "first token p99 ms": load.milliseconds("first_token", "p99"),
             BUSY: load.busy,
         }
@@ -371,7 +381,7 @@ def first_token(bench: Bench) -> None:
 
 def _first_token(load: Load) -> Figures:
     return {
-        "first token p50 ms": load.milliseconds("first_token", "p50"),
+        FIRST: load.milliseconds("first_token", "p50"),
         "first token p99 ms": load.milliseconds("first_token", "p99"),
     }
 
@@ -433,7 +443,7 @@ def slow_reader(bench: Bench) -> None:
         before = server.rss
         beside = server.load(transport, prompt, slow=1, slow_prompt=flood, **options)
         return {
-            "delay p99 ms": beside.milliseconds("delay", "p99"),
+            LATE: beside.milliseconds("delay", "p99"),
             "delay p99 ms without it": without.milliseconds("delay", "p99"),
             "memory it took, MiB": (server.rss - before) / 2**20,
         }
