@@ -240,7 +240,7 @@ def paced(bench: Bench) -> None:
                 }
 
             # The seed's design fails at 500.
-            them = [jarvis(), PUSH, WRITE, *([SEED] if streams <= 500 else [])]
+            them = [jarvis(), SENDS, PUSH, WRITE, *([SEED] if streams <= 500 else [])]
             bench.alternate("paced", f"{streams} streams, {transport}", them, measure)
 
 
@@ -416,13 +416,18 @@ def _with_histories(
 
 
 def openai(bench: Bench) -> None:
-    """50 answers from a fast model's server, which shares its core with the load generator."""
-    if not bench.wants("openai", "http"):
+    """A fast model's server behind it, which shares its core with the load generator."""
+    flat_out, one_by_one = "50 as fast as they go, http", "200 of 100 tokens a second, http"
+    if not (bench.wants("openai", flat_out) or bench.wants("openai", one_by_one)):
         return
-    measured = streaming(bench, "http")
+    as_fast = streaming(bench, "http")
 
     def measure(server: Server) -> Figures:
-        return {**measured(server), "memory MiB": server.rss / 2**20}
+        return {**as_fast(server), "memory MiB": server.rss / 2**20}
+
+    def measure_paced(server: Server) -> Figures:
+        tokens = int(max(100, 300 * bench.seconds))
+        return _general(server.load("http", f"tokens={tokens} rate=100", connections=200))
 
     with serving(replace(SENDS, core=LOAD_CORE)) as upstream:
         ours = jarvis(
@@ -430,7 +435,9 @@ def openai(bench: Bench) -> None:
             f"--openai-base-url={upstream.url}/v1",
             "--openai-model=fake",
         )
-        bench.alternate("openai", "http", [ours, proxy(upstream.url)], measure)
+        them = [ours, proxy(upstream.url)]
+        bench.alternate("openai", flat_out, them, measure)
+        bench.alternate("openai", one_by_one, them, measure_paced)
 
 
 def slow_reader(bench: Bench) -> None:

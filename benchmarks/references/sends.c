@@ -8,7 +8,8 @@
  *
  * POST /api/chat (chunked NDJSON), GET /ws (WebSocket) and POST …/chat/completions (server-sent
  * events, as OpenAI's API has them). The prompt says tokens=N, and maybe burst=N: so many frames
- * are joined into one send. It understands loadgen and aiohttp's client, and no others.
+ * are joined into one send; or rate=N: so many a second, each with the time at which it was due. It
+ * understands loadgen and aiohttp's client, and no others.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,6 +22,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MOST 16384
@@ -34,6 +36,7 @@ struct client {
     int fd, place;        /* where it stands among the busy */
     enum kind kind;
     long seq, tokens, burst;
+    long apart, due;      /* nanoseconds, of a paced answer */
     bool is_full;
     char *out;            /* what a full socket did not take */
     size_t out_size, in_size;
@@ -42,6 +45,15 @@ struct client {
 
 static struct client *busy[MOST];
 static int busy_count, poller;
+
+static long now;
+
+static long clock_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000l + t.tv_nsec;
+}
 
 static void leave(struct client *client)
 {
@@ -127,6 +139,14 @@ static void go_on(struct client *client)
     bool is_last = false;
     if (client->kind != EVENTS && client->seq == 0) {
         size = frame(client, frames, "status", "\"status\":\"thinking\"");
+        client->due = now + client->apart;
+    } else if (client->apart && client->tokens > 0) {
+        char text[64];
+        client->tokens--;
+        snprintf(text, sizeof text, client->kind == EVENTS ? "\"content\":\"token \""
+                                                           : "\"text\":\"t%ld\"", client->due);
+        size = frame(client, frames, "token", text);
+        client->due += client->apart;
     } else if (client->tokens > 0) {
         long burst = client->burst < client->tokens ? client->burst : client->tokens;
         client->tokens -= burst;
@@ -161,6 +181,9 @@ static void begin(struct client *client, const char *prompt)
     client->seq = 0;
     client->tokens = word(prompt, "tokens=", 1);
     client->burst = word(prompt, "burst=", 1);
+    long rate = word(prompt, "rate=", 0);
+    client->apart = rate ? 1000000000l / rate : 0;
+    client->due = rate ? clock_now() : 0;
     if (busy_count == MOST)
         exit(1);
     client->place = busy_count;
@@ -257,6 +280,7 @@ int main(void)
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
+    bool is_paced = false; /* nobody is in a hurry */
     int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     poller = epoll_create1(0);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 ||
@@ -268,7 +292,8 @@ int main(void)
     printf("http://127.0.0.1:%d\n", ntohs(address.sin_port));
     fflush(stdout);
     for (;;) {
-        int count = epoll_wait(poller, events, 256, busy_count ? 0 : -1);
+        int count = epoll_wait(poller, events, 256, !busy_count ? -1 : is_paced ? 1 : 0);
+        is_paced = true;
         for (int i = 0; i < count; i++) {
             struct client *client = events[i].data.ptr;
             if (!client) {
@@ -285,8 +310,11 @@ int main(void)
             if (events[i].events & ~(unsigned)EPOLLOUT)
                 hear(client);
         }
-        for (int i = busy_count - 1; i >= 0; i--)
-            if (!busy[i]->is_full)
+        now = clock_now();
+        for (int i = busy_count - 1; i >= 0; i--) {
+            is_paced &= busy[i]->apart > 0;
+            if (!busy[i]->is_full && busy[i]->due <= now)
                 go_on(busy[i]);
+        }
     }
 }
