@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-from jarvis_stream.agents.base import Turn
+if TYPE_CHECKING:
+    from jarvis_stream.agents.base import Turn
 
 
 class TimerWheel:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -93,31 +94,34 @@ def _beside(command: Sequence[str]) -> Iterator[None]:
         looking.send_signal(signal.SIGINT)
 
 
-def by_another(command: Callable[[int], list[str]], work: Callable[[Server], object]) -> None:
+def by_another(command: Sequence[str], work: Callable[[Server], object]) -> None:
+    """By a program whose last argument is the process to look at."""
     with serving(jarvis()) as server:
         work(server)
-        with _beside(command(server.process.pid)):
+        with _beside([*command, str(server.process.pid)]):
             work(server)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks/profiling.py", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/profiling.py", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--only", action="append", default=[], metavar="WORD", choices=PROFILES)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "profiles", metavar="DIR")
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
-    py_spy, strace = shutil.which("py-spy"), shutil.which("strace")
+    programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    py_spy, strace = (shutil.which(name, path=programs) for name in ("py-spy", "strace"))
     for name in options.only or PROFILES:
         work, base = PROFILES[name], options.out / name
         say(f"{name}")
         try:
             by_cprofile(work, base.with_suffix(".python.txt"))
             if py_spy:
-                flames = ["record", "--native", "--rate", "500", "--output", f"{base}.svg"]
-                by_another(lambda pid, f=flames: [py_spy, *f, "--pid", str(pid)], work)
+                flames = ["--native", "--rate", "500", "--output", f"{base}.svg"]
+                by_another([py_spy, "record", *flames, "--pid"], work)
             if strace:
-                calls = ["-c", "-f", "-o", f"{base}.syscalls.txt"]
-                by_another(lambda pid, c=calls: [strace, *c, "-p", str(pid)], work)
+                by_another([strace, "-c", "-f", "-o", f"{base}.syscalls.txt", "-p"], work)
         except Failed as error:
             say(f"{name}: {error}")
     say(f"Written to {options.out}")
