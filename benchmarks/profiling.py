@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmarks/profiling.py", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--only", action="append", default=[], metavar="WORD", choices=PROFILES)
+    parser.add_argument("--only", action="append", default=[], choices=PROFILES)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "profiles", metavar="DIR")
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
