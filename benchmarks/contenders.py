@@ -9,7 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.lab import CACHE, HERE, ROOT, Contender, Missing, compiled, python_has
+from benchmarks.lab import (
+    CACHE,
+    HERE,
+    ROOT,
+    Contender,
+    Missing,
+    compiled,
+    environment,
+    free_port,
+    python_has,
+)
 
 OURS: Final = "jarvis-stream"
 PASSED_ON: Final = "aiohttp, passing on"
@@ -74,6 +84,34 @@ def _node() -> list[str]:
     return [node, str(HERE / "references" / "on_node.mjs"), str(folder)]
 
 
+PRODUCTS: Final = HERE / "references" / "products"
+
+
+def _chainlit() -> list[str]:
+    program = environment("chainlit") / "chainlit"
+    home = _copied("chainlit", "in_chainlit.py")
+    start = [str(program), "run", "in_chainlit.py", "--headless", "--port", str(free_port())]
+    return ["env", "-C", str(home), f"CHAINLIT_APP_ROOT={home}", *start]
+
+
+def _langgraph() -> list[str]:
+    program = environment("langgraph-cli[inmem]") / "langgraph"
+    home = _copied("langgraph", "in_langgraph.py", "langgraph.json")
+    options = ["--no-browser", "--no-reload", "--port", str(free_port())]
+    return ["env", "-C", str(home), str(program), "dev", *options]
+
+
+def _copied(name: str, *files: str) -> Path:
+    """A folder with these files, which the product may fill with its own."""
+    home = CACHE / name
+    home.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copy(PRODUCTS / file, home)
+    return home
+
+
+CHAINLIT: Final = Contender("Chainlit", _chainlit)
+LANGGRAPH: Final = Contender("LangGraph, in-memory server", _langgraph)
 SENDS: Final = Contender("C, one send per frame", _sends)
 RAW: Final = reference("raw uvloop protocol", "raw_uvloop")
 PUSH: Final = reference("aiohttp, pushed", "bare_aiohttp", "push")

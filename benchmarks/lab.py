@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -176,6 +177,24 @@ class Server:
             finally:
                 process.kill()
 
+    def ask_product(self, protocol: str, tokens: int, answers: int) -> Mapping[str, float]:
+        """The same with another client: see products.py."""
+        words = ["-m", "benchmarks.products", protocol, self.url, str(tokens), str(answers)]
+        done = subprocess.run(
+            pinned(LOAD_CORE, [sys.executable, *words]),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        if done.returncode:
+            raise Failed(f"{self.contender.name}: {done.stderr.strip()[-300:]}")
+        told: Mapping[str, float] = json.loads(done.stdout)
+        if told["tokens"] < tokens * answers:
+            raise Failed(f"{self.contender.name}: {told['tokens']} of {tokens * answers} tokens")
+        return told
+
     def _loadgen(self, transport: str, prompt: str, options: dict[str, Any]) -> list[str]:
         fields = options.pop("fields", {})
         slow_prompt = options.pop("slow_prompt", None)
@@ -227,20 +246,26 @@ def serving(contender: Contender) -> Iterator[Server]:
             stderr=stderr,
             text=True,
         )
+        assert process.stdout is not None
+        # Whatever else it says must not fill the pipe.
+        rest = threading.Thread(target=process.stdout.read, daemon=True)
         watchdog = threading.Timer(START, process.kill)
         watchdog.start()
         try:
-            assert process.stdout is not None
             url = next(filter(None, map(_url_in, process.stdout)), None)
             if url is None:
                 stderr.seek(0)
                 raise Failed(f"{contender.name} does not start: {stderr.read()[-2000:]}")
             watchdog.cancel()
+            rest.start()
             yield Server(contender, process, url)
         finally:
             watchdog.cancel()
             process.kill()
-            process.communicate()
+            process.wait()
+            if rest.ident is not None:
+                rest.join()
+            process.stdout.close()
 
 
 def _url_in(line: str) -> str | None:
@@ -320,6 +345,32 @@ def compiled(source: str) -> Path:
         command = [compiler, "-O2", "-o", str(program), str(file)]
         subprocess.run(command, check=True, capture_output=True, text=True)
     return program
+
+
+@functools.cache
+def environment(requirement: str) -> Path:
+    """The bin/ of a virtual environment that has this and nothing else; made when it is not there.
+
+    Raises Missing when pip cannot install it.
+    """
+    folder = CACHE / f"venv-{re.split(r'[^a-z]', requirement)[0]}"
+    if not (folder / "complete").exists():
+        say(f"Installing {requirement} into {folder}: this takes minutes")
+        for command in (
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(folder / "bin" / "pip"), "install", "--quiet", requirement],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise Missing(f"{requirement}: {done.stderr.strip()[-200:]}")
+        (folder / "complete").touch()
+    return folder / "bin"
+
+
+def free_port() -> int:
+    """For a server that cannot choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def python_has(module: str) -> bool:

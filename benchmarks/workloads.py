@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from benchmarks.contenders import (
+    CHAINLIT,
     FASTAPI,
     JOINED,
+    LANGGRAPH,
     NODE,
     OURS,
     PUSH,
@@ -529,6 +531,22 @@ def start(bench: Bench) -> None:
             )
 
 
+def products(bench: Bench) -> None:
+    """10 answers of 500 tokens at once from whole products, each asked by its own protocol."""
+    protocols = {OURS: "ndjson", CHAINLIT.name: "chainlit", LANGGRAPH.name: "langgraph"}
+
+    def measure(server: Server) -> Figures:
+        tokens = 500 if bench.seconds >= 1 else 50
+        told = server.ask_product(protocols[server.contender.name], tokens, answers=10)
+        return {
+            "tokens/s": told["tokens"] / told["seconds"],
+            FIRST: told["first_token"] * 1000,
+            BUSY: told["busy"],
+        }
+
+    bench.alternate("products", "10 answers", [jarvis(), CHAINLIT, LANGGRAPH], measure)
+
+
 WORKLOADS: Final[tuple[Callable[[Bench], None], ...]] = (
     single,
     burst,
@@ -543,4 +561,5 @@ WORKLOADS: Final[tuple[Callable[[Bench], None], ...]] = (
     growth,
     overhead,
     start,
+    products,
 )
