@@ -98,7 +98,19 @@ def _langgraph() -> list[str]:
     program = environment("langgraph-cli[inmem]") / "langgraph"
     home = _copied("langgraph", "in_langgraph.py", "langgraph.json")
     options = ["--no-browser", "--no-reload", "--port", str(free_port())]
-    return ["env", "-C", str(home), str(program), "dev", *options]
+    # It says where it is on stderr.
+    return [
+        "env",
+        "-C",
+        str(home),
+        "sh",
+        "-c",
+        'exec "$@" 2>&1',
+        "sh",
+        str(program),
+        "dev",
+        *options,
+    ]
 
 
 def _copied(name: str, *files: str) -> Path:

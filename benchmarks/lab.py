@@ -256,8 +256,9 @@ def serving(contender: Contender) -> Iterator[Server]:
             if url is None:
                 stderr.seek(0)
                 raise Failed(f"{contender.name} does not start: {stderr.read()[-2000:]}")
-            watchdog.cancel()
             rest.start()
+            _wait_for(url)
+            watchdog.cancel()
             yield Server(contender, process, url)
         finally:
             watchdog.cancel()
@@ -271,6 +272,19 @@ def serving(contender: Contender) -> Iterator[Server]:
 def _url_in(line: str) -> str | None:
     found = re.search(r"http://[\w.]+:\d+", line)
     return found[0] if found else None
+
+
+def _wait_for(url: str) -> None:
+    """Until somebody listens there: some say so a little early."""
+    until = time.monotonic() + START
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))).close()
+            return
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 def seconds_to_start(contender: Contender, path: str) -> float:
