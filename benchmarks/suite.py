@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, help="each server's turns (5)")
     parser.add_argument(
+        "--seconds", type=float, metavar="N", help="how long a measurement takes, about (1)"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="short measurements, two rounds: does it all work?"
     )
     parser.add_argument(
@@ -81,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench = Bench(
         results,
         rounds=options.rounds or (2 if options.quick else 5),
-        seconds=0.2 if options.quick else 1.0,
+        seconds=options.seconds or (0.2 if options.quick else 1.0),
         only=options.only,
         servers=options.servers,
         also=[jarvis(folder=path.resolve(), name=f"also {path}") for path in options.also],

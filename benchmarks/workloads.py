@@ -69,6 +69,11 @@ class Bench:
     """Measured wherever our server is."""
     _measured: set[str] = field(default_factory=set)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it is only to be seen that everything works."""
+        return self.seconds < 0.5
+
     def has_measured(self, workload: str) -> bool:
         return workload in self._measured
 
@@ -312,7 +317,7 @@ def _left_behind(server: Server) -> float:
 
 def memory(bench: Bench) -> None:
     """What 5,000 idle WebSockets take, and 2,000 answers that have begun and are silent."""
-    sockets, answers = (500, 200) if bench.seconds < 1 else (5000, 2000)
+    sockets, answers = (500, 200) if bench.is_short else (5000, 2000)
 
     def idle(contender: Contender) -> Figures:
         with serving(contender) as server:
@@ -346,7 +351,7 @@ def memory(bench: Bench) -> None:
 
 def sessions(bench: Bench) -> None:
     """1,000 sessions at once, three turns of 20 tokens in each, by where the history is."""
-    count = 100 if bench.seconds < 1 else 1000
+    count = 100 if bench.is_short else 1000
 
     def measure(server: Server) -> Figures:
         load = server.load(
@@ -368,7 +373,7 @@ def sessions(bench: Bench) -> None:
 
 def first_token(bench: Bench) -> None:
     """The time to the first token, by where the history is: it is durable before that leaves."""
-    chats = 100 if bench.seconds < 1 else 1000
+    chats = 100 if bench.is_short else 1000
 
     def alone(server: Server) -> Figures:
         return _first_token(server.load("http", "tokens=1", connections=1, chats=chats))
@@ -536,7 +541,7 @@ def products(bench: Bench) -> None:
     protocols = {OURS: "ndjson", CHAINLIT.name: "chainlit", LANGGRAPH.name: "langgraph"}
 
     def measure(server: Server) -> Figures:
-        tokens = 500 if bench.seconds >= 1 else 50
+        tokens = 50 if bench.is_short else 500
         told = server.ask_product(protocols[server.contender.name], tokens, answers=10)
         return {
             "tokens/s": told["tokens"] / told["seconds"],
