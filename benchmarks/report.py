@@ -275,7 +275,8 @@ def _curves(workload: str, metric: str, scale: float, **labels: str) -> Draw:
         axis.set(title=NAMES[transport], xlabel="answers at once", xscale="log", yscale="log")
         axis.set(**labels)
         axis.grid(alpha=0.3)
-        axis.legend()
+        if curves:
+            axis.legend()
         return bool(curves)
 
     return draw_half
