@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -147,15 +148,18 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-@contextlib.contextmanager
-def while_valid(request: web.Request, expire: Callable[[], object]) -> Iterator[None]:
+def while_valid(
+    request: web.Request, expire: Callable[[], object]
+) -> AbstractContextManager[object]:
     """Call `expire`, should the principal expire or log out inside."""
-    with contextlib.ExitStack() as stack:
-        login = request.get(LOGIN)
-        if login is not None:
-            stack.callback(request.app[GATE].logins.attend(login, expire))
-        stack.enter_context(_until_expiry(request, expire))
-        yield
+    if PRINCIPAL not in request:
+        return contextlib.nullcontext()
+    stack = contextlib.ExitStack()
+    login = request.get(LOGIN)
+    if login is not None:
+        stack.callback(request.app[GATE].logins.attend(login, expire))
+    stack.enter_context(_until_expiry(request, expire))
+    return stack
 
 
 @contextlib.contextmanager
