@@ -9,6 +9,7 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -178,6 +179,7 @@ def check_host(host: str, allowed: Collection[str]) -> None:
         raise Misdirected(f"{shorten(host)} is not served here; --allowed-origins can add it")
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(name: str) -> bool:
     """Whether a host name or IP address can only mean this machine."""
     try:
@@ -192,6 +194,7 @@ def shorten(value: str, limit: int = 80) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+@lru_cache(maxsize=1024)
 def _name_of(host: str) -> str | None:
     """The name in `name:port`, in lower case; None for what is neither."""
     try:
