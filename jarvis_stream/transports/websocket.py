@@ -153,7 +153,7 @@ class Socket:
         self._spoke_at = time.monotonic()
         # An empty dict is a third of an empty set, and there are thousands of sockets.
         self._watches: dict[str, None] = {}
-        self._cancels: set[asyncio.Task[None]] = set()
+        self._cancels: dict[asyncio.Task[None], None] = {}
         self._closer: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
@@ -270,8 +270,8 @@ class Socket:
         # The stop takes effect here, before the client's next message; only its answer waits.
         stopping = self._registry.cancel(stream_id, self._owner)
         task = asyncio.create_task(self._answer(stopping))
-        self._cancels.add(task)
-        task.add_done_callback(self._cancels.discard)
+        self._cancels[task] = None
+        task.add_done_callback(self._cancels.pop)
 
     def _watch(self, session_id: str) -> None:
         most = self._limits.max_streams_per_socket
