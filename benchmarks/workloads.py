@@ -172,6 +172,7 @@ BUSY: Final = "generator's load"
 FRAMES: Final = "frames/s"
 COST: Final = "server µs/frame"
 CHATS: Final = "chats/s"
+COST_CHAT: Final = "server µs/chat"
 FIRST: Final = "first token p50 ms"
 LATE: Final = "delay p99 ms"
 CAME: Final = "share delivered"
@@ -272,6 +273,7 @@ def sequential(bench: Bench) -> None:
             chats[name] = max(200, int(load.chats_per_second * bench.seconds))
             return {
                 CHATS: load.chats_per_second,
+                COST_CHAT: load.cpu / load.seen["chats"] * 1e6,
                 FIRST: load.milliseconds("first_token", "p50"),
                 BUSY: load.busy,
             }
@@ -295,6 +297,7 @@ def supersede(bench: Bench) -> None:
             )
             figures = {
                 "supersedes/s": load.replaced_per_second,
+                COST_CHAT: load.cpu / max(1, load.seen["replaced"]) * 1e6,
                 "replaced p50 ms": load.milliseconds("replace", "p50"),
                 "replaced p99 ms": load.milliseconds("replace", "p99"),
                 BUSY: load.busy,
