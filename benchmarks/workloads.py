@@ -452,6 +452,7 @@ def openai(bench: Bench) -> None:
             "--agent=openai",
             f"--openai-base-url={upstream.url}/v1",
             "--openai-model=fake",
+            "--replay-bytes=1000000",  # full at once: what grows after it would be a leak
         )
         them = [ours, proxy(upstream.url)]
         bench.alternate("openai", flat_out, them, measure)
