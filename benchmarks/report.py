@@ -172,7 +172,9 @@ def checks(results: Results) -> Iterator[Check]:
     yield _at_least(8, "100,000 tokens in one stream: frames/s, of those at 1,000", 0.9, longer)
     for t in TRANSPORTS:
         figure = ask.ratio("overhead", t, FRAMES, UNWATCHED, WATCHED)
-        yield _at_least(9, f"frames/s with metrics and INFO, {t}: of those without", 0.95, figure)
+        by_cpu = _inverse(ask.ratio("overhead", t, COST, UNWATCHED, WATCHED))
+        what = f"frames/s with metrics and INFO, {t}: of those without"
+        yield _at_least(9, what, 0.95, figure, by_cpu)
     for case in ask.cases("start", ""):
         yield _at_most(10, f"start, {case}", 1, ask.median("start", case, "seconds"), " s")
 

@@ -524,7 +524,11 @@ def overhead(bench: Bench) -> None:
 
     def chats(server: Server) -> Figures:
         load = server.load("http", "tokens=1", chats=int(2000 * bench.seconds), spin=True)
-        return {CHATS: load.chats_per_second, BUSY: load.busy}
+        return {
+            CHATS: load.chats_per_second,
+            COST_CHAT: load.cpu / load.seen["chats"] * 1e6,
+            BUSY: load.busy,
+        }
 
     for transport in TRANSPORTS:
         bench.alternate("overhead", transport, them, observed(streaming(bench, transport)))
