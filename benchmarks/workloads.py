@@ -11,7 +11,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.contenders import (
@@ -67,15 +67,13 @@ class Bench:
     """The same for contenders."""
     also: Sequence[Contender]
     """Measured wherever our server is."""
-    _measured: set[str] = field(default_factory=set)
+    after_case: Callable[[str], None] = lambda workload: None
+    """Called with the workload's name when one of its cases has been measured."""
 
     @property
     def is_short(self) -> bool:
         """Whether it is only to be seen that everything works."""
         return self.seconds < 0.5
-
-    def has_measured(self, workload: str) -> bool:
-        return workload in self._measured
 
     def wants(self, workload: str, case: str) -> bool:
         name = f"{workload} {case}"
@@ -101,6 +99,8 @@ class Bench:
                     name = server.contender.name
                     with self.noting(workload, case, name):
                         self.add(workload, case, name, measure(server), is_warm=number > 0)
+        if servers:
+            self.after_case(workload)
 
     def alternate_afresh(
         self,
@@ -115,6 +115,8 @@ class Bench:
             for contender in them:
                 with self.noting(workload, case, contender.name):
                     self.add(workload, case, contender.name, measure(contender))
+        if them:
+            self.after_case(workload)
 
     def contenders(
         self, workload: str, case: str, contenders: Iterable[Contender]
@@ -122,7 +124,6 @@ class Bench:
         """Who is to be measured in this case: none when it is not wanted."""
         if not self.wants(workload, case):
             return []
-        self._measured.add(workload)
         self.results.forget(workload, case)
         return self._wanted(contenders)
 
