@@ -206,7 +206,10 @@ class Server:
         options["path"] = self.contender.paths[transport]
         command = pinned(LOAD_CORE, [str(compiled("loadgen.c"))])
         for name, value in options.items():
-            command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            if value is True:
+                command += [f"--{name}"]
+            elif value is not False:
+                command += [f"--{name}", str(value)]
         return command
 
     def _result(self, stdout: str, stderr: str, cpu_before: float) -> Load:

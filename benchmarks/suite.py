@@ -81,6 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"
     results = Results.load(file)
+
+    def keep(workload: str) -> None:
+        results.taken[workload] = machine()
+        results.save(file)
+
     bench = Bench(
         results,
         rounds=options.rounds or (2 if options.quick else 5),
@@ -88,12 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         only=options.only,
         servers=options.servers,
         also=[jarvis(folder=path.resolve(), name=f"also {path}") for path in options.also],
+        after_case=keep,
     )
     for workload in WORKLOADS:
         workload(bench)
-        if bench.has_measured(workload.__name__):
-            results.taken[workload.__name__] = machine()
-            results.save(file)
     table = markdown(results)
     (options.out / "results.md").write_text(table)
     try:

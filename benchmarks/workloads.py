@@ -11,7 +11,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.contenders import (
@@ -67,15 +67,13 @@ class Bench:
     """The same for contenders."""
     also: Sequence[Contender]
     """Measured wherever our server is."""
-    _measured: set[str] = field(default_factory=set)
+    after_case: Callable[[str], None] = lambda workload: None
+    """Called with the workload's name when one of its cases has been measured."""
 
     @property
     def is_short(self) -> bool:
         """Whether it is only to be seen that everything works."""
         return self.seconds < 0.5
-
-    def has_measured(self, workload: str) -> bool:
-        return workload in self._measured
 
     def wants(self, workload: str, case: str) -> bool:
         name = f"{workload} {case}"
@@ -101,6 +99,8 @@ class Bench:
                     name = server.contender.name
                     with self.noting(workload, case, name):
                         self.add(workload, case, name, measure(server), is_warm=number > 0)
+        if servers:
+            self.after_case(workload)
 
     def alternate_afresh(
         self,
@@ -115,6 +115,8 @@ class Bench:
             for contender in them:
                 with self.noting(workload, case, contender.name):
                     self.add(workload, case, contender.name, measure(contender))
+        if them:
+            self.after_case(workload)
 
     def contenders(
         self, workload: str, case: str, contenders: Iterable[Contender]
@@ -122,7 +124,6 @@ class Bench:
         """Who is to be measured in this case: none when it is not wanted."""
         if not self.wants(workload, case):
             return []
-        self._measured.add(workload)
         self.results.forget(workload, case)
         return self._wanted(contenders)
 
@@ -172,6 +173,7 @@ BUSY: Final = "generator's load"
 FRAMES: Final = "frames/s"
 COST: Final = "server µs/frame"
 CHATS: Final = "chats/s"
+COST_CHAT: Final = "server µs/chat"
 FIRST: Final = "first token p50 ms"
 LATE: Final = "delay p99 ms"
 CAME: Final = "share delivered"
@@ -188,16 +190,20 @@ def _general(load: Load) -> Figures:
 
 
 def streaming(
-    bench: Bench, transport: str, connections: int = 50, script: str = ""
+    bench: Bench, transport: str, connections: int = 50, script: str = "", *, spin: bool = True
 ) -> Callable[[Server], Figures]:
-    """Answers as fast as they go, as long as it takes to fill the time."""
+    """Answers as fast as they go, as long as it takes to fill the time.
+
+    `spin`: the load generator never sleeps, so that the server is not charged for waking it; only
+    where nobody else is on its core.
+    """
     tokens: dict[str, int] = {}
 
     def measure(server: Server) -> Figures:
         name = server.contender.name
         count = tokens.get(name, max(2, 10_000 // connections))
         load = server.load(
-            transport, f"tokens={count} {script}", connections=connections, spin=True
+            transport, f"tokens={count} {script}", connections=connections, spin=spin
         )
         wanted = load.frames_per_second * bench.seconds / connections
         tokens[name] = min(max(int(wanted), 10), 1_000_000)
@@ -235,7 +241,11 @@ def paced(bench: Bench) -> None:
                 server: Server, streams: int = streams, transport: str = transport
             ) -> Figures:
                 load = server.load(
-                    transport, f"tokens={tokens} rate=50", connections=streams, stagger=1
+                    transport,
+                    f"tokens={tokens} rate=50",
+                    connections=streams,
+                    stagger=1,
+                    spin=True,
                 )
                 steady = load.seen["steady"]
                 return {
@@ -264,6 +274,7 @@ def sequential(bench: Bench) -> None:
             chats[name] = max(200, int(load.chats_per_second * bench.seconds))
             return {
                 CHATS: load.chats_per_second,
+                COST_CHAT: load.cpu / load.seen["chats"] * 1e6,
                 FIRST: load.milliseconds("first_token", "p50"),
                 BUSY: load.busy,
             }
@@ -287,6 +298,7 @@ def supersede(bench: Bench) -> None:
             )
             figures = {
                 "supersedes/s": load.replaced_per_second,
+                COST_CHAT: load.cpu / max(1, load.seen["replaced"]) * 1e6,
                 "replaced p50 ms": load.milliseconds("replace", "p50"),
                 "replaced p99 ms": load.milliseconds("replace", "p99"),
                 BUSY: load.busy,
@@ -427,7 +439,7 @@ def openai(bench: Bench) -> None:
     flat_out, one_by_one = "50 as fast as they go, http", "200 of 100 tokens a second, http"
     if not (bench.wants("openai", flat_out) or bench.wants("openai", one_by_one)):
         return
-    as_fast = streaming(bench, "http")
+    as_fast = streaming(bench, "http", spin=False)
 
     def measure(server: Server) -> Figures:
         return {**as_fast(server), "memory MiB": server.rss / 2**20}
@@ -441,6 +453,7 @@ def openai(bench: Bench) -> None:
             "--agent=openai",
             f"--openai-base-url={upstream.url}/v1",
             "--openai-model=fake",
+            "--replay-bytes=1000000",  # full at once: what grows after it would be a leak
         )
         them = [ours, proxy(upstream.url)]
         bench.alternate("openai", flat_out, them, measure)
@@ -452,7 +465,7 @@ def slow_reader(bench: Bench) -> None:
     seconds = max(2, int(4 * bench.seconds))
 
     def measure(server: Server, transport: str) -> Figures:
-        options = {"connections": 500, "stagger": 1}
+        options = {"connections": 500, "stagger": 1, "spin": True}
         prompt, flood = f"tokens={50 * seconds} rate=50", f"tokens={50 * seconds} rate=50 size=4000"
         without = server.load(transport, prompt, **options)
         before = server.rss
@@ -512,7 +525,11 @@ def overhead(bench: Bench) -> None:
 
     def chats(server: Server) -> Figures:
         load = server.load("http", "tokens=1", chats=int(2000 * bench.seconds), spin=True)
-        return {CHATS: load.chats_per_second, BUSY: load.busy}
+        return {
+            CHATS: load.chats_per_second,
+            COST_CHAT: load.cpu / load.seen["chats"] * 1e6,
+            BUSY: load.busy,
+        }
 
     for transport in TRANSPORTS:
         bench.alternate("overhead", transport, them, observed(streaming(bench, transport)))
