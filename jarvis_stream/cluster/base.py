@@ -15,6 +15,9 @@ terminal frame, it may still write by `close`, which nobody but itself and its u
 and only once. A lease says that its node lives; who finds it expired may `bury` the stream: the
 log gets a terminal frame for it.
 
+A stream with `enqueue` that finds its session busy waits in the session's queue, and claims again
+when it may be its turn. Each in the queue has a lease, and a log it may append to, as an owner has.
+
 Every call may be repeated: what happened already happens once. Every call raises StoreLost when
 the store does not answer in time; what was asked may have happened then, or may still happen.
 """
@@ -22,12 +25,14 @@ the store does not answer in time; what was asked may have happened then, or may
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from jarvis_stream.errors import JarvisError
+from jarvis_stream.tally import Tally
 
 
 class StoreLost(JarvisError):
@@ -37,17 +42,21 @@ class StoreLost(JarvisError):
 OnConflict = Literal["interrupt", "rollback", "reject", "enqueue"]
 
 
-class Stopped:
-    """See Cluster.reserve."""
+class Reserved(enum.Enum):
+    """How a start took its name."""
+
+    FREE = "free"
+    STOPPED = "stopped"
+    """A stop had come before it."""
 
 
 class Verdict(enum.Enum):
     """What the store says of a claim."""
 
-    OWNER = "owner"
-    """It owns its session."""
+    GOOD = "good"
+    """It may go on: what was asked is done, by this call or by an earlier one."""
     FENCED = "fenced"
-    """Somebody newer has claimed the session, or this stream has been buried: it is over."""
+    """It is over: superseded, buried, released, or closed before."""
     REGRESSED = "regressed"
     """The store has forgotten: claim the same ticket again, and append from its `last` on."""
 
@@ -80,6 +89,10 @@ class Living(Claim):
 
     expired: bool
     """Whether its lease has run out: its node is thought dead."""
+    position: int = 0
+    """Its place in the queue, from 1 on; 0 when it has claimed the session."""
+    by: str = ""
+    """The stream that superseded it."""
 
 
 class Outrun(JarvisError):
@@ -94,11 +107,14 @@ class Outrun(JarvisError):
 class Busy(JarvisError):
     """The session has an owner, or others are before this one in the queue."""
 
-    def __init__(self, by: str, position: int) -> None:
+    def __init__(self, by: str, epoch: int, position: int) -> None:
         super().__init__(f"busy with {by}")
         self.by = by
+        """The owner's stream, or the first one's in the queue while there is no owner."""
+        self.epoch = epoch
+        """The highest epoch that has claimed the session."""
         self.position = position
-        """How many are to go first in the queue, this one included."""
+        """Its own place in the queue, from 1 on; 0 when it is not in the queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +135,19 @@ class Appended:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Renewed:
-    """What a heartbeat learns; `cancelled` is the backstop of a lost `cancel` word."""
+    """What a heartbeat learns: also what was said in words that may have been lost."""
 
     verdict: Verdict
-    cancelled: bool
+    cancelled: bool = False
+    """Whether somebody has stopped it."""
+    attended: bool = False
+    """Whether it is read on another node."""
+    by: str = ""
+    """The stream that superseded it."""
+    rollback: bool = False
+    """Whether its turn is to leave the history for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +157,7 @@ class Tail:
     epoch: int
     """0 while the stream has not claimed its session."""
     last: int
+    """Less than the cursor when that is past the end of the log."""
     frames: bytes
     closed: bool
     """Whether `last` is the terminal frame."""
@@ -145,13 +169,28 @@ class Tail:
 class Word:
     """Something said to a node, or about a session that it watches. Any may be lost."""
 
-    kind: Literal["superseded", "cancel", "claimed", "released"]
+    kind: Literal["superseded", "cancel", "claimed", "released", "forgotten"]
     session: str
-    stream: str
+    stream: str = ""
+    """Empty for `forgotten`."""
     by: str = ""
     """superseded: the stream that took its place."""
     rollback: bool = False
     """superseded: whether its turn is to leave the history."""
+
+
+class Health:
+    """How the store answers, since this process began."""
+
+    def __init__(self) -> None:
+        self.trips = Tally((0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1))
+        """Of every call that was answered, how long it took."""
+        self.failures = 0
+        """Calls that were not."""
+        self.last_answer = -math.inf
+        """When the last one was, on the monotonic clock."""
+        self.reachable = False
+        """Whether the last call was answered. One is made every second, whatever happens."""
 
 
 class Cluster(Protocol):
@@ -162,24 +201,22 @@ class Cluster(Protocol):
     lease: float
     """Seconds after `claim` or `renew` was sent in which a claim is alive."""
 
+    health: Health
+
     def running(self, hear: Callable[[Word], None]) -> AbstractAsyncContextManager[object]:
-        """Use it inside; `hear` is called on the loop, and must not raise.
+        """Use it inside, once; `hear` is called on the loop, and must not raise.
 
-        Raises StoreLost on entry when the store cannot be had.
+        Raises StoreLost on entry when the store cannot be had; the text says why, what to do, and
+        holds no password.
         """
-        ...
-
-    @property
-    def reachable(self) -> bool:
-        """Whether the last call was answered."""
         ...
 
     # Names: a stream_id is started once, on whatever node
 
-    async def reserve(self, name: Name) -> Name | Stopped | None:
-        """Take a name: None when it is this start's now, else who has it.
+    async def reserve(self, name: Name) -> Reserved | Name:
+        """Take a name for a start, or say which other start has it.
 
-        Stopped when a stop came before it; the stop is used up, the name is taken.
+        Its lease begins: one that is neither claimed nor renewed in it is expired.
         """
         ...
 
@@ -188,13 +225,14 @@ class Cluster(Protocol):
         ...
 
     async def free(self, name: Name) -> None:
-        """Give back a name whose stream was refused, or whose log must not be read any more."""
+        """Undo `reserve` for a stream that was refused: it cannot claim any more."""
         ...
 
     async def stop(self, stream: str) -> Name | None:
         """Have a stream cancelled on its node: said at once, and kept for its next heartbeat.
 
-        None when nobody has the name: then the stop waits for it, for a while.
+        None when nobody has the name: the next start that takes it learns of the stop then, if it
+        comes within a minute.
         """
         ...
 
@@ -209,35 +247,51 @@ class Cluster(Protocol):
     async def claim(
         self, claim: Claim, *, on_conflict: OnConflict = "interrupt"
     ) -> Sequence[Living]:
-        """Own the session; returns the older streams that live. Starts its lease.
+        """Own the session; returns those of `older`, oldest first. Starts its lease.
 
         The owner before is told (superseded), as is who watches. Raises Outrun for a ticket not
-        newer than the last claim; Busy for `reject` while there is a living owner or a queue, and
-        for `enqueue` while there is a living owner or an older one in the queue: it is in the
-        queue then, its lease begins, and it asks again. Any other claim empties the queue.
+        newer than the last claim, or when it was released before; Busy for `reject` while there is
+        a living owner or a queue, and for `enqueue` while there is a living owner or an older one
+        in the queue: it is in the queue then, its lease begins, and it asks again. Any other claim
+        empties the queue: those in it are superseded. An owner whose log is closed is none.
         """
         ...
 
     async def older(self, claim: Claim) -> Sequence[Living]:
-        """The streams of its session with a lower epoch that have not been released."""
+        """Who claimed its session with a lower epoch and has not been released, oldest first."""
         ...
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed]:
-        """Heartbeat: begin the leases anew, each unless it is over; queued ones too."""
+        """Heartbeat, one trip for all: begin the leases anew, and hear what became of each.
+
+        For whoever has not been released: owners, those in the queue, the superseded that tidy up,
+        and names that are only reserved (their epoch is 0). A name that the store has lost is
+        taken again, unless another start has it now. An empty heartbeat asks the store nothing.
+        """
         ...
 
     async def release(self, claim: Claim) -> None:
-        """Its agent has stopped. Nobody newer is touched; a later claim of its ticket is refused."""
+        """Its agent has stopped, or it leaves the queue. Nobody newer is touched; if it claims
+        later (a request that was late), that is refused."""
         ...
 
-    async def living(self, session: str) -> Sequence[Living]:
-        """The streams of a session that have not been released, oldest first."""
+    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living]]:
+        """Who has claimed each session, or is in its queue, and has not been released; oldest
+        first, the queue last. One trip for all."""
+        ...
+
+    async def forget(self, session: str) -> None:
+        """Let nobody read a log of this session any more, but of streams that are yet to come.
+
+        Every node is told (forgotten).
+        """
         ...
 
     # Logs
 
     async def append(self, batches: Sequence[Batch]) -> Sequence[Appended]:
-        """Append to logs of owners: one trip for all, each batch for itself.
+        """Append to logs of owners: one trip for all, each batch for itself, at most one of each
+        log.
 
         A batch that begins after the end of the log is REGRESSED, frames that are there already
         are left out.
@@ -247,14 +301,18 @@ class Cluster(Protocol):
     async def close(self, batch: Batch) -> Appended:
         """Write what is left of a log, its terminal frame the last; whoever owns the session now.
 
-        FENCED when it was closed before by its undertaker: other readers saw another end.
+        From then on it is no owner: a `reject` or `enqueue` is not kept waiting. FENCED when it was
+        closed before by its undertaker: other readers saw another end. REGRESSED as for `append`.
+        Also for a stream that never claimed, once it has a ticket.
         """
         ...
 
-    async def bury(self, name: Name, last: int, frame: bytes) -> bool:
-        """End the log of a dead node's stream after seq `last`, and release it.
+    async def bury(self, batch: Batch) -> bool:
+        """Close and release a dead node's stream; False when there is nothing to bury: it lives,
+        is closed, or has come as far as `batch.last`.
 
-        False when that is not so: it lives, was closed, or has more frames.
+        The batch may begin before the end of the log: who has read more of it than a store that
+        lost writes puts it back. A stream that never claimed is given the batch's epoch.
         """
         ...
 
@@ -265,10 +323,17 @@ class Cluster(Protocol):
         """
         ...
 
+    async def attend(self, names: Sequence[Name]) -> None:
+        """Tell the nodes of these streams, for the time of one lease, that they are read here."""
+        ...
+
     # Words
 
     async def watch(self, session: str) -> None:
-        """Hear of every `claimed` and `released` of a session, until `unwatch`."""
+        """Hear of every `claimed` and `released` of a session, until `unwatch`.
+
+        Whoever claims or queues is told of `released` in its session without watching it.
+        """
         ...
 
     async def unwatch(self, session: str) -> None:
