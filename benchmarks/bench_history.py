@@ -58,6 +58,9 @@ class Reader:
     def delivered(self, follower: Follower) -> None:
         self.done.set_result(None)
 
+    def lost(self, follower: Follower) -> None:
+        raise AssertionError("a stream of this process is never lost")
+
 
 @dataclass(frozen=True)
 class Figures:
