@@ -93,6 +93,8 @@ class Living(Claim):
     """Its place in the queue, from 1 on; 0 when it has claimed the session."""
     by: str = ""
     """The stream that superseded it."""
+    closed: bool = False
+    """Whether its log has its end: only its agent may still tidy up."""
 
 
 class Outrun(JarvisError):
@@ -155,7 +157,7 @@ class Tail:
     """What a log holds after a cursor: frames up to seq `last`, joined."""
 
     epoch: int
-    """0 while the stream has not claimed its session."""
+    """0 while the stream has neither claimed its session nor joined the queue."""
     last: int
     """Less than the cursor when that is past the end of the log."""
     frames: bytes
@@ -249,11 +251,12 @@ class Cluster(Protocol):
     ) -> Sequence[Living]:
         """Own the session; returns those of `older`, oldest first. Starts its lease.
 
-        The owner before is told (superseded), as is who watches. Raises Outrun for a ticket not
-        newer than the last claim, or when it was released before; Busy for `reject` while there is
-        a living owner or a queue, and for `enqueue` while there is a living owner or an older one
-        in the queue: it is in the queue then, its lease begins, and it asks again. Any other claim
-        empties the queue: those in it are superseded. An owner whose log is closed is none.
+        The owner before is told (superseded), as is who watches; so are the older ones in the
+        queue, unless it has waited in it itself. Raises Outrun for a ticket not newer than the
+        last claim, or when it was released before; Busy for `reject` while there is a living owner
+        or a queue, and for `enqueue` while there is a living owner or an older one in the queue:
+        then it is in the queue, its lease begins, and it asks again. An owner whose log is closed
+        is none. After REGRESSED, claim with `interrupt`.
         """
         ...
 
