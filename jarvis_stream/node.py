@@ -3,6 +3,7 @@
     start:    reserve a name ──► ticket ──► claim ──► the registry opens the stream
     meanwhile                                            │
       beat    keeps the leases, learns what other nodes have decided
+      guard   ends the streams whose lease is over
       ship    copies what is fresh in the streams' logs to the store, in batches
       poll    feeds the mirrors: other nodes' streams that are read here
       look    shows watchers the streams of other nodes
@@ -11,7 +12,7 @@
 A reader of this node never waits for the store. What is said between the nodes (words) makes
 things quick; all of them happen without it too, a beat later.
 
-Four tasks do this, each one round after the other, so that nothing of one kind overtakes itself:
+Five tasks do this, each one round after the other, so that nothing of one kind overtakes itself:
 what a round finds undone, the next one finds again. A store that does not answer is asked again
 and again; what becomes of a stream then, its deadline decides.
 """
@@ -213,7 +214,7 @@ class Node:
         """
         self._hear, self._disown = hear, disown
         async with self._cluster.running(self._listen):
-            rounds = (self._beat, self._ship, self._poll, self._look)
+            rounds = (self._beat, self._guard, self._ship, self._poll, self._look)
             tasks = [asyncio.create_task(self._again(round_)) for round_ in rounds]
             try:
                 yield self
@@ -404,14 +405,8 @@ class Node:
             self._to_beat.set()
 
     async def _beat(self) -> None:
-        now = time.monotonic()
-        deadlines = (h.stream.deadline for h in self._holds.values() if h.stream.is_open)
-        due = min((self._beat_at, *deadlines))
-        await _pause(self._to_beat, due - now)
-        self._end_lapsed()
+        await _pause(self._to_beat, self._beat_at - time.monotonic())
         sent = time.monotonic()
-        if sent < self._beat_at:
-            return
         holds = list(self._holds.values())
         deserted = tuple(self._deserted)
         names = {mirror.name for mirror in self._mirrors}
@@ -436,11 +431,17 @@ class Node:
                     self._deserted.discard(hold)
                     stream.abandon()
 
-    def _end_lapsed(self) -> None:
+    async def _guard(self) -> None:
+        """The streams look at their deadlines when they speak; this is for the silent ones."""
         now = time.monotonic()
+        due = now + self._cluster.lease / 3
         for hold in tuple(self._holds.values()):
-            if hold.stream.is_open and now > hold.stream.deadline:
-                hold.stream.lapse()
+            if hold.stream.is_open:
+                if now > hold.stream.deadline:
+                    hold.stream.lapse()
+                else:
+                    due = min(due, hold.stream.deadline)
+        await asyncio.sleep(max(due - now, TICK))
 
     def _on_fenced(self, hold: _Hold, by: str, *, rollback: bool) -> None:
         hold.fenced = True
@@ -522,6 +523,7 @@ class Node:
     async def _close(self, hold: _Hold, batch: Batch) -> None:
         result = await self._cluster.close(batch)
         if result.verdict is Verdict.REGRESSED:
+            self.counts.regressed += 1
             hold.shipped = result.last
             return
         hold.closed = True
