@@ -120,7 +120,12 @@ def _refuse_strangers(settings: Settings) -> None:
 
 
 def _secrets(settings: Settings) -> list[str]:
-    given = [settings.openai_api_key, settings.database_url, settings.jwt_key]
+    given = [
+        settings.openai_api_key,
+        settings.database_url,
+        settings.jwt_key,
+        settings.redis_url,
+    ]
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
     if settings.auth_tokens is not None:
         secrets += parse_tokens(settings.auth_tokens.get_secret_value()).values()

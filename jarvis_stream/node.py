@@ -151,8 +151,8 @@ class Counts:
     """How often the store had forgotten what it knew."""
     buried: int = 0
     """Streams of dead nodes that were ended here."""
-    lag: Tally = field(default_factory=lambda: Tally((0.01, 0.03, 0.1, 0.3, 1, 3)))
-    """From one round of the shipping to the next, in seconds."""
+    rounds: Tally = field(default_factory=lambda: Tally((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)))
+    """How long each round of shipping took, in seconds."""
 
 
 class Node:
@@ -500,7 +500,7 @@ class Node:
                 await self._cluster.release(hold.claim)
                 self._let_go(hold)
         if appends or closes:
-            self.counts.lag.add(time.monotonic() - started)
+            self.counts.rounds.add(time.monotonic() - started)
         pause = max(TICK, len(appends) / MOST_A_SECOND)
         await _pause(self._to_ship, pause - (time.monotonic() - started))
 
@@ -732,7 +732,7 @@ class Node:
         """
         heads: list[Living | None] = []
         for living in await self._cluster.living(sessions):
-            claimed = [one for one in living if not one.position and not one.by]
+            claimed = [one for one in living if not (one.position or one.by or one.closed)]
             head = claimed[-1] if claimed else None
             heads.append(head if head and self._is_abroad(head) and not head.expired else None)
         return heads

@@ -36,7 +36,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -66,7 +66,7 @@ from jarvis_stream.frames import Done, Ending, Failed
 from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnRecord, TurnStart
 from jarvis_stream.ids import TraceParent, id_of, key_of, new_session_id
 from jarvis_stream.mirror import Mirror
-from jarvis_stream.node import Entry, Node, Watcher
+from jarvis_stream.node import Entry, Node, Transcript, Watcher
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import State, Stream
 from jarvis_stream.tally import Tally
@@ -267,6 +267,27 @@ class StreamRegistry:
         session = self._sessions.get(key_of(owner, session_id))
         head = session.head if session else None
         return head if head is not None and head.state is not State.ENDED else None
+
+    async def active(self, session_ids: Sequence[str], owner: str = "") -> list[bool]:
+        """Which sessions have a live stream, on whatever node as far as that can be asked."""
+        abroad: Sequence[object] = ()
+        if self.node is not None and session_ids:
+            with suppress(StoreLost):
+                abroad = await self.node.heads([key_of(owner, each) for each in session_ids])
+        abroad = abroad or [None] * len(session_ids)
+        return [
+            there is not None or self.head(session_id, owner) is not None
+            for session_id, there in zip(session_ids, abroad, strict=True)
+        ]
+
+    async def abroad(self, session_id: str, owner: str = "") -> Transcript | None:
+        """What another node's live stream of a session has said, as far as that can be asked."""
+        if self.node is not None:
+            with suppress(StoreLost):
+                (head,) = await self.node.heads([key_of(owner, session_id)])
+                if head is not None:
+                    return await self.node.transcript(head.name)
+        return None
 
     async def look_up(self, opening: Opening) -> Opening:
         """What to `open`: what must be asked of the history first has been asked.

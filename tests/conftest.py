@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the settings, keys, proxies or conversations of whoever runs it."""
     for name in list(os.environ):
-        usual = ("PORT", "LOG_LEVEL", "DATABASE_URL")
+        usual = ("PORT", "LOG_LEVEL", "DATABASE_URL", "REDIS_URL")
         if name.upper().startswith(("JARVIS_", "OPENAI_")) or name in usual:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
