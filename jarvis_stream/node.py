@@ -626,13 +626,13 @@ class Node:
 
     async def _bury(self, name: Name, tail: Tail) -> bool:
         """End a dead node's stream for it."""
-        epoch = tail.epoch or 1  # one that has never claimed makes no other one stale
+        epoch = await self._spoken_epoch(name, tail.last)
         failure = Interrupted()
         encoder = FrameEncoder(id_of(name.stream), name.trace_id, epoch)
         frames = b"" if tail.last else encoder.thinking(1, id_of(name.session))
         last = max(tail.last, 1) + 1
         frames += encoder.ending(last, Failed(failure.code, failure.sentence, failure.retryable))
-        claim = Claim(name=name, epoch=epoch)
+        claim = Claim(name=name, epoch=tail.epoch or epoch)
         batch = Batch(claim=claim, first=tail.last, last=last, frames=frames)
         buried = await self._cluster.bury(batch)
         if buried:
@@ -642,6 +642,20 @@ class Node:
             )
             self._stir(name.session)
         return buried
+
+    async def _spoken_epoch(self, name: Name, last: int) -> int:
+        """What a log's last frame says; 1 of an empty one: who has said nothing supersedes nobody.
+
+        That is not the log's own epoch for one that has only waited in the queue.
+        """
+        frame = await self._last_frame(name, last) if last else {}
+        return int(frame.get("epoch", 1))
+
+    async def _last_frame(self, name: Name, last: int) -> dict[str, Any]:
+        (tail,) = await self._cluster.read([(name, last - 1)])
+        lines = tail.frames.splitlines() if tail is not None else ()
+        frame: dict[str, Any] = orjson.loads(lines[-1]) if lines else {}
+        return frame
 
     # Watching
 
@@ -719,11 +733,8 @@ class Node:
         (end,) = await self._cluster.read([(name, END)])
         if end is None or not end.closed:
             return False
-        (tail,) = await self._cluster.read([(name, end.last - 1)])
-        if tail is None or not tail.frames:
-            return False
-        frame = orjson.loads(tail.frames.splitlines()[-1])
-        return bool(frame.get("finish_reason") == "cancelled")
+        frame = await self._last_frame(name, end.last)
+        return frame.get("finish_reason") == "cancelled"
 
     async def heads(self, sessions: Sequence[str]) -> list[Living | None]:
         """Of each session the newest stream that has claimed it and lives, if it is another node's.
