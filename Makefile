@@ -23,7 +23,7 @@ JS_TOOLS := tests/js/node_modules/.package-lock.json
 INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs lock audit screenshots js-tools chromium firefox postgresql nginx vendor clean
+.PHONY: run test lint types pytest docs lock audit screenshots js-tools chromium firefox postgresql nginx redis vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx
+pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx redis
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # What is made from the code and kept with it: the settings' reference, the client's declarations.
@@ -120,6 +120,12 @@ firefox:
 postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call apt_install,postgresql); }
+
+# The cluster's start Redis servers.
+
+redis:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+		{ $(call apt_install,redis-server); }
 
 # A proxy as operators have it, before the server.
 

@@ -169,7 +169,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """Something said to a node, or about a session that it watches. Any may be lost."""
+    """Something said to a node, or about a session it watches. It may be lost, or come twice."""
 
     kind: Literal["superseded", "cancel", "claimed", "released", "forgotten"]
     session: str
@@ -193,6 +193,8 @@ class Health:
         """When the last one was, on the monotonic clock."""
         self.reachable = False
         """Whether the last call was answered. One is made every second, whatever happens."""
+        self.listening = False
+        """Whether words are heard."""
 
 
 class Cluster(Protocol):

@@ -107,10 +107,11 @@ class _Member:
     queued: bool
     by: str = ""
     rollback: bool = False
+    closed: bool = False
 
     @property
     def waits(self) -> bool:
-        return self.queued and not self.by
+        return self.queued and not (self.by or self.closed)
 
 
 @dataclass(slots=True)
@@ -343,7 +344,7 @@ class MemoryStore:
                 expired=self._is_expired(member.claim),
                 position=queue.index(member) + 1 if member.waits else 0,
                 by=member.by,
-                closed=self._log(member.claim.name).closed,
+                closed=member.closed,
             )
             for member in members
         ]
@@ -407,7 +408,8 @@ class MemoryStore:
         )
 
     def attend(self, name: Name, lease: float) -> None:
-        self._log(name).attended = self.clock() + lease
+        if (log := self._state.logs.get(name.nonce)) is not None:
+            log.attended = self.clock() + lease
 
     def _end(self, session: _Session, log: _Log, batch: Batch) -> None:
         log.add(batch)
@@ -417,7 +419,7 @@ class MemoryStore:
         if session.owner == nonce:
             session.owner = ""
         if nonce in session.members:
-            session.members[nonce].queued = False
+            session.members[nonce].closed = True
 
     # What all of them need
 
@@ -480,6 +482,7 @@ class MemoryCluster:
     async def running(self, hear: Callable[[Word], None]) -> AsyncIterator[MemoryCluster]:
         self.hear = hear
         self._store.nodes[self.node] = self
+        self.health.reachable = self.health.listening = True
         try:
             yield self
         finally:

@@ -616,9 +616,10 @@ class ClusterContract:
         assert pieces > 3
 
     async def test_of_a_name_nobody_reserved_nothing_is_known(self, ours: Node) -> None:
-        assert await ours.read(ours.name("A")) is None
-        await ours.cluster.attend([ours.name("B")])
-        assert await ours.read(ours.name("B")) is None
+        name = ours.name("A")
+        assert await ours.read(name) is None
+        await ours.cluster.attend([name])
+        assert await ours.read(name) is None
 
     async def test_a_forgotten_session_cannot_be_read(self, ours: Node, theirs: Node) -> None:
         claim = await ours.start("A")

@@ -1,0 +1,33 @@
+"""Redis servers of our own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis_server import RedisServer
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """A running server, for tests that do it no harm."""
+    yield from _running()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A server for one test to do with what it likes."""
+    yield from _running()
+
+
+def _running() -> Iterator[RedisServer]:
+    # Not in pytest's own directory: a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="jarvis-redis-") as directory:
+        server = RedisServer(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
