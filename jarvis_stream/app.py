@@ -22,7 +22,7 @@ import jarvis_stream
 from jarvis_stream import metrics
 from jarvis_stream.agents.base import Agent
 from jarvis_stream.agents.choose import Choice, choose_agent
-from jarvis_stream.cluster.base import Cluster
+from jarvis_stream.cluster.base import Cluster, StoreLost
 from jarvis_stream.errors import BadSettings, ShuttingDown, Unavailable
 from jarvis_stream.frames import PROTOCOL
 from jarvis_stream.history.base import History
@@ -173,12 +173,15 @@ def _cluster(settings: Settings) -> Cluster | None:
         raise BadSettings(
             [f"--redis-url needs {error.name}: pip install 'jarvis-stream[redis]'"]
         ) from error
-    return RedisCluster(
-        settings.redis_url.get_secret_value(),
-        lease=settings.lease,
-        keep=settings.replay_seconds + settings.max_answer_seconds,
-        wait=settings.redis_wait,
-    )
+    try:
+        return RedisCluster(
+            settings.redis_url.get_secret_value(),
+            lease=settings.lease,
+            keep=settings.replay_seconds + settings.max_answer_seconds,
+            wait=settings.redis_wait,
+        )
+    except StoreLost as error:
+        raise BadSettings([str(error)]) from error
 
 
 def _verifiers(settings: Settings) -> list[Verifier]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from loguru import logger
+from postgres_server import PostgresServer
 
 settings.register_profile("default", deadline=None)  # never assert on timing
 settings.load_profile("default")
@@ -49,3 +51,16 @@ def logging_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     logger.remove()
     logger.add(sys.stderr)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running server, stopped at the end."""
+    # Not in pytest's own directory: that is closed to others, and a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="jarvis-pg-") as directory:
+        server = PostgresServer(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

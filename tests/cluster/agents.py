@@ -1,6 +1,6 @@
 """The agent of the tests with several server processes: it counts, and keeps a diary.
 
-JARVIS_DIARY=FILE python run.py --agent tests.cluster.agents:counting
+AGENT_DIARY=FILE python run.py --agent tests.cluster.agents:counting
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jarvis_stream import Turn
 
-DIARY = os.environ.get("JARVIS_DIARY", os.devnull)
+DIARY = os.environ.get("AGENT_DIARY", os.devnull)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ def note(what: str, turn: Turn) -> None:
 def read_diary(path: Path) -> list[Entry]:
     """What all agents have noted."""
     rows = (line.split() for line in path.read_text().splitlines()) if path.exists() else ()
-    return [Entry(float(at), what, stream, session, int(pid)) for at, what, stream, session, pid in rows]
+    return [
+        Entry(float(at), what, stream, session, int(pid)) for at, what, stream, session, pid in rows
+    ]
 
 
 async def counting(turn: Turn) -> AsyncIterator[str]:
