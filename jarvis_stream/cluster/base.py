@@ -253,12 +253,12 @@ class Cluster(Protocol):
     ) -> Sequence[Living]:
         """Own the session; returns those of `older`, oldest first. Starts its lease.
 
-        The owner before is told (superseded), as is who watches; so are the older ones in the
-        queue, unless it has waited in it itself. Raises Outrun for a ticket not newer than the
-        last claim, or when it was released before; Busy for `reject` while there is a living owner
-        or a queue, and for `enqueue` while there is a living owner or an older one in the queue:
-        then it is in the queue, its lease begins, and it asks again. An owner whose log is closed
-        is none. After REGRESSED, claim with `interrupt`.
+        The owner before is told (superseded), so are the older ones in the queue; and who watches
+        (claimed). Raises Outrun for a ticket not newer than the last claim, or when it was released
+        before; Busy for `reject` while there is a living owner or a queue, and for `enqueue` while
+        there is a living owner or a living older one in the queue: then it is in the queue, its
+        lease begins, and it asks again. An owner whose log is closed is none. After REGRESSED,
+        claim with `interrupt`.
         """
         ...
 

@@ -196,7 +196,7 @@ class MemoryStore:
     def free(self, name: Name) -> None:
         if self.find(name.stream) == name:
             del self._state.names[name.stream]
-        self._log(name).over = True
+        self.release(Claim(name=name, epoch=0))
 
     def stop(self, stream: str) -> Name | None:
         held = self._held(stream)
@@ -273,10 +273,9 @@ class MemoryStore:
         if session.owner:
             owner = session.members[session.owner]
             self._supersede(owner, claim, rollback=on_conflict == "rollback")
-        if on_conflict != "enqueue":
-            for other in session.queue():
-                if other.claim.epoch < claim.epoch:
-                    self._supersede(other, claim, rollback=False)
+        for other in session.queue():
+            if other.claim.epoch < claim.epoch:
+                self._supersede(other, claim, rollback=False)
         session.owner, session.claimed = claim.name.nonce, claim.epoch
         session.members[session.owner] = _Member(claim, queued=False)
         self._announce("claimed", claim)

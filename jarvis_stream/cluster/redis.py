@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from importlib import resources
@@ -55,14 +55,10 @@ OLDEST = 7
 """The first version of Redis that will do."""
 
 
-class _Script:
-    """One of the scripts in lua/."""
+class Script:
+    """A script, and how it is asked for."""
 
-    def __init__(self, name: str) -> None:
-        folder = resources.files("jarvis_stream.cluster") / "lua"
-        text = (folder / f"{name}.lua").read_text()
-        if not name.startswith("name_"):
-            text = (folder / "common.lua").read_text() + text
+    def __init__(self, text: str) -> None:
         self.load = pack("SCRIPT", "LOAD", text)
         self.sha = hashlib.sha1(text.encode()).hexdigest()
 
@@ -71,14 +67,42 @@ class _Script:
         return pack("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
 
-_APPEND, _ATTEND, _BEGIN, _BURY, _CLAIM, _CLOSE = map(
-    _Script, ("append", "attend", "begin", "bury", "claim", "close")
-)
-_FORGET, _LIVING, _READ, _RELEASE, _RENEW, _TICKET = map(
-    _Script, ("forget", "living", "read", "release", "renew", "ticket")
-)
-_NAME_FREE, _NAME_RESERVE, _NAME_STOP = map(_Script, ("name_free", "name_reserve", "name_stop"))
-_LOAD = [script.load for script in list(globals().values()) if isinstance(script, _Script)]
+class Scripts:
+    """Those in lua/, from their texts by name."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        def script(name: str) -> Script:
+            return Script(texts["common"] + texts[name])
+
+        self.reserve, self.stop, self.free = (
+            Script(texts[f"name_{name}"]) for name in ("reserve", "stop", "free")
+        )
+        self.begin = script("begin")
+        self.ticket = script("ticket")
+        self.claim = script("claim")
+        self.living = script("living")
+        self.renew = script("renew")
+        self.release = script("release")
+        self.forget = script("forget")
+        self.append = script("append")
+        self.close = script("close")
+        self.bury = script("bury")
+        self.read = script("read")
+        self.attend = script("attend")
+        self.load = [script.load for script in vars(self).values()]
+
+
+def read_scripts() -> dict[str, str]:
+    """The texts, by name."""
+    folder = resources.files("jarvis_stream.cluster") / "lua"
+    return {
+        file.name.removesuffix(".lua"): file.read_text()
+        for file in folder.iterdir()
+        if file.name.endswith(".lua")
+    }
+
+
+_LUA = Scripts(read_scripts())
 
 
 class RedisCluster:
@@ -104,7 +128,7 @@ class RedisCluster:
         self._wait = wait
         self._lease = round(lease * 1000)
         self._ttl = round(keep * 1000)
-        self._line = Line(url, timeout=timeout, greeting=_LOAD)
+        self._line = Line(url, timeout=timeout, greeting=_LUA.load)
         self._ear = Ear(url, self._hear_words)
         self._hear: Callable[[Word], None] = lambda word: None
 
@@ -166,7 +190,7 @@ class RedisCluster:
         (taken,) = await self._ask([self._take(name)])
         if taken not in _RESERVED:
             return _name(orjson.loads(taken))
-        await self._ask([_BEGIN(_keys(name), name.nonce, self._lease, self._ttl)])
+        await self._ask([_LUA.begin(_keys(name), name.nonce, self._lease, self._ttl)])
         return _RESERVED[taken]
 
     async def find(self, stream: str) -> Name | None:
@@ -176,29 +200,29 @@ class RedisCluster:
     async def free(self, name: Name) -> None:
         await self._ask(
             [
-                _NAME_FREE([_name_key(name.stream)], orjson.dumps(name)),
-                _RELEASE(_keys(name), name.nonce, self._ttl),
+                _LUA.free([_name_key(name.stream)], orjson.dumps(name)),
+                _LUA.release(_keys(name), name.nonce, self._ttl),
             ]
         )
 
     async def stop(self, stream: str) -> Name | None:
-        (held,) = await self._ask([_NAME_STOP([_name_key(stream)], round(STOP_TTL * 1000))])
+        (held,) = await self._ask([_LUA.stop([_name_key(stream)], round(STOP_TTL * 1000))])
         return _name(orjson.loads(held)) if held else None
 
     def _take(self, name: Name) -> bytes:
-        return _NAME_RESERVE([_name_key(name.stream)], orjson.dumps(name), self._ttl)
+        return _LUA.reserve([_name_key(name.stream)], orjson.dumps(name), self._ttl)
 
     # Ownership
 
     async def ticket(self, session: str, floor: int) -> int:
-        command = _TICKET([_session_key(session)], floor, round(SESSION_TTL * 1000))
+        command = _LUA.ticket([_session_key(session)], floor, round(SESSION_TTL * 1000))
         (ticket,) = await self._ask([command])
         return int(ticket)
 
     async def claim(
         self, claim: Claim, *, on_conflict: OnConflict = "interrupt"
     ) -> Sequence[Living]:
-        command = _CLAIM(
+        command = _LUA.claim(
             _keys(claim.name),
             orjson.dumps({**_fields(claim.name), "epoch": claim.epoch}),
             on_conflict,
@@ -222,7 +246,9 @@ class RedisCluster:
         commands = []
         for claim in claims:
             name = claim.name
-            commands.append(_RENEW(_keys(name), name.nonce, claim.epoch, self._lease, self._ttl))
+            commands.append(
+                _LUA.renew(_keys(name), name.nonce, claim.epoch, self._lease, self._ttl)
+            )
             commands.append(self._take(name))
         replies = await self._ask(commands)
         return [
@@ -239,14 +265,14 @@ class RedisCluster:
         ]
 
     async def release(self, claim: Claim) -> None:
-        await self._ask([_RELEASE(_keys(claim.name), claim.name.nonce, self._ttl)])
+        await self._ask([_LUA.release(_keys(claim.name), claim.name.nonce, self._ttl)])
 
     async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living]]:
         replies = await self._ask([_living(session) for session in sessions])
         return [_living_of(map(orjson.loads, rows)) for rows in replies]
 
     async def forget(self, session: str) -> None:
-        await self._ask([_FORGET([_session_key(session)], session)])
+        await self._ask([_LUA.forget([_session_key(session)], session)])
 
     # Logs
 
@@ -258,14 +284,14 @@ class RedisCluster:
         return [Appended(_VERDICTS[verdict], last) for verdict, last in replies]
 
     async def close(self, batch: Batch) -> Appended:
-        ((verdict, last),) = await self._ask([self._ending(_CLOSE, batch)])
+        ((verdict, last),) = await self._ask([self._ending(_LUA.close, batch)])
         return Appended(_VERDICTS[verdict], last)
 
     async def bury(self, batch: Batch) -> bool:
-        (buried,) = await self._ask([self._ending(_BURY, batch)])
+        (buried,) = await self._ask([self._ending(_LUA.bury, batch)])
         return bool(buried)
 
-    def _ending(self, script: _Script, batch: Batch) -> bytes:
+    def _ending(self, script: Script, batch: Batch) -> bytes:
         return script(
             _keys(batch.claim.name),
             batch.claim.name.nonce,
@@ -278,12 +304,12 @@ class RedisCluster:
 
     async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | None]:
         replies = await self._ask(
-            [_READ(_keys(name)[:4], name.nonce, cursor, READ_BYTES) for name, cursor in cursors]
+            [_LUA.read(_keys(name)[:4], name.nonce, cursor, READ_BYTES) for name, cursor in cursors]
         )
         return [_tail(reply, cursor) for reply, (_, cursor) in zip(replies, cursors, strict=True)]
 
     async def attend(self, names: Sequence[Name]) -> None:
-        await self._ask([_ATTEND(_keys(name)[:2], self._lease) for name in names])
+        await self._ask([_LUA.attend(_keys(name)[:2], self._lease) for name in names])
 
     # Words
 
@@ -323,8 +349,8 @@ class RedisCluster:
         """Load the scripts when they have been flushed, and ask again what has failed for that."""
         missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if missing:
-            again = await self._line.ask([*_LOAD, *(commands[at] for at in missing)])
-            for at, reply in zip(missing, again[len(_LOAD) :], strict=True):
+            again = await self._line.ask([*_LUA.load, *(commands[at] for at in missing)])
+            for at, reply in zip(missing, again[len(_LUA.load) :], strict=True):
                 replies[at] = reply
         for reply in replies:
             if isinstance(reply, ResponseError):
@@ -360,7 +386,7 @@ def _append_head(claim: Claim) -> bytes:
     """The part of an `append` that is the same for every batch of a stream."""
     keys = _keys(claim.name)[:3]
     arguments: Sequence[bytes | str | int]
-    arguments = ("EVALSHA", _APPEND.sha, len(keys), *keys, claim.name.nonce, claim.epoch)
+    arguments = ("EVALSHA", _LUA.append.sha, len(keys), *keys, claim.name.nonce, claim.epoch)
     return b"*%d\r\n%b" % (len(arguments) + 4, pack_arguments(*arguments))
 
 
@@ -380,7 +406,7 @@ def _append_tail(batch: Batch) -> bytes:
 def _living(session: str) -> bytes:
     key = _session_key(session)
     # The script wants no stream.
-    return _LIVING([key, key, key, key + b":leases", key + b":members"])
+    return _LUA.living([key, key, key, key + b":leases", key + b":members"])
 
 
 def _fields(name: Name) -> dict[str, str]:

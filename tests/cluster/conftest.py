@@ -12,8 +12,8 @@ from redis_server import RedisServer
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:
-    """A running server, for tests that do it no harm."""
-    yield from _running()
+    """A running server, for tests that do it no harm; it keeps nothing."""
+    yield from _running("--appendonly", "no")
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def redis_server() -> Iterator[RedisServer]:
     yield from _running()
 
 
-def _running() -> Iterator[RedisServer]:
+def _running(*options: str) -> Iterator[RedisServer]:
     # Not in pytest's own directory: a socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="jarvis-redis-") as directory:
-        server = RedisServer(Path(directory))
+        server = RedisServer(Path(directory), *options)
         server.start()
         try:
             yield server

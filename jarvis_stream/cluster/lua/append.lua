@@ -12,7 +12,7 @@ if first > known then
   return {'regressed', known}
 end
 if last > known then
-  add(epoch, first, ARGV[4], ARGV[5], known)
+  add(epoch, ARGV[4], ARGV[5])
   if known == 0 then
     redis.call('PEXPIRE', LOG, ARGV[6])
   end

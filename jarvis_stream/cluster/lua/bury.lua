@@ -5,7 +5,7 @@ local known = tonumber(stream[1] or 0)
 if stream[2] or not is_expired(nonce) or first > known or last <= known then
   return 0
 end
-end_log(nonce, ARGV[2], first, ARGV[4], ARGV[5], known)
+end_log(nonce, ARGV[2], ARGV[4], ARGV[5])
 redis.call('HSET', STREAM, 'buried', 1)
 release(nonce)
 keep_alive(ARGV[6])

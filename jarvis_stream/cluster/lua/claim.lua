@@ -51,7 +51,7 @@ if session[1] ~= me.nonce then
     supersede(owner, on_conflict == 'rollback')
   end
   for _, other in ipairs(queue) do
-    if on_conflict ~= 'enqueue' and other.epoch < me.epoch then
+    if other.epoch < me.epoch then
       supersede(other, false)
     end
   end

@@ -75,19 +75,16 @@ local function living()
   return rows
 end
 
--- Add a batch to the log, without what is there already: seq `known` is the last of it.
-local function add(epoch, first, last, frames, known)
-  local from = 1
-  for _ = first + 1, known do
-    from = string.find(frames, '\n', from, true) + 1
-  end
-  redis.call('XADD', LOG, epoch .. '-' .. last, 'frames', string.sub(frames, from))
+-- Add a batch to the log. It may begin with frames that are there already: each is counted by its
+-- line, back from the last, and who reads passes over them.
+local function add(epoch, last, frames)
+  redis.call('XADD', LOG, epoch .. '-' .. last, 'frames', frames)
   redis.call('HSET', STREAM, 'last', last)
 end
 
-local function end_log(nonce, epoch, first, last, frames, known)
+local function end_log(nonce, epoch, last, frames)
   epoch = redis.call('HGET', STREAM, 'epoch') or epoch
-  add(epoch, first, last, frames, known)
+  add(epoch, last, frames)
   redis.call('HSET', STREAM, 'epoch', epoch, 'closed', 1)
   if redis.call('HGET', SESSION, 'owner') == nonce then
     redis.call('HDEL', SESSION, 'owner')
