@@ -37,6 +37,12 @@ class RedisServer:
                 raise RuntimeError(f"no Redis server: {(self.directory / 'log').read_text()}")
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """Stop it at once, as when the plug is pulled. Idempotent."""
         if self._process is not None:
