@@ -22,9 +22,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -56,6 +58,9 @@ from jarvis_stream.tally import Tally
 
 TICK: Final = 0.03
 """Seconds between two batches of one log, and between two looks at the logs that are read here."""
+
+SLICE: Final = 32
+"""Logs that are given to the store in one batch of batches."""
 
 MOST_A_SECOND: Final = 4000
 """Batches: with more logs than that allows at every tick, each tick takes longer."""
@@ -119,6 +124,11 @@ class _Hold:
     fenced: bool = False
     closed: bool = False
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the store lacks frames of it."""
+        return not self.closed and self.shipped < self.stream.seq
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
@@ -180,7 +190,11 @@ class Node:
         self._to_look = asyncio.Event()
         self._beat_at = 0.0
         self._moved_at = 0.0
-        self._shipped_at = 0.0
+        self._turn: deque[_Hold] = deque()
+        """Whose logs are still to be looked at, before it is everybody's turn again."""
+        self._turn_began = 0.0
+        self._ended: set[_Hold] = set()
+        """Those whose end need not wait for that."""
         self.counts = Counts()
 
     def __repr__(self) -> str:
@@ -315,11 +329,11 @@ class Node:
         """From now on the stream is this node's; its frames go to the store."""
         assert entry.claim is not None
         self._entered(stream.key)
-        self._holds[stream.key] = _Hold(stream, entry.claim, entry.older)
+        hold = self._holds[stream.key] = _Hold(stream, entry.claim, entry.older)
         stream.deadline = entry.sent + self._cluster.lease
         stream.deserted = self._on_deserted
         for end in (stream.ended, stream.stopped):
-            end.add_done_callback(self._on_end)
+            end.add_done_callback(partial(self._on_end, hold))
         self._to_ship.set()
 
     def _entered(self, stream: str) -> None:
@@ -476,33 +490,40 @@ class Node:
 
     # Shipping: this node's frames to the store
 
-    def _on_end(self, _: object) -> None:
+    def _on_end(self, hold: _Hold, _: object) -> None:
+        self._ended.add(hold)
         self._to_ship.set()
 
     async def _ship(self) -> None:
+        """One slice: what is long, or of many streams, must not hold the loop."""
         if not self._holds:
             await _pause(self._to_ship, None)
-        started = time.monotonic()
         self._to_ship.clear()
-        appends: list[tuple[_Hold, Batch]] = []
-        closes: list[tuple[_Hold, Batch]] = []
-        for hold in self._holds.values():
-            if not hold.closed and hold.shipped < hold.stream.seq:
-                batch, is_end = _batch(hold)
-                (closes if is_end else appends).append((hold, batch))
+        started = time.monotonic()
+        if not self._turn:
+            self._turn.extend(self._holds.values())
+            self._turn_began = started
+        slice_ = {hold: None for hold in self._ended if hold.is_fresh}
+        while self._turn and len(slice_) < SLICE:
+            hold = self._turn.popleft()
+            if hold.is_fresh:
+                slice_[hold] = None
+        batches = [(hold, *_batch(hold)) for hold in slice_]
+        appends = [(hold, batch) for hold, batch, is_end in batches if not is_end]
         if appends:
             await self._append(appends)
-        # One by one: they are rare beside the tokens.
-        for hold, batch in closes:
-            await self._close(hold, batch)
-        for hold in tuple(self._holds.values()):
+        for hold, batch, is_end in batches:
+            if is_end:
+                await self._close(hold, batch)
+        for hold in tuple(self._ended):
             if hold.closed and hold.stream.stopped.done():
                 await self._cluster.release(hold.claim)
                 self._let_go(hold)
-        if appends or closes:
-            self.counts.rounds.add(time.monotonic() - started)
-        pause = max(TICK, len(appends) / MOST_A_SECOND)
-        await _pause(self._to_ship, pause - (time.monotonic() - started))
+        now = time.monotonic()
+        if batches:
+            self.counts.rounds.add(now - started)
+        rest = 0.0 if self._turn else self._turn_began + TICK - now
+        await _pause(self._to_ship, max(rest, len(appends) / MOST_A_SECOND))
 
     async def _append(self, appends: Sequence[tuple[_Hold, Batch]]) -> None:
         results = await self._cluster.append([batch for _, batch in appends])
@@ -533,6 +554,7 @@ class Node:
 
     def _let_go(self, hold: _Hold) -> None:
         self._deserted.discard(hold)
+        self._ended.discard(hold)
         if self._holds.get(hold.stream.key) is hold:
             del self._holds[hold.stream.key]
         self._stir(hold.stream.session_key)
