@@ -14,7 +14,8 @@ class RedisProxy:
 
     def __init__(self, socket: Path) -> None:
         self.url = ""
-        self._socket = socket
+        self.socket = socket
+        """Of the server that new connections go to."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -27,7 +28,7 @@ class RedisProxy:
         """One connection, from its beginning to its end."""
         self._writers.add(writer)
         try:
-            inner_reader, inner_writer = await asyncio.open_unix_connection(self._socket)
+            inner_reader, inner_writer = await asyncio.open_unix_connection(self.socket)
             self._writers.add(inner_writer)
             try:
                 async with asyncio.TaskGroup() as group:

@@ -29,6 +29,7 @@ class RedisServer:
             raise RuntimeError("the tests need a Redis server: apt-get install redis-server")
         command = [program, "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
         command += ["--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "always"]
+        command += ["--repl-diskless-sync-delay", "0"]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
         deadline = time.monotonic() + 30
@@ -71,8 +72,8 @@ class RedisServer:
         try:
             with self.client() as client:
                 answer: Any = client.ping()
-        except redis.ConnectionError:
-            return False
         except redis.AuthenticationError:
             return True
+        except redis.ConnectionError:
+            return False
         return bool(answer)

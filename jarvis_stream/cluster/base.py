@@ -29,7 +29,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from jarvis_stream.errors import JarvisError
 from jarvis_stream.tally import Tally
@@ -119,8 +119,7 @@ class Busy(JarvisError):
         """Its own place in the queue, from 1 on; 0 when it is not in the queue."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(NamedTuple):
     """Frames in order: those after seq `first`, up to `last`, joined (whole lines)."""
 
     claim: Claim
@@ -129,8 +128,7 @@ class Batch:
     frames: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """What became of a batch; `last` is the seq up to which the store has the log."""
 
     verdict: Verdict
@@ -152,8 +150,7 @@ class Renewed:
     """Whether its turn is to leave the history for that."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tail:
+class Tail(NamedTuple):
     """What a log holds after a cursor: frames up to seq `last`, joined."""
 
     epoch: int

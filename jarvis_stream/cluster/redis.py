@@ -278,9 +278,7 @@ class RedisCluster:
 
     async def append(self, batches: Sequence[Batch]) -> Sequence[Appended]:
         ttl = pack_arguments(self._ttl)
-        replies = await self._ask(
-            [_append_head(batch.claim) + _append_tail(batch) + ttl for batch in batches]
-        )
+        replies = await self._ask([_append(batch) + ttl for batch in batches])
         return [Appended(_VERDICTS[verdict], last) for verdict, last in replies]
 
     async def close(self, batch: Batch) -> Appended:
@@ -304,7 +302,10 @@ class RedisCluster:
 
     async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | None]:
         replies = await self._ask(
-            [_LUA.read(_keys(name)[:4], name.nonce, cursor, READ_BYTES) for name, cursor in cursors]
+            [
+                _read_head(name.session, name.nonce) + pack_arguments(cursor, READ_BYTES)
+                for name, cursor in cursors
+            ]
         )
         return [_tail(reply, cursor) for reply, (_, cursor) in zip(replies, cursors, strict=True)]
 
@@ -373,31 +374,48 @@ def _name_key(stream: str) -> bytes:
     return b"jarvis:name:" + stream.encode()
 
 
-@lru_cache(maxsize=16_384)
 def _keys(name: Name) -> Sequence[bytes]:
     """As common.lua wants them."""
-    session = _session_key(name.session)
-    stream = b"%b:%b" % (session, name.nonce.encode())
-    return session, stream, stream + b":log", session + b":leases", session + b":members"
+    return _keys_of(name.session, name.nonce)
 
 
 @lru_cache(maxsize=16_384)
-def _append_head(claim: Claim) -> bytes:
-    """The part of an `append` that is the same for every batch of a stream."""
-    keys = _keys(claim.name)[:3]
-    arguments: Sequence[bytes | str | int]
-    arguments = ("EVALSHA", _LUA.append.sha, len(keys), *keys, claim.name.nonce, claim.epoch)
-    return b"*%d\r\n%b" % (len(arguments) + 4, pack_arguments(*arguments))
+def _keys_of(session: str, nonce: str) -> Sequence[bytes]:
+    key = _session_key(session)
+    stream = b"%b:%b" % (key, nonce.encode())
+    return key, stream, stream + b":log", key + b":leases", key + b":members"
 
 
-def _append_tail(batch: Batch) -> bytes:
-    # pack_arguments, unrolled: this is done for every stream in every tick.
-    first, last, frames = b"%d" % batch.first, b"%d" % batch.last, batch.frames
-    return b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        len(first),
-        first,
-        len(last),
-        last,
+# What every batch, and every look at a log, has in common with those before it is packed once.
+
+
+@lru_cache(maxsize=16_384)
+def _append_head(session: str, nonce: str, epoch: int) -> bytes:
+    keys = _keys_of(session, nonce)[:3]
+    return _head(4, "EVALSHA", _LUA.append.sha, len(keys), *keys, nonce, epoch)
+
+
+@lru_cache(maxsize=16_384)
+def _read_head(session: str, nonce: str) -> bytes:
+    keys = _keys_of(session, nonce)[:4]
+    return _head(2, "EVALSHA", _LUA.read.sha, len(keys), *keys, nonce)
+
+
+def _head(more: int, *arguments: bytes | str | int) -> bytes:
+    """A command without its last arguments."""
+    return b"*%d\r\n%b" % (len(arguments) + more, pack_arguments(*arguments))
+
+
+def _append(batch: Batch) -> bytes:
+    """The command, but for its last argument."""
+    claim, first, last, frames = batch
+    seqs = b"%d" % first, b"%d" % last
+    return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        _append_head(claim.name.session, claim.name.nonce, claim.epoch),
+        len(seqs[0]),
+        seqs[0],
+        len(seqs[1]),
+        seqs[1],
         len(frames),
         frames,
     )

@@ -172,8 +172,10 @@ class Wire(ABC):
         """What is wrong, for operators: no names, no passwords."""
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
+        if isinstance(error.__cause__, RedisError):  # redis-py wraps what it says itself
+            error = error.__cause__
         text = str(error)
-        if isinstance(error, AuthenticationError | NoPermissionError) or "NOAUTH" in text:
+        if isinstance(error, AuthenticationError | NoPermissionError):
             return f"Redis at {self.place} refuses the name or the password, or what they may do"
         if isinstance(error, ReadOnlyError):
             return f"Redis at {self.place} is a read-only replica: name the primary"
@@ -225,7 +227,7 @@ class Line(Wire):
         finally:
             answered = question.answer.done()
             question.answer.cancel()
-            with suppress(ValueError):
+            if question in self._unsent:
                 self._unsent.remove(question)
         if not answered:
             raise StoreLost(f"Redis at {self.place} did not answer in time")
