@@ -1,6 +1,9 @@
 # make run            install what is missing, and start; make run ARGS="--port 9000" passes flags
 # make test           install what the tests need too, then lint, types and all tests
 #
+# make bench          measure it beside others: benchmarks/; BENCH_ARGS="--only paced --quick"
+# make profile        where its time goes
+#
 # make docs           what is made from the code and kept with it
 # make lock           requirements/*.txt anew; make lock LOCK_ARGS=--upgrade takes the newest versions
 # make audit          ask PyPI which of the locked packages have known vulnerabilities
@@ -12,6 +15,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 LOCK_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -23,7 +27,7 @@ JS_TOOLS := tests/js/node_modules/.package-lock.json
 INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs lock audit screenshots js-tools chromium firefox postgresql nginx redis vendor clean
+.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql nginx redis compiler vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -37,8 +41,15 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx redis
+pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx redis compiler
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# On a machine that does nothing else.
+bench: $(VENV)/.installed-bench compiler postgresql
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+profile: $(VENV)/.installed-bench compiler
+	$(BIN)/python -m benchmarks.profiling $(BENCH_ARGS)
 
 # What is made from the code and kept with it: the settings' reference, the client's declarations.
 docs: $(VENV)/.installed-run $(JS_TOOLS)
@@ -91,6 +102,10 @@ $(VENV)/.installed-test: $(BIN)/python $(RECIPE_INPUTS) requirements/test.txt
 	$(call INSTALL,test)
 	@touch $@ $(VENV)/.installed-run
 
+$(VENV)/.installed-bench: $(BIN)/python $(RECIPE_INPUTS) requirements/bench.txt
+	$(call INSTALL,bench)
+	@touch $@ $(VENV)/.installed-run
+
 # What the JavaScript's tests need, from the npm registry, by the npm that the test extra brings: no
 # Node of the system is asked for, and no package may run a script.
 
@@ -131,6 +146,11 @@ redis:
 
 nginx:
 	@command -v nginx >/dev/null || ls /usr/sbin/nginx >/dev/null 2>&1 || { $(call apt_install,nginx-light); }
+
+# The load generator of the benchmarks is written in C.
+
+compiler:
+	@command -v cc >/dev/null || { $(call apt_install,gcc libc6-dev); }
 
 define apt_install
 	command -v apt-get >/dev/null || { echo "Please install $(1): there is no apt-get here to do it." >&2; exit 1; }; \

@@ -180,7 +180,10 @@ async def main() -> None:
         folders = [
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jarvis-"))) for _ in "ab"
         ]
-        postgres, redis = PostgresServer(folders[0]), RedisServer(folders[1], "--appendfsync", "everysec")
+        postgres, redis = (
+            PostgresServer(folders[0]),
+            RedisServer(folders[1], "--appendfsync", "everysec"),
+        )
         for server in (postgres, redis):
             server.start()
         stack.callback(postgres.stop)

@@ -34,6 +34,7 @@ from playwright.async_api import Browser, Page, async_playwright
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 200
 MESSAGES = 500
+MARK = "measured"
 
 PROSE = (
     "Some words, *some of them* **important**, a `name`, and a [link](https://example.org/page). "
@@ -58,17 +59,27 @@ WATCH = """
     }).observe({ type: 'event', durationThreshold: 16, buffered: true })
 """
 
-SHOWN = """
+OPENED = """
     new Promise((done) => {
-      const shown = {}
+      const opened = {}
+      const all = document.getElementsByClassName('message')
+      const rendered = document.getElementsByClassName('markdown')
+      const isReadable = () => {
+        const scroller = document.querySelector('[data-testid="scroller"]')
+        const { top, bottom } = scroller.getBoundingClientRect()
+        const answers = Array.from(all).filter((message) => {
+          const box = message.getBoundingClientRect()
+          return box.bottom > top && box.top < bottom && message.dataset.role === 'assistant'
+        })
+        const isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 1
+        const isRendered = answers.every((answer) => answer.querySelector('.markdown'))
+        return answers.length > 0 && isAtEnd && isRendered
+      }
       const look = () => {
         const now = performance.now()
-        const all = document.querySelectorAll('[data-testid="message"]').length
-        const rendered = document.querySelectorAll('[data-testid="message"] .markdown').length
-        if (all >= MESSAGES) shown.all ??= now
-        if (rendered > 0) shown.first ??= now
-        if (rendered >= MESSAGES / 2) done({ ...shown, rendered: now })
-        else requestAnimationFrame(look)
+        if (opened.end === undefined && rendered.length > 0 && isReadable()) opened.end = now
+        if (all.length < MESSAGES || rendered.length < MESSAGES / 2) requestAnimationFrame(look)
+        else done({ ...opened, all: now })
       }
       look()
     })
@@ -125,16 +136,14 @@ HEAD = ("tasks > 50 ms", "longest", "> 50 ms of processor", "busiest")
 async def traced(browser: Browser, page: Page) -> AsyncIterator[Tasks]:
     """The tasks of the page, known when the block has ended."""
     tasks = Tasks()
-    await browser.start_tracing(page=page, categories=["toplevel", "__metadata"])
+    await browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing"])
     try:
         yield tasks
+        # Whose main thread it is: the browser's own windows are pages in processes of their own.
+        await page.evaluate(f"performance.mark('{MARK}')")
     finally:
         events = json.loads(await browser.stop_tracing())["traceEvents"]
-        main = {
-            (event["pid"], event["tid"])
-            for event in events
-            if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
-        }
+        main = {(event["pid"], event["tid"]) for event in events if event["name"] == MARK}
         for event in events:
             if event["name"].endswith("RunTask") and (event["pid"], event["tid"]) in main:
                 tasks.clock.append(event.get("dur", 0) / 1000)
@@ -211,14 +220,17 @@ def fill(url: str, session: str) -> None:
 
 
 async def conversation(browser: Browser, url: str) -> dict[str, Any]:
-    """How long it takes to open it, from the start of the navigation."""
+    """When it was open: milliseconds since the start of the navigation.
+
+    `end`: all that is in sight of its end was painted as it stays; `all`: so was the rest, above.
+    """
     page = await browser.new_page()
     async with traced(browser, page) as tasks:
         await page.goto(f"{url}/#session=long", wait_until="commit")
-        shown = await page.evaluate(SHOWN.replace("MESSAGES", str(MESSAGES)))
+        opened = await page.evaluate(OPENED.replace("MESSAGES", str(MESSAGES)))
         await page.wait_for_timeout(1000)
     await page.close()
-    return {**shown, "tasks": tasks}
+    return {**opened, "tasks": tasks}
 
 
 def head(*titles: str) -> None:
@@ -250,14 +262,10 @@ async def main() -> None:
                 return
             fill(url, "long")
             print(f"\na conversation of {MESSAGES} messages, opened in a new tab\n")
-            head("all texts shown", "first rendered", "all rendered", *HEAD)
+            head("its end", "all of it", *HEAD)
             for _ in range(3):
                 got = await conversation(browser, url)
-                print(
-                    f"| {got['all']:.0f} ms | {got['first']:.0f} ms | {got['rendered']:.0f} ms "
-                    f"| {got['tasks']} |",
-                    flush=True,
-                )
+                print(f"| {got['end']:.0f} ms | {got['all']:.0f} ms | {got['tasks']} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Makes requirements/*.txt anew, from setup.cfg and pyproject.toml: `make lock`.
 
     run.txt      what `make run` installs
-    image.txt    what the container image holds: every extra but the tests'
+    image.txt    what the container image holds: every extra but the tests' and the benchmarks'
     test.txt     what `make test` installs
+    bench.txt    what `make bench` installs
 
 Every package that can be installed, on any system and any Python that is supported, has its version
 and its hashes in it; what builds the package itself, too.
@@ -21,6 +22,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 LOCKS: Final = ROOT / "requirements"
 ALL_THAT_SERVES: Final = "image"
 TESTS: Final = "test"
+BENCHMARKS: Final = "bench"
+LOCK_NAMES: Final = ("run", ALL_THAT_SERVES, TESTS, BENCHMARKS)
 
 HEAD: Final = """\
 # Made by `make lock` from setup.cfg and pyproject.toml; a test compares them.
@@ -37,9 +40,10 @@ def setup_cfg() -> configparser.ConfigParser:
 def extras_of(lock: str) -> list[str]:
     """The extras that are in `requirements/{lock}.txt`."""
     extras = setup_cfg()["options.extras_require"]
-    if lock == TESTS:
-        return [TESTS]
-    return [extra for extra in extras if extra != TESTS] if lock == ALL_THAT_SERVES else []
+    if lock in (TESTS, BENCHMARKS):
+        return [lock]
+    served = [extra for extra in extras if extra not in (TESTS, BENCHMARKS)]
+    return served if lock == ALL_THAT_SERVES else []
 
 
 def requirements_of(lock: str) -> list[str]:
@@ -82,5 +86,5 @@ def compile_lock(lock: str, *, upgrade: bool) -> None:
 
 if __name__ == "__main__":
     LOCKS.mkdir(exist_ok=True)
-    for name in ("run", ALL_THAT_SERVES, TESTS):
+    for name in LOCK_NAMES:
         compile_lock(name, upgrade="--upgrade" in sys.argv[1:])

@@ -23,11 +23,13 @@ class FrameLog:
     `add_frame` raise AnswerTooLong and leave the log as it was.
     """
 
-    __slots__ = ("_encoder", "_ends", "_limit", "_others", "_others_size", "_text")
+    __slots__ = ("_encoder", "_ends", "_others", "_others_size", "_room", "_text", "seq")
 
     def __init__(self, encoder: FrameEncoder, limit: int) -> None:
         self._encoder = encoder
-        self._limit = limit
+        self._room = limit  # for text
+        self.seq = 0
+        """The number of the last frame; 0 while there is none."""
         self._text = bytearray()
         # Where the text ends after frame seq, at index seq - 1. A frame that adds no text is in
         # _others: a token is never empty.
@@ -39,11 +41,6 @@ class FrameLog:
         """Use another encoder; only while there is no token."""
         assert not self._text
         self._encoder = encoder
-
-    @property
-    def seq(self) -> int:
-        """The number of the last frame; 0 while there is none."""
-        return len(self._ends)
 
     @property
     def text(self) -> str:
@@ -67,17 +64,22 @@ class FrameLog:
     def add_token(self, text: str) -> None:
         """Append a piece of the answer (not empty, no lone surrogates)."""
         raw = text.encode()
-        self._check(len(raw))
+        end = len(self._text) + len(raw)
+        if end > self._room:
+            raise AnswerTooLong
         self._text += raw
-        self._ends.append(len(self._text))
+        self._ends.append(end)
+        self.seq += 1
 
     def add_frame(self, frame: bytes, *, always: bool = False) -> None:
         """Append a frame that is no token; `always` admits it past the limit, as endings are."""
-        if not always:
-            self._check(len(frame))
+        if not always and len(self._text) + len(frame) > self._room:
+            raise AnswerTooLong
         self._ends.append(len(self._text))
+        self.seq += 1
         self._others[self.seq] = frame
         self._others_size += len(frame)
+        self._room -= len(frame)
 
     def read(self, after: int, limit: int = READ_BYTES) -> tuple[int, bytes]:
         """Some frames after `after`: the seq of the last one, and their bytes joined.
@@ -88,7 +90,7 @@ class FrameLog:
         size = 0
         seq = after
         start = self._ends[after - 1] if after else 0
-        while seq < len(self._ends) and size < limit:
+        while seq < self.seq and size < limit:
             end = self._ends[seq]
             seq += 1
             if end == start:
@@ -99,7 +101,3 @@ class FrameLog:
             size += len(frame)
             frames.append(frame)
         return seq, b"".join(frames)
-
-    def _check(self, more: int) -> None:
-        if len(self._text) + self._others_size + more > self._limit:
-            raise AnswerTooLong

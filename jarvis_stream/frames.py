@@ -6,9 +6,9 @@ encoded once per stream; a token then costs one format and one `orjson.dumps` of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, TypeGuard
 
 import orjson
 
@@ -90,11 +90,12 @@ Ending = Done | Failed
 class FrameEncoder:
     """Encodes the frames of one stream."""
 
-    __slots__ = ("_done", "_error", "_status", "_token")
+    __slots__ = ("_done", "_error", "_head", "_status", "_token")
 
     def __init__(self, stream_id: str, trace_id: str, epoch: int) -> None:
         ids = orjson.dumps({"stream_id": stream_id, "trace_id": trace_id, "epoch": epoch})[1:-1]
         self._token = b'{"type":"token",' + ids + b',"seq":'
+        self._head = self._token.decode()
         self._status = b'{"type":"status",' + ids + b',"seq":'
         self._done = b'{"type":"done",' + ids + b',"seq":'
         self._error = b'{"type":"error",' + ids + b',"seq":'
@@ -102,6 +103,19 @@ class FrameEncoder:
     def token(self, seq: int, text: str) -> bytes:
         """A piece of the answer. `text` holds no lone surrogate (orjson refuses them)."""
         return b'%b%d,"text":%b}\n' % (self._token, seq, orjson.dumps(text))
+
+    def frames(self, first: int, pieces: Sequence[str | bytes]) -> bytes:
+        """The frames from `first` on: `pieces` are the texts of tokens, and others as they are."""
+        if _are_plain(pieces):
+            # Byte for byte what `token` makes of them, at half the price.
+            head = self._head
+            return "".join(
+                [f'{head}{seq},"text":"{text}"}}\n' for seq, text in enumerate(pieces, first)]
+            ).encode()
+        return b"".join([self._frame(seq, piece) for seq, piece in enumerate(pieces, first)])
+
+    def _frame(self, seq: int, piece: str | bytes) -> bytes:
+        return self.token(seq, piece) if isinstance(piece, str) else piece
 
     def status(self, seq: int, status: Status) -> bytes:
         """An agent's status; raises TypeError when a field is not JSON-serialisable."""
@@ -139,3 +153,12 @@ class FrameEncoder:
     @staticmethod
     def _line(head: bytes, seq: int, fields: Mapping[str, Any]) -> bytes:
         return b"%b%d,%b\n" % (head, seq, orjson.dumps(fields)[1:])
+
+
+def _are_plain(pieces: Sequence[str | bytes]) -> TypeGuard[Sequence[str]]:
+    """Whether all are texts, of characters that JSON writes as themselves, in one byte each."""
+    try:
+        text = "".join(pieces)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return len(orjson.dumps(text)) == len(text) + 2

@@ -12,8 +12,9 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from datetime import UTC
-from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
+from functools import lru_cache
+from time import gmtime, strftime
+from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeGuard
 
 import orjson
 from loguru import logger
@@ -38,6 +39,8 @@ _LIKE_SECRETS: Final = (
     re.compile(r"()\bsk-[\w-]{8,}"),
     re.compile(r"()\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
 )
+# In small letters: an ASCII text with none of these has nothing of the above.
+_SIGNS: Final = "://", "bearer", "basic", "key", "passw", "secret", "token", "cookie", "sk-", "eyj"
 
 # What ends a line somewhere (str.splitlines knows eleven ways), moves a terminal's cursor, turns
 # text around, or cannot be encoded.
@@ -61,7 +64,7 @@ def configure(
     they stand.
     """
     out = sys.stderr if stream is None else stream
-    redact = _redactor(secrets)
+    redact = _Redactor(secrets)
     if style == "json" or (style == "auto" and not out.isatty()):
         line_of = _json_line
     else:
@@ -72,32 +75,44 @@ def configure(
         out.flush()
 
     logger.remove()
-    logger.add(
-        sink, level=level, format=lambda record: "", backtrace=False, diagnose=False, colorize=False
-    )
+    logger.add(sink, level=level, format="", backtrace=False, diagnose=False, colorize=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each of its plugins
-    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # its DEBUG holds all that people say
     logging.captureWarnings(True)
 
 
-def _redactor(secrets: Iterable[str]) -> Callable[[str], str]:
-    hidden = [re.escape(secret) for secret in secrets if len(secret) >= SHORTEST_SECRET]
-    if not hidden:
-        return _redact_strangers
-    pattern = re.compile("|".join(sorted(hidden, key=len, reverse=True)))
-    return lambda text: _redact_strangers(pattern.sub("***", text))
+class _Redactor:
+    """Hides secrets: those it knows, and what looks like one (an exception of somebody else's may
+    quote one of theirs)."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        hidden = (secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
+        self._hidden = sorted(hidden, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
+        if self.suspects(text):
+            for secret in self._hidden:
+                text = text.replace(secret, "***")
+            for pattern in _LIKE_SECRETS:
+                text = pattern.sub(r"\1***", text)
+        return text
+
+    def suspects(self, text: str) -> bool:
+        """Whether there may be one: cheap, and False for nearly every line."""
+        if any(secret in text for secret in self._hidden):
+            return True
+        small = text.lower()
+        return not text.isascii() or any(sign in small for sign in _SIGNS)
 
 
-def _redact_strangers(text: str) -> str:
-    """Hide what looks like a secret: an exception of somebody else's may quote one of theirs."""
-    for pattern in _LIKE_SECRETS:
-        text = pattern.sub(r"\1***", text)
-    return text
+def _escape(text: str, how: Callable[[re.Match[str]], str]) -> str:
+    return text if text.isprintable() else _UNSAFE.sub(how, text)
 
 
-def _escape(text: str) -> str:
-    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
 
 
 def _exception_text(record: Record) -> str | None:
@@ -108,10 +123,10 @@ def _exception_text(record: Record) -> str | None:
     return "".join(traceback.format_exception(exception.value)).rstrip()
 
 
-def _json_line(record: Record, redact: Callable[[str], str]) -> str:
-    line: dict[str, Any] = {
-        # orjson refuses loguru's subclass of datetime.
-        "time": record["time"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+def _json_line(record: Record, redact: _Redactor) -> str:
+    time = record["time"]
+    line: dict[str, str | bool | None] = {
+        "time": f"{_second(int(time.timestamp()))}.{time.microsecond:06}Z",
         "level": record["level"].name,
         "logger": record["name"],
         "message": record["message"],
@@ -120,17 +135,27 @@ def _json_line(record: Record, redact: Callable[[str], str]) -> str:
         line["exception"] = exception
     for key, value in record["extra"].items():
         line.setdefault(key, value if value is None or isinstance(value, bool) else str(value))
-    safe = {
-        key: redact(value).encode(errors="backslashreplace").decode()
-        if isinstance(value, str)
-        else value
-        for key, value in line.items()
-    }
+    # All of it is looked at in one go; seldom does that find a reason to look at each.
+    if redact.suspects("\n".join(filter(_is_text, line.values()))):
+        line = {key: redact(value) if _is_text(value) else value for key, value in line.items()}
+    try:
+        text = orjson.dumps(line)
+    except TypeError:  # a lone surrogate
+        text = orjson.dumps(
+            {
+                key: value.encode(errors="backslashreplace").decode() if _is_text(value) else value
+                for key, value in line.items()
+            }
+        )
     # Inside a JSON string \\uXXXX is the character itself: nothing is lost by escaping it.
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(safe).decode())
+    return _escape(text.decode(), lambda found: f"\\u{ord(found[0]):04x}")
 
 
-def _pretty_line(record: Record, redact: Callable[[str], str], colour: str = "") -> str:
+def _is_text(value: object) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
+def _pretty_line(record: Record, redact: _Redactor, colour: str = "") -> str:
     level = f"{record['level'].name:<8}"
     text = record["message"]
     if (exception := _exception_text(record)) is not None:
@@ -138,10 +163,10 @@ def _pretty_line(record: Record, redact: Callable[[str], str], colour: str = "")
     if colour:
         level = f"{colour}{level}{_PLAIN}"
     time = record["time"].strftime("%H:%M:%S.%f")[:-3]
-    return f"{time} {level} {_escape(redact(text))}"
+    return f"{time} {level} {_escape(redact(text), lambda found: ascii(found[0])[1:-1])}"
 
 
-def _coloured_line(record: Record, redact: Callable[[str], str]) -> str:
+def _coloured_line(record: Record, redact: _Redactor) -> str:
     return _pretty_line(record, redact, _COLOURS.get(record["level"].name, "\x1b[2m"))
 
 

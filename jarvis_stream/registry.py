@@ -68,7 +68,7 @@ from jarvis_stream.ids import TraceParent, id_of, key_of, new_session_id
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.node import Entry, Node, Transcript, Watcher
 from jarvis_stream.shelf import Shelf
-from jarvis_stream.stream import State, Stream
+from jarvis_stream.stream import Delivery, State, Stream
 from jarvis_stream.tally import Tally
 
 MAX_ZOMBIES = 4
@@ -231,6 +231,7 @@ class StreamRegistry:
         self.starts: Counter[tuple[str, str]] = Counter()
         """How many requests came, by transport and what became of them: `started`, `attached`."""
         self.times = Times()
+        self._delivery = Delivery(self.times.delivery)
 
     # What is here
 
@@ -474,7 +475,7 @@ class StreamRegistry:
             max_bytes=self._max_answer_bytes,
             unwatched_timeout=self._unwatched_timeout,
             keep=self._keep,
-            delays=self.times.delivery,
+            delivery=self._delivery,
             parent=opening.parent,
         )
         self._sessions[session_key] = session

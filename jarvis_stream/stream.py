@@ -37,7 +37,7 @@ TURN_BUDGET = 0.005
 """Seconds an agent that never waits may hold the event loop."""
 
 DELAYS_EVERY = 16
-"""Of so many frames the delay of one is counted: looking at the clock costs too."""
+"""Of so many turns of the loop one is timed: looking at the clock costs too."""
 
 LARGEST_OFFER = 128 * 1024
 """Bytes handed to a reader at once; of more it takes piece by piece from the log what it has room
@@ -100,18 +100,60 @@ class Followed(Protocol):
         ...
 
 
+class Delivery:
+    """Hands what streams append during a turn of the event loop to their readers at its end.
+
+    All streams of a loop share one, and one callback: to schedule and run one for each would cost
+    a fifth of a frame's way.
+    """
+
+    __slots__ = ("_delays", "_since", "_streams", "_turns")
+
+    def __init__(self, delays: Tally | None = None) -> None:
+        """`delays` counts how long frames take from the log to their readers' connections."""
+        self._delays = delays
+        self._streams: list[Stream] = []
+        self._turns = 0
+        self._since = 0.0
+
+    def note(self, stream: Stream) -> None:
+        """Call the stream's `deliver` at the end of this turn; to be told once per turn."""
+        if not self._streams:
+            if self._turns % DELAYS_EVERY == 0:
+                self._since = time.monotonic()
+            asyncio.get_running_loop().call_soon(self._deliver)
+        self._streams.append(stream)
+
+    def _deliver(self) -> None:
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            try:
+                stream.deliver()
+            except Exception:
+                stream.logger.exception("stream_not_delivered trace={}", stream.trace_id)
+        if self._delays is not None and self._turns % DELAYS_EVERY == 0:
+            self._delays.add(time.monotonic() - self._since)
+        self._turns += 1
+
+
+# Python 3.11 finds a member by a call, which costs as much as all the rest of the fence.
+_ACTIVE, _ENDED = State.ACTIVE, State.ENDED
+
+_NEVER = math.inf
+
+
 class Stream:
     """One answer being generated. Made by the registry, and only by it."""
 
     __slots__ = (
         "_closing",
+        "_delivery",
         "_encoder",
         "_followers",
         "_fresh",
         "_keep",
         "_log",
         "_loop",
-        "_since",
         "_task",
         "_turn_noted",
         "_unwatched",
@@ -119,7 +161,6 @@ class Stream:
         "begun",
         "called",
         "deadline",
-        "delays",
         "deleted",
         "deserted",
         "ended",
@@ -160,14 +201,13 @@ class Stream:
         max_bytes: int = 4 * 1024 * 1024,
         unwatched_timeout: float = 600.0,
         keep: Callable[[Stream, Ending], asyncio.Future[bool]] | None = None,
-        delays: Tally | None = None,
+        delivery: Delivery | None = None,
         parent: TraceParent | None = None,
     ) -> None:
         """`keep` is called once, when the text is final; the terminal frame waits for its future.
 
-        The future never raises, and tells whether the answer is kept. `delays` counts how long
-        frames take from the log to their readers' connections. `parent` is the place in the trace
-        that asked for it.
+        The future never raises, and tells whether the answer is kept. `delivery` is best shared
+        with the other streams of the loop. `parent` is the place in the trace that asked for it.
         """
         self.session_id = session_id
         self.stream_id = stream_id
@@ -192,7 +232,7 @@ class Stream:
         """Whether the history is not to keep it (rolled back, replaced, or its session deleted)."""
         self.deleted = False
         """Whether nobody may replay it any more."""
-        self.deadline = math.inf
+        self.deadline = _NEVER
         """When it has its session no longer unless this is put off, on the monotonic clock."""
         self.deserted: Callable[[Stream], None] | None = None
         """Told, in the place of `abandon`, when nobody here reads it: others may, elsewhere."""
@@ -201,7 +241,6 @@ class Stream:
         self.activated_at = 0.0
         self.first_token_at = 0.0
         self.revoked_at = 0.0
-        self.delays = delays
         self.parent = parent
         self.place = TraceParent(trace_id, new_span_id(), parent is None or parent.sampled)
         self._loop = asyncio.get_running_loop()
@@ -214,11 +253,11 @@ class Stream:
         self._encoder = FrameEncoder(stream_id, trace_id, epoch)
         self._log = FrameLog(self._encoder, max_bytes)
         self._followers: tuple[Follower, ...] = ()
-        self._fresh: list[bytes] = []
+        self._fresh: list[str | bytes] = []
         self._turn_noted = False
-        self._since = 0.0
         self._unwatched: asyncio.TimerHandle | None = None
         self._keep = keep
+        self._delivery = delivery or Delivery()
 
     def __repr__(self) -> str:
         return (
@@ -300,14 +339,14 @@ class Stream:
         StreamRevoked when the stream is not ACTIVE, AnswerTooLong past the bound, TypeError for
         what cannot be encoded. An empty text is no frame.
         """
-        if self.state is not State.ACTIVE:
+        if self.state is not _ACTIVE:
             raise StreamRevoked
         if not self._turn_noted:
             self._note_turn()  # an agent that yields only empty text must not hold the loop either
-            if self._since > self.deadline:
+            if self.deadline is not _NEVER and time.monotonic() > self.deadline:
                 self.lapse()
                 raise StreamRevoked
-        if isinstance(piece, str):
+        if type(piece) is str:
             if not piece:
                 return
             try:
@@ -318,9 +357,11 @@ class Stream:
             if not self.first_token_at:
                 self.first_token_at = time.monotonic()
             if self._followers:
-                self._fresh.append(self._encoder.token(self._log.seq, piece))
+                self._fresh.append(piece)
         elif isinstance(piece, Status):
             self._add_frame(self._encoder.status(self.seq + 1, piece))
+        elif isinstance(piece, str):  # a subclass, which may show itself as something else
+            self.append(str.__str__(piece))
         else:
             raise TypeError(f"an agent yields str, Status or Done, not {type(piece).__name__}")
 
@@ -331,6 +372,7 @@ class Stream:
         to its end before CancelledError goes on.
         """
         done = Done()
+        until = 0.0
         try:
             async for piece in pieces:
                 if isinstance(piece, Done):
@@ -338,8 +380,13 @@ class Stream:
                         raise ValueError(f"no agent ends with {piece.finish_reason!r}")
                     done = piece
                     break
+                is_turns_first = not self._turn_noted
                 self.append(piece)
-                if self._turn_noted and time.monotonic() - self._since > TURN_BUDGET:
+                if is_turns_first:
+                    until = 0.0  # whoever waits after each piece needs no clock
+                elif not until:
+                    until = time.monotonic() + TURN_BUDGET
+                elif time.monotonic() > until:
                     await asyncio.sleep(0)
         except BaseException:
             try:
@@ -497,20 +544,24 @@ class Stream:
 
     def _note_turn(self) -> None:
         self._turn_noted = True
-        self._since = time.monotonic()
-        self._loop.call_soon(self._flush)
+        self._delivery.note(self)
 
-    def _flush(self) -> None:
+    def deliver(self) -> None:
+        """Hand what was appended during this turn to the followers."""
         self._turn_noted = False
-        if not self._fresh:
+        fresh = self._fresh
+        if not fresh:
             return
-        fresh, self._fresh = self._fresh, []
-        last = self.seq
-        frames = fresh[0] if len(fresh) == 1 else b"".join(fresh)
+        self._fresh = []
+        last = self._log.seq
+        first = last - len(fresh)
+        piece = fresh[0]
+        if len(fresh) == 1 and isinstance(piece, str):
+            frames = self._encoder.token(last, piece)
+        else:
+            frames = self._encoder.frames(first + 1, fresh)
         for follower in self._followers:
-            follower.offer(last - len(fresh), last, frames)
-        if self.delays is not None and last % DELAYS_EVERY < len(fresh):
-            self.delays.add(time.monotonic() - self._since)
+            follower.offer(first, last, frames)
 
 
 class Follower:
@@ -537,7 +588,8 @@ class Follower:
             self._reader.fell_behind(self)
         elif self._reader.take(frames):
             self.seq = last
-            self._look_for_end()
+            if self.stream.state is _ENDED:
+                self._look_for_end()
 
     def catch_up(self) -> bool:
         """Give a piece of what the log holds after the cursor; False when there was no room."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import orjson
@@ -178,3 +179,40 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int) -> None:
             assert server.process.stdout.readline() == "tidying\n"
             code, _ = server.stop(number)
     assert code == -number
+
+
+WITNESS = """
+import sys
+
+async def agent(turn):
+    yield " ".join(sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("database", "others"),
+    [
+        ("memory:", {"sqlalchemy", "sqlite3"}),
+        ("history.sqlite3", {"sqlalchemy.dialects.postgresql", "sqlalchemy.ext.asyncio"}),
+    ],
+)
+def test_nothing_is_imported_that_a_run_does_not_need(
+    database: str, others: set[str], tmp_path: Path
+) -> None:
+    (tmp_path / "witness.py").write_text(WITNESS)
+    program = (*MODULE, "--agent", "witness:agent", "--database-url", database)
+    here = {"PYTHONPATH": str(ROOT)}
+    with serving(*program, cwd=tmp_path, env=here) as server:  # the first makes the database
+        server.stop(signal.SIGTERM)
+    with serving(*program, cwd=tmp_path, env=here) as server:
+        chat = urllib.request.Request(
+            f"{server.url}/api/chat",
+            data=orjson.dumps({"prompt": "?"}),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(chat, timeout=PATIENCE) as answer:
+            frames = [orjson.loads(line) for line in answer]
+    modules = set("".join(frame.get("text", "") for frame in frames).split())
+    assert {"aiohttp", "jarvis_stream.app"} <= modules
+    unneeded = {"alembic", "psycopg", "opentelemetry", "openai", "jwt", "aiohttp_cors"}
+    assert modules & (unneeded | others) == set()

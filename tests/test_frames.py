@@ -37,6 +37,31 @@ def test_whatever_a_token_says_comes_back_on_one_line(text: str, seq: int) -> No
     assert orjson.loads(frame) == {"type": "token", **IDS, "seq": seq, "text": text}
 
 
+plain = st.text(st.characters(max_codepoint=0x7E))
+
+
+@given(
+    st.lists(plain | st.text(min_size=1) | st.binary(min_size=1), min_size=1),
+    st.integers(1, 2**32),
+)
+def test_many_frames_at_once_are_the_same_bytes_as_one_by_one(
+    pieces: list[str | bytes], first: int
+) -> None:
+    one_by_one = [
+        ENCODER.token(seq, piece) if isinstance(piece, str) else piece
+        for seq, piece in enumerate(pieces, first)
+    ]
+    assert ENCODER.frames(first, pieces) == b"".join(one_by_one)
+
+
+@pytest.mark.parametrize("character", [*map(chr, range(256)), "\u2028", "\uffff", "😀"], ids=ascii)
+def test_no_character_is_taken_for_a_plain_one(character: str) -> None:
+    texts = ["a", character, "b"]
+    frames = ENCODER.frames(7, texts)
+    assert frames == b"".join(ENCODER.token(seq, text) for seq, text in enumerate(texts, 7))
+    assert [decode(line + b"\n")["text"] for line in frames.split(b"\n")[:-1]] == texts
+
+
 def test_the_first_frame_names_session_role_and_protocol() -> None:
     assert decode(ENCODER.thinking(1, "s", replaces="r"))["replaces"] == "r"
     assert decode(ENCODER.thinking(1, "s")) == {

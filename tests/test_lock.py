@@ -6,11 +6,9 @@ import re
 
 import pytest
 from conftest import ROOT
-from lock import ALL_THAT_SERVES, HEAD, LOCKS, TESTS, extras_of, requirements_of, setup_cfg
+from lock import HEAD, LOCK_NAMES, LOCKS, extras_of, requirements_of, setup_cfg
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-NAMES = ("run", ALL_THAT_SERVES, TESTS)
 
 SHA256 = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
@@ -36,7 +34,7 @@ def pin_of(requirement: Requirement) -> str:
     return specifier.version
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LOCK_NAMES)
 def test_a_lock_covers_what_setup_cfg_asks_for(name: str) -> None:
     there = locked(name)
     for text in requirements_of(name):
@@ -46,23 +44,24 @@ def test_a_lock_covers_what_setup_cfg_asks_for(name: str) -> None:
         assert wanted.specifier.contains(pin_of(pinned)), f"{name}.txt: {pinned}: run `make lock`"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LOCK_NAMES)
 def test_every_locked_package_is_pinned(name: str) -> None:
     assert (LOCKS / f"{name}.txt").read_text().startswith(HEAD)
     assert all(pin_of(requirement) for requirement in locked(name).values())
 
 
 def test_the_locks_agree_with_each_other() -> None:
-    pins = [{key: pin_of(value) for key, value in locked(name).items()} for name in NAMES]
-    run, image, test = pins
+    pins = [{key: pin_of(value) for key, value in locked(name).items()} for name in LOCK_NAMES]
+    run, image, test, bench = pins
     assert run.items() <= image.items()
-    for key in image.keys() & test.keys():
-        assert image[key] == test[key], f"{key} differs: run `make lock`"
-    assert run.keys() <= test.keys()
+    for other in (test, bench):
+        for key in image.keys() & other.keys():
+            assert image[key] == other[key], f"{key} differs: run `make lock`"
+        assert run.keys() <= other.keys()
 
 
 def test_every_extra_is_in_a_lock() -> None:
-    listed = [extra for name in NAMES for extra in extras_of(name)]
+    listed = [extra for name in LOCK_NAMES for extra in extras_of(name)]
     assert sorted(listed) == sorted(setup_cfg()["options.extras_require"])
 
 

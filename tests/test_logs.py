@@ -233,6 +233,12 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("connect(password=hunter2, user=x)", "connect(password=***, user=x)"),
         ("Incorrect API key provided: sk-proj-abcdefgh1234.", "Incorrect API key provided: ***."),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2ln is no token", "*** is no token"),
+        (
+            "API-KEY=HUNTER22; PASSWD: HUNTER22, BEARER HUNTER22",
+            "API-KEY=***; PASSWD: ***, BEARER ***",
+        ),
+        ("the auth-Token: hunter22, the Cookie: hunter22", "the auth-Token: ***, the Cookie: ***"),
+        ("the \u017fecret: hunter22", "the \u017fecret: ***"),
         ("basic things, a secret garden, http://a.example/b@c", None),
         ("stream_cancelled trace=0123456789abcdef reason=client_stop session=s-1", None),
     ],

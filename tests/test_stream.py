@@ -17,7 +17,7 @@ from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import AnswerTooLong, CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import Done, Ending, Failed, Status
-from jarvis_stream.stream import Follower, State, Stream
+from jarvis_stream.stream import Delivery, Follower, State, Stream
 
 
 def make(**more: Any) -> Stream:
@@ -160,6 +160,23 @@ async def test_lone_surrogates_become_replacement_characters(text: str, kept: st
     stream.end(Done("stop"))
     await reader.end()
     assert stream.text == reader.text == kept
+    assert reader.data == read_all(stream)
+
+
+@in_virtual_time
+async def test_a_text_that_formats_itself_in_its_own_way_is_taken_as_it_is() -> None:
+    class Shout(str):
+        def __format__(self, spec: str) -> str:
+            return self.upper()
+
+        __str__ = __repr__ = str.upper
+
+    stream = begin()
+    reader = FakeReader(stream)
+    stream.append(Shout("quiet, "))
+    stream.append(Shout("please"))
+    await turn()
+    assert (reader.text, stream.text) == ("quiet, please", "quiet, please")
     assert reader.data == read_all(stream)
 
 
@@ -403,6 +420,26 @@ async def test_a_reader_closed_by_another_in_the_same_turn_is_given_nothing_more
     assert not second.follower.catch_up() or second.data == seen
     assert (second.data, second.ends, second.follower.behind) == (seen, 0, False)
     assert (first.data, first.ends) == (read_all(stream), 1)
+
+
+@in_virtual_time
+async def test_a_reader_that_breaks_its_promise_harms_no_other_stream(
+    log_lines: list[str],
+) -> None:
+    class Broken(FakeReader):
+        def take(self, frames: bytes) -> bool:
+            if b"token" in frames:
+                raise RuntimeError("no reader may raise")
+            return super().take(frames)
+
+    delivery = Delivery()
+    streams = [begin(delivery=delivery) for _ in range(3)]
+    readers = [FakeReader(streams[0]), Broken(streams[1]), FakeReader(streams[2])]
+    for stream in streams:
+        stream.append("x")
+    await turn()
+    assert [reader.text for reader in readers] == ["x", "", "x"]
+    assert any("stream_not_delivered" in line for line in log_lines)
 
 
 @in_virtual_time

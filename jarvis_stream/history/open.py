@@ -16,6 +16,8 @@ from jarvis_stream.history.memory import MemoryHistory
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from jarvis_stream.history.backends import Backend
+
 MEMORY: Final = "memory:"
 """The URL of a history that is gone with its process."""
 
@@ -68,14 +70,12 @@ async def open_history(
         return
     parsed = _parse(url)
     # Not before they are needed: SQLAlchemy takes half a second to import.
-    from jarvis_stream.history.backends import PostgresBackend, SqliteBackend
     from jarvis_stream.history.sql import SqlStore
     from jarvis_stream.history.writer import HistoryWriter
 
     instance_id = uuid.uuid4().hex
-    kind = SqliteBackend if parsed.get_backend_name() == "sqlite" else PostgresBackend
     try:
-        backend = kind(parsed, instance_id)
+        backend = _backend_at(parsed, instance_id)
     except ModuleNotFoundError as error:
         raise HistoryUnusable(
             f"{error.name} is not installed; for PostgreSQL: pip install 'jarvis-stream[postgres]'"
@@ -102,6 +102,16 @@ async def open_history(
         await store.close()
 
 
+def _backend_at(url: sa.URL, instance_id: str) -> Backend:
+    if url.get_backend_name() == "sqlite":
+        from jarvis_stream.history.sqlite import SqliteBackend
+
+        return SqliteBackend(url, instance_id)
+    from jarvis_stream.history.postgres import PostgresBackend
+
+    return PostgresBackend(url, instance_id)
+
+
 def _parse(url: str) -> sa.URL:
     import sqlalchemy as sa
 
@@ -111,10 +121,10 @@ def _parse(url: str) -> sa.URL:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError) as error:
         raise HistoryUnusable(f"the database URL cannot be read; {_WHICH}") from error
-    if parsed.drivername in ("sqlite", "sqlite+aiosqlite"):
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"):
         if parsed.database in (None, "", ":memory:") or "uri" in parsed.query:
             raise HistoryUnusable("a SQLite history needs a file; in memory, it is called memory:")
-        return parsed.set(drivername="sqlite+aiosqlite")
+        return parsed.set(drivername="sqlite+pysqlite")
     if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return parsed.set(drivername="postgresql+psycopg")
     raise HistoryUnusable(f"there is no history in {parsed.drivername}; {_WHICH}")

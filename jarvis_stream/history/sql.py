@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jarvis_stream.history import schema
 from jarvis_stream.history.backends import Backend
@@ -20,6 +20,8 @@ from jarvis_stream.history.schema import AnyText, instances, pieces, removed, se
 from jarvis_stream.history.store import Batch, Span, Written
 from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, spellings, title_of
 from jarvis_stream.ids import owner_of
+
+T = TypeVar("T")
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for leaving, and for closing the connections."""
@@ -194,13 +196,13 @@ class SqlStore:
         Raises HistoryUnusable for a newer one.
         """
         await self._backend.prepare()
-        async with self._backend.reader.connect() as connection:
-            version = await connection.run_sync(schema.version_of)
-        if version != schema.HEAD:
-            async with self._backend.writing() as connection:
-                await self._backend.lock_schema(connection)
-                await connection.run_sync(schema.upgrade)
+        if await self._backend.read(schema.version_of) != schema.HEAD:
+            await self._backend.write(self._upgrade)
         self._prepared = True
+
+    def _upgrade(self, connection: sa.Connection) -> None:
+        self._backend.lock_schema(connection)
+        schema.upgrade(connection)
 
     async def close(self) -> None:
         """Close the connections and leave: no other process has to wonder about this one.
@@ -219,45 +221,51 @@ class SqlStore:
         streaming = sa.exists().where(
             turns.c.instance_id == self._me, turns.c.status == "streaming"
         )
-        async with self._backend.writing() as connection:
-            await connection.execute(
-                sa.delete(instances).where(instances.c.instance_id == self._me, ~streaming)
-            )
+        leave = sa.delete(instances).where(instances.c.instance_id == self._me, ~streaming)
+        await self._backend.write(lambda connection: connection.execute(leave))
 
     async def renew(self) -> bool:
         """See Store.renew."""
         if not self._prepared:
             await self.prepare()
-        async with self._writing() as connection:
-            now = self._backend.now
-            renewed = await connection.execute(
-                sa.update(instances).where(instances.c.instance_id == self._me).values(seen_at=now)
-            )
-            if renewed.rowcount:
-                return True
-            await connection.execute(sa.insert(instances).values(instance_id=self._me, seen_at=now))
-            return False
+        return await self._write(self._renew)
+
+    def _renew(self, connection: sa.Connection) -> bool:
+        now = self._backend.now
+        renewed = connection.execute(
+            sa.update(instances).where(instances.c.instance_id == self._me).values(seen_at=now)
+        )
+        if renewed.rowcount:
+            return True
+        connection.execute(sa.insert(instances).values(instance_id=self._me, seen_at=now))
+        return False
 
     async def reclaim(self, *, opening: bool) -> int:
         """See Store.reclaim."""
         lapsed = instances.c.seen_at < self._backend.now - self._lease
-        async with self._backend.reader.connect() as connection:
-            others = await connection.execute(
-                sa.select(instances.c.instance_id, lapsed).where(
-                    instances.c.instance_id != self._me
-                )
-            )
-            suspects = [(instance_id, late) for instance_id, late in others if opening or late]
+        others = sa.select(instances.c.instance_id, lapsed).where(
+            instances.c.instance_id != self._me
+        )
         count = 0
-        for instance_id, late in suspects:
-            async with self._writing() as connection:
-                if not late and not await self._backend.gone(connection, instance_id):
-                    continue
-                # First of all, so that a process that renews its lease just now keeps its turns.
+        for instance_id, late in await self._rows(others):
+            if opening or late:
                 leave = sa.delete(instances).where(instances.c.instance_id == instance_id)
-                if (await connection.execute(leave.where(lapsed) if late else leave)).rowcount:
-                    count += await self._interrupt(connection, _INTERRUPT, instance_id)
+                if late:  # still, in the moment in which it is written
+                    leave = leave.where(lapsed)
+                count += await self._write(
+                    partial(self._reclaim_from, instance_id, leave, look=not late)
+                )
         return count
+
+    def _reclaim_from(
+        self, instance_id: str, leave: sa.Delete, connection: sa.Connection, *, look: bool
+    ) -> int:
+        if look and not self._backend.gone(connection, instance_id):
+            return 0
+        # First of all, so that a process that renews its lease just now keeps its turns.
+        if not connection.execute(leave).rowcount:
+            return 0
+        return self._interrupt(connection, _INTERRUPT, instance_id)
 
     def refused(self, error: Exception) -> bool:
         """See Store.refused."""
@@ -275,50 +283,11 @@ class SqlStore:
 
     async def write(self, batch: Batch) -> Written:
         """See Store.write."""
-        written = Written()
-        async with self._writing() as connection:
-            if batch.interrupts:
-                these = _INTERRUPT.where(turns.c.stream_id.in_(batch.interrupts))
-                await self._interrupt(connection, these, self._me)
-            if batch.deletes:
-                written.deleted = await self._delete(connection, batch.deletes)
-            if batch.discards:
-                await self._discard(connection, batch.discards)
-            if batch.begins:
-                written.begun = await self._begin(connection, batch.begins)
-            for stream_id, span in batch.replaced:
-                if stream_id is None or stream_id in written.begun:
-                    await self._replace(connection, span)
-            for session_id, title in batch.titles:
-                await connection.execute(
-                    sa.update(sessions)
-                    .where(sessions.c.session_id == session_id)
-                    .values(title=title)
-                )
-            if batch.ends:
-                written.ended = await self._end(connection, batch.ends)
-            if batch.pieces:
-                await connection.execute(
-                    self._append_piece,
-                    [
-                        {
-                            "stream_id": piece.stream_id,
-                            "start": piece.start,
-                            "text": piece.text,
-                            "me": self._me,
-                        }
-                        for piece in batch.pieces
-                    ],
-                )
-            for turn in await self._earlier(connection, batch.begins):
-                written.earlier.setdefault(turn.session_id, []).append(turn)
-        return written
+        return await self._write(partial(self._make, batch))
 
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+    async def _write(self, change: Callable[[sa.Connection], T]) -> T:
         try:
-            async with self._backend.writing() as connection:
-                yield connection
+            result = await self._backend.write(change)
             self._backend.check()
         except Exception as error:
             if not self.refused(error):
@@ -327,12 +296,50 @@ class SqlStore:
                 self._prepared = False
                 await self._backend.disconnect()
             raise
+        return result
 
-    async def _begin(self, connection: AsyncConnection, begins: Sequence[TurnRecord]) -> set[str]:
+    def _make(self, batch: Batch, connection: sa.Connection) -> Written:
+        written = Written()
+        if batch.interrupts:
+            these = _INTERRUPT.where(turns.c.stream_id.in_(batch.interrupts))
+            self._interrupt(connection, these, self._me)
+        if batch.deletes:
+            written.deleted = self._delete(connection, batch.deletes)
+        if batch.discards:
+            self._discard(connection, batch.discards)
+        if batch.begins:
+            written.begun = self._begin(connection, batch.begins)
+        for stream_id, span in batch.replaced:
+            if stream_id is None or stream_id in written.begun:
+                self._replace(connection, span)
+        for session_id, title in batch.titles:
+            connection.execute(
+                sa.update(sessions).where(sessions.c.session_id == session_id).values(title=title)
+            )
+        if batch.ends:
+            written.ended = self._end(connection, batch.ends)
+        if batch.pieces:
+            connection.execute(
+                self._append_piece,
+                [
+                    {
+                        "stream_id": piece.stream_id,
+                        "start": piece.start,
+                        "text": piece.text,
+                        "me": self._me,
+                    }
+                    for piece in batch.pieces
+                ],
+            )
+        for turn in self._earlier(connection, batch.begins):
+            written.earlier.setdefault(turn.session_id, []).append(turn)
+        return written
+
+    def _begin(self, connection: sa.Connection, begins: Sequence[TurnRecord]) -> set[str]:
         newest: dict[str, float] = {}
         for turn in begins:
             newest[turn.session_id] = max(newest.get(turn.session_id, 0.0), turn.created_at)
-        await connection.execute(
+        connection.execute(
             self._upsert_session,
             # In order, so that no two processes wait for each other in a circle.
             [
@@ -357,12 +364,12 @@ class SqlStore:
             }
             for turn in begins
         ]
-        begun = set(await connection.scalars(self._upsert_turn, rows))
+        begun = set(connection.scalars(self._upsert_turn, rows))
         if taken := newest.keys() - {turn.session_id for turn in begins if turn.stream_id in begun}:
-            await self._forget_empty(connection, list(taken))
+            self._forget_empty(connection, list(taken))
         return begun
 
-    async def _end(self, connection: AsyncConnection, ends: Sequence[TurnRecord]) -> set[str]:
+    def _end(self, connection: sa.Connection, ends: Sequence[TurnRecord]) -> set[str]:
         ids = {turn.stream_id for turn in ends}
         rows = [
             {
@@ -372,34 +379,34 @@ class SqlStore:
             }
             for turn in ends
         ]
-        done = await connection.execute(_END_TURN, rows)
-        await connection.execute(_FORGET_PIECES, {"ids": list(ids)})
+        done = connection.execute(_END_TURN, rows)
+        connection.execute(_FORGET_PIECES, {"ids": list(ids)})
         if done.rowcount == len(rows):
             return ids
         found = sa.select(turns.c.stream_id).where(turns.c.stream_id.in_(ids), _mine)
-        return set(await connection.scalars(found, {"me": self._me}))
+        return set(connection.scalars(found, {"me": self._me}))
 
-    async def _interrupt(
-        self, connection: AsyncConnection, statement: sa.UpdateBase, instance_id: str
+    def _interrupt(
+        self, connection: sa.Connection, statement: sa.UpdateBase, instance_id: str
     ) -> int:
-        ids = (await connection.scalars(statement, {"me": instance_id})).all()
-        await connection.execute(_FORGET_PIECES, {"ids": ids})
+        ids = (connection.scalars(statement, {"me": instance_id})).all()
+        connection.execute(_FORGET_PIECES, {"ids": ids})
         return len(ids)
 
-    async def _delete(self, connection: AsyncConnection, session_ids: list[str]) -> set[str]:
-        await self._remember_epoch(connection, turns.c.session_id.in_(session_ids))
-        deleted = await connection.scalars(
+    def _delete(self, connection: sa.Connection, session_ids: list[str]) -> set[str]:
+        self._remember_epoch(connection, turns.c.session_id.in_(session_ids))
+        deleted = connection.scalars(
             sa.delete(sessions)
             .where(sessions.c.session_id.in_(session_ids))
             .returning(sessions.c.session_id)
         )
         return set(deleted)
 
-    async def _discard(self, connection: AsyncConnection, stream_ids: list[str]) -> None:
-        await self._remove(connection, turns.c.stream_id.in_(stream_ids))
+    def _discard(self, connection: sa.Connection, stream_ids: list[str]) -> None:
+        self._remove(connection, turns.c.stream_id.in_(stream_ids))
 
-    async def _replace(self, connection: AsyncConnection, span: Span) -> None:
-        await self._remove(
+    def _replace(self, connection: sa.Connection, span: Span) -> None:
+        self._remove(
             connection,
             sa.and_(
                 turns.c.session_id == span.session_id,
@@ -408,12 +415,10 @@ class SqlStore:
             ),
         )
 
-    async def _remove(self, connection: AsyncConnection, these: sa.ColumnElement[bool]) -> None:
-        await self._remember_epoch(connection, these)
-        left = set(
-            await connection.scalars(sa.delete(turns).where(these).returning(turns.c.session_id))
-        )
-        await connection.execute(
+    def _remove(self, connection: sa.Connection, these: sa.ColumnElement[bool]) -> None:
+        self._remember_epoch(connection, these)
+        left = set(connection.scalars(sa.delete(turns).where(these).returning(turns.c.session_id)))
+        connection.execute(
             sa.update(sessions)
             .where(sessions.c.session_id.in_(left), sa.exists().where(_of_session))
             .values(
@@ -422,29 +427,25 @@ class SqlStore:
                 .scalar_subquery()
             )
         )
-        await self._forget_empty(connection, list(left))
+        self._forget_empty(connection, list(left))
 
-    async def _forget_empty(self, connection: AsyncConnection, session_ids: list[str]) -> None:
+    def _forget_empty(self, connection: sa.Connection, session_ids: list[str]) -> None:
         # Locked first: else a turn that another process begins just now would go with its session.
         these = sessions.c.session_id.in_(session_ids)
         locked = sa.select(sessions.c.session_id).where(these).order_by(sessions.c.session_id)
-        await connection.execute(locked.with_for_update())
-        await connection.execute(sa.delete(sessions).where(these, ~sa.exists().where(_of_session)))
+        connection.execute(locked.with_for_update())
+        connection.execute(sa.delete(sessions).where(these, ~sa.exists().where(_of_session)))
 
-    async def _remember_epoch(
-        self, connection: AsyncConnection, leaving: sa.ColumnElement[bool]
-    ) -> None:
-        epoch = await connection.scalar(sa.select(sa.func.max(turns.c.epoch)).where(leaving))
+    def _remember_epoch(self, connection: sa.Connection, leaving: sa.ColumnElement[bool]) -> None:
+        epoch = connection.scalar(sa.select(sa.func.max(turns.c.epoch)).where(leaving))
         if epoch is not None:
-            await connection.execute(self._keep_epoch, {"epoch": epoch})
-            await connection.execute(sa.delete(removed).where(removed.c.epoch < epoch))
+            connection.execute(self._keep_epoch, {"epoch": epoch})
+            connection.execute(sa.delete(removed).where(removed.c.epoch < epoch))
 
-    async def _earlier(
-        self, connection: AsyncConnection, begins: Sequence[TurnRecord]
-    ) -> list[TurnRecord]:
+    def _earlier(self, connection: sa.Connection, begins: Sequence[TurnRecord]) -> list[TurnRecord]:
         if not begins:
             return []
-        found = await connection.execute(
+        found = connection.execute(
             _RECENT,
             {
                 "session_ids": list({turn.session_id for turn in begins}),
@@ -487,8 +488,7 @@ class SqlStore:
         if before is not None:
             place = sa.tuple_(sessions.c.updated_at, sessions.c.session_id)
             statement = statement.where(place < sa.tuple_(*position_of(before)))
-        async with self._backend.reader.connect() as connection:
-            rows = (await connection.execute(statement)).all()
+        rows = await self._rows(statement)
         page = [_session(row) for row in rows[:limit]]
         more = len(rows) > limit
         return SessionPage(
@@ -508,28 +508,33 @@ class SqlStore:
     async def count(self, owner: str) -> int:
         """See Store.count."""
         statement = sa.select(sa.func.count()).where(sessions.c.owner == owner)
-        async with self._backend.reader.connect() as connection:
-            return await connection.scalar(statement) or 0
+        ((count,),) = await self._rows(statement)
+        return int(count)
 
     async def session(self, session_id: str) -> SessionRecord | None:
         """See Store.session."""
         statement = _SESSIONS.where(sessions.c.session_id == session_id)
-        async with self._backend.reader.connect() as connection:
-            row = (await connection.execute(statement)).one_or_none()
-        return _session(row) if row else None
+        rows = await self._rows(statement)
+        return _session(rows[0]) if rows else None
 
     async def last_epoch(self) -> int:
         """See Store.last_epoch."""
-        async with self._backend.reader.connect() as connection:
-            kept = await connection.scalar(sa.select(sa.func.max(turns.c.epoch)))
-            gone = await connection.scalar(sa.select(sa.func.max(removed.c.epoch)))
-        return max(kept or 0, gone or 0)
+        kept = sa.select(sa.func.max(turns.c.epoch)).scalar_subquery()
+        gone = sa.select(sa.func.max(removed.c.epoch)).scalar_subquery()
+        ((kept_epoch, gone_epoch),) = await self._rows(sa.select(kept, gone))
+        return max(kept_epoch or 0, gone_epoch or 0)
 
     async def _read(
         self, statement: sa.Select[Any], values: dict[str, Any] | None = None
     ) -> list[TurnRecord]:
-        async with self._backend.reader.connect() as connection:
-            return [_turn(row) for row in await connection.execute(statement, values)]
+        return [_turn(row) for row in await self._rows(statement, values)]
+
+    async def _rows(
+        self, statement: sa.Select[Any], values: dict[str, Any] | None = None
+    ) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+        return await self._backend.read(
+            lambda connection: connection.execute(statement, values).all()
+        )
 
 
 def _ending(turn: TurnRecord) -> dict[str, Any]:

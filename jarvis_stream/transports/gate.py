@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -147,24 +148,28 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-@contextlib.contextmanager
-def while_valid(request: web.Request, expire: Callable[[], object]) -> Iterator[None]:
+def while_valid(
+    request: web.Request, expire: Callable[[], object]
+) -> AbstractContextManager[object]:
     """Call `expire`, should the principal expire or log out inside."""
-    with contextlib.ExitStack() as stack:
-        login = request.get(LOGIN)
-        if login is not None:
-            stack.callback(request.app[GATE].logins.attend(login, expire))
-        stack.enter_context(_until_expiry(request, expire))
-        yield
+    login, principal = request.get(LOGIN), request.get(PRINCIPAL)
+    ends = None if principal is None else principal.expires_at
+    if login is None and ends is None:
+        return _FOREVER
+    stack = contextlib.ExitStack()
+    if login is not None:
+        stack.callback(request.app[GATE].logins.attend(login, expire))
+    if ends is not None:
+        stack.enter_context(_until(ends, expire))
+    return stack
+
+
+_FOREVER: Final = contextlib.nullcontext()
+"""For all of them one: a connection without a login does not pay for its end."""
 
 
 @contextlib.contextmanager
-def _until_expiry(request: web.Request, expire: Callable[[], object]) -> Iterator[None]:
-    principal = request.get(PRINCIPAL)
-    if principal is None or principal.expires_at is None:
-        yield
-        return
-    ends = principal.expires_at
+def _until(ends: float, expire: Callable[[], object]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
 

@@ -62,6 +62,8 @@ def setup(app: web.Application) -> None:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    if isinstance(response, web.WebSocketResponse):
+        return  # it has no content, and a header more doubles what it keeps of them
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
     if isinstance(response, web.FileResponse):

@@ -92,7 +92,7 @@ class Pump:
         self._drain: Callable[[], Awaitable[None]] | None = None
         self._drainer: asyncio.Task[None] | None = None
         self._followers: dict[str, Follower] = {}
-        self._watched: set[str] = set()
+        self._watched: dict[str, None] = {}  # empty, a third of a set
         self._full = True
         self._owed = 0
         self._written = False
@@ -120,16 +120,16 @@ class Pump:
         previous = self._followers.get(stream.stream_id)
         self._followers[stream.stream_id] = follower
         if watched:
-            self._watched.add(stream.stream_id)
+            self._watched[stream.stream_id] = None
         else:
-            self._watched.discard(stream.stream_id)
+            self._watched.pop(stream.stream_id, None)
         if previous is not None:
             previous.close()
         self._catch_up()
 
     def keep(self, stream_id: str) -> None:
         """Carry a watched stream for its own sake."""
-        self._watched.discard(stream_id)
+        self._watched.pop(stream_id, None)
 
     def drop_watched(self, session_id: str) -> None:
         """Let go the streams of a session that are only watched."""
@@ -142,7 +142,7 @@ class Pump:
     def open(self, drain: Callable[[], Awaitable[None]]) -> None:
         """The handshake is through: write. `drain` waits until the transport's buffer is low."""
         self._drain = drain
-        self._full = False
+        self._full = self.finished.done()
         self._wind()
         self._catch_up()
         self._part_if_idle()
@@ -151,14 +151,18 @@ class Pump:
         """Write a line that belongs to no log (a reply); full or not, but nothing once finished."""
         if self.finished.done():
             return
-        if self._transport is None or self._transport.is_closing():
-            self._finish(Parting.GONE)
-            return
         if self._full:
             self._owed += len(line)
+        self._send(line)
+
+    def _send(self, frames: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self._finish(Parting.GONE)
+            return
         self._written = True
-        self._transport.write(self._wrap(line))
-        if self._transport.get_write_buffer_size() > HIGH_WATER:
+        transport.write(self._wrap(frames))
+        if transport.get_write_buffer_size() > HIGH_WATER:
             self._full = True
             self._start_draining()
 
@@ -203,9 +207,9 @@ class Pump:
 
     def take(self, frames: bytes) -> bool:
         """See stream.Reader."""
-        if self._full or self.finished.done():
+        if self._full:
             return False
-        self.write(frames)
+        self._send(frames)
         return True
 
     def fell_behind(self, follower: Follower) -> None:
@@ -225,7 +229,7 @@ class Pump:
         stream_id = follower.stream.stream_id
         if self._followers.get(stream_id) is follower:
             del self._followers[stream_id]
-            self._watched.discard(stream_id)
+            self._watched.pop(stream_id, None)
 
     # When there is nothing to say
 
@@ -271,6 +275,8 @@ class Pump:
                     )
                     self._finish(Parting.SLOW)
                     return
+                if self.finished.done():
+                    return
                 self._full = False
                 self._owed = 0
                 self._catch_up()
@@ -306,4 +312,5 @@ class Pump:
 
     def _finish(self, parting: Parting) -> None:
         if not self.finished.done():
+            self._full = True  # there is no more room
             self.finished.set_result(parting)

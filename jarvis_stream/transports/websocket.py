@@ -54,49 +54,46 @@ async def connect(request: web.Request) -> web.StreamResponse:
         timeout=CLOSE_TIMEOUT,
         decode_text=False,
     )
+    _check_handshake(request, ws)
+    with request.app[QUOTAS].socket(request):
+        writer = await ws.prepare(request)
+        pump = Pump(
+            request.transport,
+            _text_message,
+            beat=PING,
+            answered=True,
+            heartbeat=limits.heartbeat,
+            stall_timeout=limits.stall_timeout,
+        )
+        pump.open(writer.drain)
+        door = request.protocol if isinstance(request.protocol, Door) else None
+        socket = Socket(
+            ws,
+            pump,
+            request.app[REGISTRY],
+            limits,
+            request.app[COUNTS],
+            door,
+            owner=owner_of(request),
+            check_start=lambda: request.app[QUOTAS].start(request),
+        )
+        sockets = request.app[SOCKETS]
+        sockets.add(socket)
+        try:
+            with while_valid(request, pump.expire):
+                await socket.serve()
+        finally:
+            sockets.discard(socket)
+    return ws
+
+
+def _check_handshake(request: web.Request, ws: web.WebSocketResponse[Any]) -> None:
     try:
         is_handshake = bool(ws.can_prepare(request))
     except ValueError:  # a key beyond ASCII
         is_handshake = False
     if not is_handshake:
         raise Malformed("a WebSocket handshake is needed here")
-    with request.app[QUOTAS].socket(request):
-        return await _serve(request, ws)
-
-
-async def _serve(
-    request: web.Request, ws: web.WebSocketResponse[Any]
-) -> web.WebSocketResponse[Any]:
-    limits = request.app[LIMITS]
-    writer = await ws.prepare(request)
-    pump = Pump(
-        request.transport,
-        _text_message,
-        beat=PING,
-        answered=True,
-        heartbeat=limits.heartbeat,
-        stall_timeout=limits.stall_timeout,
-    )
-    pump.open(writer.drain)
-    door = request.protocol if isinstance(request.protocol, Door) else None
-    socket = Socket(
-        ws,
-        pump,
-        request.app[REGISTRY],
-        limits,
-        request.app[COUNTS],
-        door,
-        owner=owner_of(request),
-        check_start=lambda: request.app[QUOTAS].start(request),
-    )
-    sockets = request.app[SOCKETS]
-    sockets.add(socket)
-    try:
-        with while_valid(request, pump.expire):
-            await socket.serve()
-    finally:
-        sockets.discard(socket)
-    return ws
 
 
 async def close_all(app: web.Application, patience: float = CLOSE_TIMEOUT) -> None:
@@ -112,6 +109,22 @@ async def close_all(app: web.Application, patience: float = CLOSE_TIMEOUT) -> No
 
 class Socket:
     """Reads one client's commands and obeys them."""
+
+    __slots__ = (
+        "_cancels",
+        "_check_start",
+        "_closer",
+        "_counts",
+        "_door",
+        "_limits",
+        "_owner",
+        "_pump",
+        "_rate",
+        "_registry",
+        "_spoke_at",
+        "_watches",
+        "_ws",
+    )
 
     def __init__(
         self,
@@ -138,7 +151,8 @@ class Socket:
         self._counts = counts
         self._door = door
         self._spoke_at = time.monotonic()
-        self._watches: set[str] = set()
+        # An empty dict is a third of an empty set, and there are thousands of sockets.
+        self._watches: dict[str, None] = {}
         self._cancels: set[asyncio.Task[None]] = set()
         self._closer: asyncio.Task[None] | None = None
 
@@ -260,11 +274,11 @@ class Socket:
         most = self._limits.max_streams_per_socket
         if len(self._watches) >= most and session_id not in self._watches:
             raise TooMany(f"this socket watches {most} sessions already")
-        self._watches.add(session_id)
+        self._watches[session_id] = None
         self._registry.watch(session_id, self, self._owner)
 
     def _unwatch(self, session_id: str) -> None:
-        self._watches.discard(session_id)
+        self._watches.pop(session_id, None)
         self._registry.unwatch(session_id, self, self._owner)
         self._pump.drop_watched(session_id)
 

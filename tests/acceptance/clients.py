@@ -18,6 +18,8 @@ from aiohttp import (
     ClientTimeout,
     ClientWebSocketResponse,
     TCPConnector,
+    WSCloseCode,
+    WSMessage,
     WSMsgType,
 )
 
@@ -167,12 +169,22 @@ class Socket:
         """The frames of a stream that came so far."""
         return [f for f in self.frames if f["stream_id"] == stream_id and "seq" in f]
 
-    async def closed(self) -> int | None:
+    async def closed(self) -> int:
         """The code with which the server closes; what comes before is read."""
         async with asyncio.timeout(PATIENCE):
-            while not self.ws.closed:
-                await self.ws.receive()
-        return self.ws.close_code
+            while True:
+                message = await self.ws.receive()
+                if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR):
+                    return close_code(self.ws, message)
+
+
+def close_code(ws: ClientWebSocketResponse[Any], last: WSMessage) -> int:
+    """With which code the server closed, from what was received last.
+
+    `ws.close_code` is 1006 where aiohttp could not answer the server's close any more.
+    """
+    code = last.data if last.type is WSMsgType.CLOSE else ws.close_code
+    return int(code or WSCloseCode.ABNORMAL_CLOSURE)
 
 
 def _ends(stream_id: str) -> Callable[[Frame], bool]:

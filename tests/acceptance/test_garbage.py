@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from processes import Server
 
-from .clients import PATIENCE, Api, lines, new_id, outcome, talking_to
+from .clients import PATIENCE, Api, close_code, lines, new_id, outcome, talking_to
 from .conftest import start
 from .test_one_stream_per_session import is_idle
 
@@ -232,7 +232,7 @@ async def test_five_thousand_bodies(server: Server, garbage: list[bytes]) -> Non
 
 async def test_five_thousand_messages(server: Server, garbage: list[bytes]) -> None:
     memory = await memory_of(server)
-    closes: set[int | None] = set()
+    closes: set[int] = set()
     answered: dict[str, int] = {}
     queue = iter(garbage)
 
@@ -247,19 +247,18 @@ async def test_five_thousand_messages(server: Server, garbage: list[bytes]) -> N
             await ws._writer.send_frame(body, WSMsgType.TEXT)
             await ws.send_json({"type": "resume", "stream_id": (mark := new_id())})
             async with asyncio.timeout(PATIENCE):
-                if await read_to_the_mark(ws, mark):
+                if (code := await read_to_the_mark(ws, mark)) is None:
                     continue
-            closes.add(ws.close_code)
-            code = 1007 if len(body) <= LIMIT else 1009
-            assert ws.close_code == code, (ws.close_code, body[:100])
+            closes.add(code)
+            assert code == (1007 if len(body) <= LIMIT else 1009), (code, body[:100])
         if ws is not None:
             await ws.close()
 
-    async def read_to_the_mark(ws: Any, mark: str) -> bool:
+    async def read_to_the_mark(ws: Any, mark: str) -> int | None:
         while True:
             message = await ws.receive()
             if message.type is not WSMsgType.TEXT:
-                return False
+                return close_code(ws, message)
             for frame in lines(message.data.encode()):
                 answered[frame["type"]] = answered.get(frame["type"], 0) + 1
                 if "seq" in frame:
@@ -267,7 +266,7 @@ async def test_five_thousand_messages(server: Server, garbage: list[bytes]) -> N
                 if frame["type"] == "error":
                     check_refusal(frame)
                     if frame["stream_id"] == mark:
-                        return True
+                        return None
 
     async with talking_to(server.url) as api:
         await asyncio.gather(*(work(api) for _ in range(8)))

@@ -28,7 +28,7 @@ LAB = """async () => {
     href: /^(?:https?:\\/\\/|mailto:)/, target: /^_blank$/, rel: /^noopener noreferrer nofollow$/,
     title: /^/, start: /^\\d+$/, type: /^(?:checkbox|button)$/, checked: /^$/, disabled: /^$/,
     'data-align': /^(?:left|center|right)$/, 'data-part': /^code$/, 'data-testid': /^copy-code$/,
-    class: /^(?:code|head|language|unseen|table|hljs-[\\w -]+)?$/, tabindex: /^0$/,
+    class: /^(?:blocks|code|head|language|unseen|table|hljs-[\\w -]+)?$/, tabindex: /^0$/,
     role: /^(?:group|status)$/, 'aria-label': /^(?:Table|Done|To do)$/,
   }
   const faultsOf = (root) => {
@@ -274,26 +274,27 @@ async def test_in_pieces_it_ends_as_it_does_whole(page: Page, lab: Locator) -> N
 async def test_what_is_finished_is_not_touched_again(page: Page, lab: Locator) -> None:
     text = (
         "# One\n\nTwo *three*.\n\n- four\n- five\n\n```js\nlet six = 6\n```\n\n| a | b |\n|--|--|\n"
-        "| 7 | 8 |\n\n> nine\n\nand more, and more, and more"
+        "| 7 | 8 |\n\n> nine\n\nten\n\neleven\n\ntwelve\n\nand more, and more, and more"
     )
     kept = await page.evaluate(
         """(text) => {
+          const BLOCKS = ':scope > .blocks > *'
           const view = lab.view()
           const seen = new Map()
           const { firstElementChild: element } = lab.place
           let last = text.length
           for (let end = 1; end <= text.length; end += 1) {
             view.update(text.slice(0, end))
-            const settled = Array.from(element.children).slice(0, -1)
+            const settled = Array.from(element.querySelectorAll(BLOCKS)).slice(0, -1)
             for (const child of settled) if (!seen.has(child)) seen.set(child, child.textContent)
           }
           view.finish(text)
-          const now = new Set(element.children)
+          const now = new Set(element.querySelectorAll(BLOCKS))
           return Array.from(seen, ([child, shown]) => now.has(child) && child.textContent === shown)
         }""",
         text,
     )
-    assert kept == [True] * 6
+    assert kept == [True] * 9
 
 
 async def test_rows_and_items_that_are_there_stay(page: Page, lab: Locator) -> None:
@@ -325,6 +326,18 @@ async def test_a_text_that_changes_is_shown_anew(page: Page, lab: Locator) -> No
     )
     await expect(lab.locator("h3")).to_have_text("one")
     await expect(lab.locator("p")).to_have_text(["four five"])
+
+
+async def test_a_text_that_gets_shorter_leaves_nothing_behind(page: Page, lab: Locator) -> None:
+    await page.evaluate(
+        """() => {
+          const view = lab.view()
+          view.finish('one\\n\\n'.repeat(30))
+          view.finish('two\\n\\n'.repeat(9))
+        }"""
+    )
+    await expect(lab.locator("p")).to_have_text(["two"] * 9)
+    await expect(lab.locator(".blocks:empty")).to_have_count(0)
 
 
 async def test_the_end_comes_though_a_rendering_waits(page: Page, lab: Locator) -> None:

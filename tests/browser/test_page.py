@@ -447,15 +447,58 @@ def stored(turns: int) -> dict[str, Any]:
     return {"session_id": "long", "messages": messages, "active_stream": None}
 
 
-async def test_all_of_a_long_chat_is_rendered_in_the_end(page: Page, server: Server) -> None:
+async def open_long(page: Page, server: Server) -> None:
     body = json.dumps(stored(250))
     await page.route(
         "**/api/sessions/long/messages",
         lambda route: route.fulfill(body=body, content_type="application/json"),
     )
     await page.goto(f"{server.url}/#session=long")
-    await expect(text_of(answers(page).nth(249)).locator("strong")).to_have_text("249")
+    await expect(text_of(answers(page).last).locator("strong")).to_have_text("249")
+
+
+async def test_all_of_a_long_chat_is_rendered_in_the_end(page: Page, server: Server) -> None:
+    await open_long(page, server)
     await expect(page.locator('[data-role="assistant"] strong')).to_have_count(250)
     await expect(page.locator('[data-role="user"] strong')).to_have_count(0)
+    await expect(questions(page)).to_contain_text([f"user **{number}**" for number in range(250)])
     await expect(page.get_by_test_id("message")).to_have_count(500)
     await is_at_end(page)
+
+
+HOLD = """
+    const { setTimeout } = window
+    const held = []
+    window.setTimeout = (run, ...rest) =>
+      rest.length > 0 ? setTimeout(run, ...rest) : held.push(run)
+    window.release = () => {
+      window.setTimeout = setTimeout
+      for (const run of held) run()
+    }
+"""
+
+
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+@pytest.mark.parametrize("reader", ["at the end", "at the top"])
+async def test_the_end_of_a_long_chat_comes_first_and_what_comes_above_it_moves_nothing(
+    page: Page, server: Server, reader: str
+) -> None:
+    await page.add_init_script(HOLD)  # what is left for later does not come before it may
+    await open_long(page, server)
+    await is_at_end(page)
+    messages, scroller = page.get_by_test_id("message"), page.get_by_test_id("scroller")
+    count = await messages.count()
+    assert 20 <= count < 500
+    if reader == "at the top":
+        await scroller.focus()
+        await page.keyboard.press("Home")
+        await page.wait_for_function("e => e.scrollTop === 0", arg=await scroller.element_handle())
+        await expect(page.get_by_test_id("jump")).to_be_visible()
+    seen = await (messages.first if reader == "at the top" else messages.last).element_handle()
+    where = "e => e.getBoundingClientRect().top"
+    before = await seen.evaluate(where)
+    await page.evaluate("release()")
+    await expect(messages).to_have_count(500)
+    assert abs(await seen.evaluate(where) - before) < 3
+    if reader == "at the end":
+        await is_at_end(page)

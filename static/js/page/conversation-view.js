@@ -20,6 +20,9 @@ import { Slices } from './slices.js'
 /** How often the time of a running answer moves on, in milliseconds. */
 const TICK = 250
 
+/** So many of the newest messages are there at once: more than a window can show. */
+const NEWEST = 20
+
 /** How long "Copied" is shown, in milliseconds. */
 const COPIED = 1600
 
@@ -34,7 +37,8 @@ const templateOf = (id) => /** @type {HTMLTemplateElement} */ (document.getEleme
  * The messages of a conversation in the page.
  *
  * The finished ones are in a log; from the first one that can still change on they are beside it,
- * and move over when they have ended. So nothing in the log ever changes by itself.
+ * and move over when they have ended. So nothing in the log ever changes by itself. Of a long
+ * conversation the end is there first, and the older messages come before it one by one.
  */
 export class ConversationView {
   #scroller = part('scroller')
@@ -44,8 +48,11 @@ export class ConversationView {
   #actions
   #follower
   #slices = new Slices()
-  /** @type {Map<string, MessageView>} by the id of the message */
+  /** @type {readonly Message[]} all of them, also those that are not in the page yet */
+  #messages = []
+  /** @type {Map<string, MessageView>} by the id of the message: of the newest ones, without a gap */
   #views = new Map()
+  #isFilling = false
   /** @type {{view: MessageView, editor: Editor} | null} */
   #editing = null
   /** @type {ReturnType<typeof setInterval> | undefined} */
@@ -70,7 +77,9 @@ export class ConversationView {
   /** Another conversation is shown from now on. */
   clear() {
     this.#editing = null
+    this.#isFilling = false
     this.#slices.clear()
+    this.#messages = []
     this.#views.clear()
     this.#log.replaceChildren()
     this.#open.replaceChildren()
@@ -86,20 +95,23 @@ export class ConversationView {
       view.element.remove()
       this.#views.delete(id)
     }
+    this.#messages = messages
+    const firstOpen = messages.findIndex(isOpen)
+    const finished = firstOpen === -1 ? messages.length : firstOpen
+    const first = Math.min(this.#oldest, finished, Math.max(0, messages.length - NEWEST))
+    if (first > 0) this.#fill()
     let changed = false
     let isUrgent = false
     for (const [index, message] of messages.entries()) {
+      if (index < first) continue
       const view = this.#viewOf(message.id)
-      const answer = message.role === 'user' ? messages[index + 1] : message
-      if (!view.show(message, Boolean(answer?.position))) continue
+      if (!this.#showIn(view, index)) continue
       changed = true
       if (!view.needsRendering) continue
       this.#slices.add(() => view.render())
       isUrgent ||= !view.hasGrown
     }
-    const firstOpen = messages.findIndex(isOpen)
-    const finished = firstOpen === -1 ? messages.length : firstOpen
-    this.#place(messages.slice(0, finished), this.#log)
+    this.#place(messages.slice(first, finished), this.#log)
     this.#place(messages.slice(finished), this.#open)
     this.#open.hidden = firstOpen === -1
     // What has grown here is there already: that it moves to the log is enough for one frame.
@@ -107,6 +119,42 @@ export class ConversationView {
     else this.#slices.wait()
     this.#keepTime(firstOpen !== -1)
     if (changed) this.#follower.grown()
+  }
+
+  /** The index of the oldest message that is in the page; none is: one past the last. */
+  get #oldest() {
+    const index = this.#messages.findIndex(({ id }) => this.#views.has(id))
+    return index === -1 ? this.#messages.length : index
+  }
+
+  /** Brings in what is older than the oldest message in the page, when all else is done. */
+  #fill() {
+    if (this.#isFilling) return
+    this.#isFilling = true
+    this.#slices.add(() => this.#showOlder())
+  }
+
+  #showOlder() {
+    this.#isFilling = false
+    const index = this.#oldest - 1
+    const message = this.#messages[index]
+    if (!message) return
+    const view = this.#viewOf(message.id)
+    this.#showIn(view, index)
+    view.render()
+    this.#follower.growsAbove()
+    this.#log.prepend(view.element)
+    this.#fill()
+  }
+
+  /**
+   * @param {MessageView} view
+   * @param {number} index of its message
+   */
+  #showIn(view, index) {
+    const message = /** @type {Message} */ (this.#messages[index])
+    const answer = message.role === 'user' ? this.#messages[index + 1] : message
+    return view.show(message, Boolean(answer?.position))
   }
 
   /**
@@ -252,7 +300,8 @@ function move(element, parent, place) {
  */
 function selectionIn(element) {
   const selection = document.getSelection()
-  if (!selection || selection.isCollapsed || !selection.containsNode(element, true)) return null
+  // Unlike `isCollapsed` and `containsNode`, these ask for no layout.
+  if (selection?.type !== 'Range' || !selection.getRangeAt(0).intersectsNode(element)) return null
   const { anchorNode, anchorOffset, focusNode, focusOffset } = selection
   return anchorNode && focusNode ? [anchorNode, anchorOffset, focusNode, focusOffset] : null
 }

@@ -15,6 +15,12 @@ const REST = 3
 const MESSAGE_HEADING = 2
 
 /**
+ * So many blocks share an element. For every frame the browser looks at each of these that is out of
+ * sight, and what is in sight it lays out whole: neither many nor large ones are good.
+ */
+const GROUP = 8
+
+/**
  * A block in the page.
  *
  * @typedef {object} Slot
@@ -121,7 +127,7 @@ export class MarkdownView {
     /** @type {Job[]} */
     const jobs = []
     for (const [index, block] of blocks.entries()) this.#plan(from + index, block, jobs)
-    for (const { element } of this.#slots.splice(from + blocks.length)) element.remove()
+    this.#keep(from + blocks.length)
     for (const [index, made] of makeAll(jobs).entries()) jobs[index]?.place(made)
     nest(this.#element)
   }
@@ -135,7 +141,7 @@ export class MarkdownView {
     const slot = this.#slots[index]
     if (!slot) {
       const element = document.createElement('p')
-      this.#element.append(element)
+      this.#groupOf(index).append(element)
       this.#slots[index] = { block, element, codes: [] }
       this.#make(index, block, jobs)
     } else if (block.kind === 'code' && slot.block.kind === 'code') {
@@ -148,6 +154,23 @@ export class MarkdownView {
       this.#planPieces(slot, slot.block.pieces, block, jobs)
     } else if (htmlOf(block) !== htmlOf(slot.block)) {
       this.#make(index, block, jobs)
+    }
+  }
+
+  /** @param {number} index of a block */
+  #groupOf(index) {
+    const group = this.#element.children[Math.floor(index / GROUP)]
+    if (group) return group
+    const made = document.createElement('div')
+    made.className = 'blocks'
+    return this.#element.appendChild(made)
+  }
+
+  /** @param {number} count of blocks; those after them go */
+  #keep(count) {
+    for (const { element } of this.#slots.splice(count)) element.remove()
+    while (this.#element.children.length > Math.ceil(count / GROUP)) {
+      this.#element.lastElementChild?.remove()
     }
   }
 

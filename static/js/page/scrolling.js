@@ -73,13 +73,18 @@ export class EndFollower {
     if (this.#isAtEnd) this.follow()
   }
 
-  /** Something has been added at the end. */
+  /** Something has been added at the end. It is kept in view once the browser has laid it out. */
   grown() {
-    if (!this.#following && !this.#unseen) {
-      this.#unseen = true
-      this.#onChange()
-    }
-    this.keep()
+    if (this.#following || this.#unseen) return
+    this.#unseen = true
+    this.#onChange()
+  }
+
+  /** Something is about to be added above what the reader sees, which stays where it is. */
+  growsAbove() {
+    if (this.#following || this.#lastTop > 0) return
+    // Browsers see to that themselves, except at the very top.
+    this.#scroller.scrollTop = this.#lastTop = 1
   }
 
   /** Keeps the end in view, if it is followed. */

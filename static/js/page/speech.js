@@ -6,10 +6,13 @@ const PAUSE = 1500
 /** What a line that begins a block of its own looks like. */
 const BLOCK = /^ {0,3}(?:#{1,6}\s|>|[-*+]\s|\d{1,9}[.)]\s|\||`{3}|~{3}|(?:[-*_][ \t]*){3,}$)/
 
-/** @type {Intl.Segmenter | null} */
-const segmenter = globalThis.Intl?.Segmenter
-  ? new Intl.Segmenter(undefined, { granularity: 'sentence' })
-  : null
+/** @type {Intl.Segmenter | null} made when it is needed first: that takes the browser long */
+let segmenter = null
+
+function browsersOwn() {
+  if (!globalThis.Intl?.Segmenter) return null
+  return (segmenter ??= new Intl.Segmenter(undefined, { granularity: 'sentence' }))
+}
 
 /**
  * The pieces of a text that are a sentence each; joined, they are the text.
@@ -18,7 +21,7 @@ const segmenter = globalThis.Intl?.Segmenter
  * @param {Intl.Segmenter | null} [by] null: by punctuation alone
  * @returns {string[]}
  */
-export function splitSentences(text, by = segmenter) {
+export function splitSentences(text, by = browsersOwn()) {
   if (by) return Array.from(by.segment(text), ({ segment }) => segment)
   return text.match(/.*?[.!?…。！？]+["'”’)\]]*(?:\s+|$)|.+$/gs) ?? []
 }

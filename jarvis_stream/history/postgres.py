@@ -1,0 +1,104 @@
+"""A PostgreSQL server as a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from jarvis_stream.history.backends import on_connect
+
+if TYPE_CHECKING:
+    from jarvis_stream.history.backends import Insert
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT: Final = 5
+"""Seconds to connect."""
+STATEMENT_TIMEOUT: Final = 10
+"""Seconds a statement may take, waiting for locks included."""
+READERS: Final = 3
+"""Connections for reading."""
+
+
+class PostgresBackend:
+    """A server. For the sign of life, each process's writing connection holds an advisory lock."""
+
+    def __init__(self, url: sa.URL, instance_id: str) -> None:
+        self.insert: Callable[[sa.Table], Insert] = postgresql.insert
+        self.now: sa.ColumnElement[float] = sa.cast(
+            sa.extract("epoch", sa.func.clock_timestamp()), sa.Double
+        )
+        arguments = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            "application_name": "jarvis-stream",
+            # A server that has vanished without a word is noticed.
+            "keepalives_idle": STATEMENT_TIMEOUT,
+            "tcp_user_timeout": STATEMENT_TIMEOUT * 1000,
+        }
+        # What the URL says goes first.
+        arguments = {name: value for name, value in arguments.items() if name not in url.query}
+        self._writer = create_async_engine(
+            url, connect_args=arguments, pool_size=1, max_overflow=0, hide_parameters=True
+        )
+        self._reader = create_async_engine(
+            url,
+            connect_args=arguments,
+            pool_size=READERS,
+            max_overflow=0,
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+        on_connect(
+            self._writer.sync_engine,
+            f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'",
+            f"SET idle_in_transaction_session_timeout = '{2 * STATEMENT_TIMEOUT}s'",
+            f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))",
+        )
+
+    async def prepare(self) -> None:
+        """See Backend.prepare: connecting shows life."""
+        async with self._writer.connect():
+            pass
+
+    async def write(self, change: Callable[[sa.Connection], T]) -> T:
+        """See Backend.write."""
+        async with self._writer.begin() as connection:
+            return await connection.run_sync(change)
+
+    async def read(self, look: Callable[[sa.Connection], T]) -> T:
+        """See Backend.read."""
+        async with self._reader.connect() as connection:
+            return await connection.run_sync(look)
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """See Backend.lock_schema."""
+        connection.execute(
+            sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("jarvis_schema", 0)))
+        )
+
+    def gone(self, connection: sa.Connection, instance_id: str) -> bool:
+        """See Backend.gone."""
+        free: bool | None = connection.scalar(
+            sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(instance_id, 0)))
+        )
+        return bool(free)
+
+    def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+        """See Backend.holds."""
+        return text.icontains(part, autoescape=True)
+
+    def check(self) -> None:
+        """See Backend.check: a server answers for what it has committed."""
+
+    async def disconnect(self) -> None:
+        """See Backend.disconnect."""
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def close(self) -> None:
+        """See Backend.close."""
+        await self.disconnect()

@@ -1,0 +1,199 @@
+"""A SQLite file as a backend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import glob
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import OperationalError
+
+from jarvis_stream.history.backends import on_connect
+from jarvis_stream.history.threads import Threads
+
+if sys.platform != "win32":  # there the lease alone tells who is alive
+    import fcntl
+
+if TYPE_CHECKING:
+    from jarvis_stream.history.backends import Insert
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT: Final = 5.0
+"""Seconds to wait for another process's transaction."""
+BUSY_ROUND: Final = 0.05
+"""Seconds SQLite itself waits; then it is asked again. It asks ever more rarely while it waits, and
+would starve beside processes that write all the time."""
+READERS: Final = 3
+"""Connections for reading, and threads."""
+
+
+class SqliteBackend:
+    """A file, in WAL mode with `synchronous=NORMAL`.
+
+    A commit survives the end of the process, however violent. When the machine loses power the
+    newest commits can be lost (those since the last checkpoint of the WAL), never the file's
+    integrity. For the sign of life, each process locks a small file beside the database.
+    """
+
+    def __init__(self, url: sa.URL, instance_id: str) -> None:
+        self._path = Path(url.database or "").absolute()
+        self._instance_id = instance_id
+        self._identity: tuple[int, int] | None = None
+        self._alive: int | None = None
+        self.insert: Callable[[sa.Table], Insert] = sqlite.insert
+        self.now: sa.ColumnElement[float] = (sa.func.julianday("now") - 2440587.5) * 86400.0
+        self._writer, self._reader = (
+            sa.create_engine(
+                url,
+                connect_args={"timeout": timeout, "isolation_level": None},
+                pool_size=size,
+                max_overflow=0,
+                hide_parameters=True,
+            )
+            for timeout, size in ((BUSY_ROUND, 1), (BUSY_TIMEOUT, READERS))
+        )
+        self._writing = Threads(1, "history-writer")
+        self._reading = Threads(READERS, "history-reader")
+        on_connect(self._writer, "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON")
+        on_connect(self._reader, "PRAGMA query_only=ON")
+        _on_begin(self._writer, "BEGIN IMMEDIATE")
+        _on_begin(self._reader, "BEGIN")
+
+    async def prepare(self) -> None:
+        """See Backend.prepare."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Nobody else's business. O_EXCL: to open and close a file that SQLite uses would undo the
+        # locks this process has on it.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        self._show_life()
+        await self._writing.run(partial(_switch_to_wal, self._writer))
+        self._identity = self._find()
+
+    async def write(self, change: Callable[[sa.Connection], T]) -> T:
+        """See Backend.write. Only the beginning can meet another process's lock."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BUSY_TIMEOUT
+        while True:
+            try:
+                return await self._writing.run(partial(_in_transaction, self._writer, change))
+            except OperationalError as error:
+                if not _is_busy(error) or loop.time() > deadline:
+                    raise
+
+    async def read(self, look: Callable[[sa.Connection], T]) -> T:
+        """See Backend.read."""
+        return await self._reading.run(partial(_in_transaction, self._reader, look))
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """See Backend.lock_schema: BEGIN IMMEDIATE has done it."""
+
+    def gone(self, connection: sa.Connection, instance_id: str) -> bool:
+        """See Backend.gone."""
+        return sys.platform != "win32" and _is_free(self._sign_of(instance_id))
+
+    def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+        """See Backend.holds: LIKE does."""
+        return text.contains(part, autoescape=True)
+
+    def check(self) -> None:
+        """See Backend.check: SQLite goes on writing to a file that was deleted."""
+        if self._find() != self._identity:
+            raise FileNotFoundError("the database's file is not where it was")
+
+    async def disconnect(self) -> None:
+        """See Backend.disconnect."""
+        await self._reading.run(self._reader.dispose)
+        await self._writing.run(self._writer.dispose)
+
+    async def close(self) -> None:
+        """See Backend.close."""
+        try:
+            await self.disconnect()
+        finally:
+            self._reading.close()
+            self._writing.close()
+        if self._alive is not None:
+            self._sign_of(self._instance_id).unlink(missing_ok=True)
+            os.close(self._alive)
+            self._alive = None
+
+    def _find(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _sign_of(self, instance_id: str) -> Path:
+        return self._path.with_name(f"{self._path.name}-alive-{instance_id}")
+
+    def _show_life(self) -> None:
+        if sys.platform == "win32":
+            return
+        sign = self._sign_of(self._instance_id)
+        if self._alive is not None:
+            if sign.exists():
+                return
+            os.close(self._alive)
+            self._alive = None
+        # Where no file can be made, the lease has to do.
+        with contextlib.suppress(OSError):
+            for left in self._path.parent.glob(f"{glob.escape(self._path.name)}-alive-*"):
+                if _is_free(left):
+                    left.unlink(missing_ok=True)
+            self._alive = os.open(sign, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._alive, fcntl.LOCK_EX)  # others only look, and do not hold it
+
+
+if sys.platform != "win32":
+
+    def _is_free(file: Path) -> bool:
+        """Whether no living process holds this sign of life."""
+        try:
+            descriptor = os.open(file, os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def _is_busy(error: OperationalError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    return bool(code & 0xFF == sqlite3.SQLITE_BUSY)
+
+
+def _on_begin(engine: sa.Engine, statement: str) -> None:
+    # The driver's own transactions are switched off with isolation_level=None.
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+
+def _in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    with engine.begin() as connection:
+        return work(connection)
+
+
+def _switch_to_wal(engine: sa.Engine) -> None:
+    # Not in a transaction, so past SQLAlchemy. The file remembers it: nothing is written when it
+    # is set already, and a file that cannot be written stays as it is.
+    connection = engine.raw_connection()
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.cursor().execute("PRAGMA journal_mode=WAL").close()
+    connection.close()
