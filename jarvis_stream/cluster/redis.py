@@ -1,9 +1,10 @@
 """The store in Redis (7 or newer, or Valkey): every step a script in lua/, which is atomic.
 
-What is known of one session is in one slot of a Redis Cluster, by a hash tag; common.lua tells
-what. Names are apart from it, since who asks for a stream_id knows no session. All of it expires:
-logs and names when nobody has renewed them for `keep`, the counters of a session after a day. The
-logs need no trimming, since an answer is bounded.
+What is known of one session has one hash tag; common.lua tells what it is. Names are apart from
+it, since who asks for a stream_id knows no session. All of it expires: logs and names when nobody
+has renewed them for `keep`, the counters of a session after a day. The logs need no trimming, since
+an answer is bounded. One primary is asked, wherever its address leads: a failover is followed, a
+Redis Cluster (whose slots the keys would suit) is not routed to.
 
 Redis is trusted with who owns a session now, and with the last minutes of its logs; not with the
 conversation, which the history keeps.
@@ -51,6 +52,8 @@ STOP_TTL = 60.0
 """Seconds a stop waits for its stream."""
 READ_BYTES = 64 * 1024
 """About how much one `read` returns of a log."""
+READ_ALL_BYTES = 4 * 1024 * 1024
+"""About how much it returns of all."""
 OLDEST = 7
 """The first version of Redis that will do."""
 
@@ -129,7 +132,7 @@ class RedisCluster:
         self._lease = round(lease * 1000)
         self._ttl = round(keep * 1000)
         self._line = Line(url, timeout=timeout, greeting=_LUA.load)
-        self._ear = Ear(url, self._hear_words)
+        self._ear = Ear(url, self._hear_words, self.health, timeout=timeout)
         self._hear: Callable[[Word], None] = lambda word: None
 
     @property
@@ -162,10 +165,12 @@ class RedisCluster:
         info = dict(
             line.split(":", 1) for line in text.decode().splitlines() if line[:1] not in ("", "#")
         )
-        if int(info.get("redis_version", OLDEST).partition(".")[0]) < OLDEST:
+        if int(info.get("redis_version", str(OLDEST)).partition(".")[0]) < OLDEST:
             raise StoreLost(
                 f"Redis at {self.place} is too old: {OLDEST}.0 is the first that will do"
             )
+        if info.get("redis_mode") == "cluster":
+            raise StoreLost(f"Redis at {self.place} is a Redis Cluster: name a single primary")
         if info.get("role") == "slave":
             raise StoreLost(f"Redis at {self.place} is a read-only replica: name the primary")
         if info.get("maxmemory_policy", "noeviction") != "noeviction":
@@ -179,7 +184,6 @@ class RedisCluster:
         """Ask something at least every second, so that `health` is true."""
         while True:
             await asyncio.sleep(PULSE)
-            self.health.listening = self._ear.listening
             if time.monotonic() - self.health.last_answer > PULSE / 2:
                 with suppress(StoreLost):
                     await self._ask([pack("PING")])
@@ -301,9 +305,10 @@ class RedisCluster:
         )
 
     async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | None]:
+        room = pack_arguments(min(READ_BYTES, READ_ALL_BYTES // max(1, len(cursors))))
         replies = await self._ask(
             [
-                _read_head(name.session, name.nonce) + pack_arguments(cursor, READ_BYTES)
+                _read_head(name.session, name.nonce) + pack_arguments(cursor) + room
                 for name, cursor in cursors
             ]
         )

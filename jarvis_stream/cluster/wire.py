@@ -29,7 +29,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from jarvis_stream.cluster.base import StoreLost
+from jarvis_stream.cluster.base import Health, StoreLost
 
 TIMEOUT = 0.3
 """Seconds an answer may take."""
@@ -292,25 +292,34 @@ class Line(Wire):
 class Ear(Wire):
     """Hears what is said in channels. Whatever is said while it is not connected is lost."""
 
-    def __init__(self, url: str, hear: Callable[[bytes, bytes], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        hear: Callable[[bytes, bytes], None],
+        health: Health,
+        *,
+        timeout: float = TIMEOUT,
+    ) -> None:
         """`hear` is given the channel and what was said; it must not raise."""
         super().__init__(url)
-        self.listening = False
-        """Whether it is connected."""
+        self._timeout = timeout
         self._hear = hear
+        self._health = health
+        self._greeted = False
+        """Whether the channels of now have been asked for."""
         self._channels: dict[bytes, asyncio.Event] = {}
         """Those it wants, and which of them it has."""
         self._unsent: list[bytes] = []
         self._asked = asyncio.Event()
 
     async def listen(self, channel: bytes) -> None:
-        """Hear a channel from now on; returns when that is so, or TIMEOUT is over."""
+        """Hear a channel from now on; returns when that is so, or the time is over."""
         has = self._channels.get(channel)
         if has is None:
             has = self._channels[channel] = asyncio.Event()
             self._send(pack("SUBSCRIBE", channel))
         with suppress(TimeoutError):
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 await has.wait()
 
     def ignore(self, channel: bytes) -> None:
@@ -319,17 +328,18 @@ class Ear(Wire):
             self._send(pack("UNSUBSCRIBE", channel))
 
     def _send(self, command: bytes) -> None:
-        if self.listening:  # else the next greeting says it all
+        if self._greeted:  # else the next greeting says it all
             self._unsent.append(command)
             self._asked.set()
 
     async def _greet(self, connection: Connection) -> None:
         # One that nobody speaks in, so that there is always one.
         channels = [b"jarvis:nobody", *self._channels]
-        self.listening = True
+        self._greeted = True
         await connection.send_packed_command(pack("SUBSCRIBE", *channels), check_health=False)
         for _ in channels:
             self._take(await connection.read_response())
+        self._health.listening = True
 
     async def _serve(self, connection: Connection) -> None:
         async with asyncio.TaskGroup() as group:
@@ -360,7 +370,7 @@ class Ear(Wire):
             self._channels[channel].set()
 
     def _lost(self) -> None:
-        self.listening = False
+        self._greeted = self._health.listening = False
         self._unsent.clear()
         for has in self._channels.values():
             has.clear()

@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 from redis_server import RedisServer
 
+from jarvis_stream.cluster import wire
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, it gets connected."""
+    monkeypatch.setattr(wire, "CONNECT_TIMEOUT", 20.0)
+
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:

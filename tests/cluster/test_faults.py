@@ -15,6 +15,7 @@ from contracts.cluster import PATIENCE, Node, batch, eventually, lines, streams
 from redis_proxy import RedisProxy, in_front_of
 from redis_server import RedisServer
 
+from jarvis_stream.cluster import wire
 from jarvis_stream.cluster.base import (
     Appended,
     Batch,
@@ -26,7 +27,6 @@ from jarvis_stream.cluster.base import (
     Word,
 )
 from jarvis_stream.cluster.redis import RedisCluster
-from jarvis_stream.cluster.wire import connect
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ T = TypeVar("T")
 @asynccontextmanager
 async def node(url: str, name: str = "ours", **options: Any) -> AsyncIterator[Node]:
     words: list[Word] = []
-    # Long enough for a busy machine, short enough to wait for; the default is too short for here.
-    options = {"lease": 3600.0, "timeout": 2.0, **options}
+    # Long enough for a busy machine, short enough to wait for.
+    options = {"lease": 3600.0, "timeout": 3.0, **options}
     async with RedisCluster(url, node=name, **options).running(words.append) as cluster:
         yield Node(cluster, words)
 
@@ -70,7 +70,7 @@ async def test_a_frozen_redis_is_told_in_time_and_the_loop_goes_on(
     redis_server: RedisServer,
 ) -> None:
     async with node(redis_server.url, timeout=0.3) as ours:
-        claim = await ours.start("A")
+        claim = await until_it_works(start, ours, ours.name("A"))
         redis_server.freeze()
         turns = 0
 
@@ -92,8 +92,8 @@ async def test_a_frozen_redis_is_told_in_time_and_the_loop_goes_on(
         assert ours.cluster.health.failures >= 20
         redis_server.thaw()
         await recovered(ours)
-        assert (await ours.append(claim, 0, 2)).verdict is Verdict.GOOD
-        tail = await ours.read(claim.name)
+        assert (await until_it_works(ours.append, claim, 0, 2)).verdict is Verdict.GOOD
+        tail = await until_it_works(ours.read, claim.name)
         assert tail is not None
         assert tail.frames == lines(0, 2)
 
@@ -123,7 +123,7 @@ async def test_a_late_claim_steals_nothing(redis_server: RedisServer) -> None:
         node(redis_server.url) as ours,
         node(proxy.url, "theirs", timeout=0.3) as theirs,
     ):
-        late = await until_it_works(theirs.ticket, "A")
+        late = await until_it_works(ticket, theirs, theirs.name("A"))
         silence = asyncio.create_task(proxy.silence(3600.0))
         await asyncio.sleep(0)
         with pytest.raises(StoreLost):
@@ -273,9 +273,13 @@ async def recite(
     assert (tail.frames, tail.closed) == (lines(0, said + 1), True)
 
 
-async def start(speaker: Node, name: Name) -> Claim:
+async def ticket(speaker: Node, name: Name) -> Claim:
     await speaker.cluster.reserve(name)
-    claim = Claim(name=name, epoch=await speaker.cluster.ticket(name.session, 0))
+    return Claim(name=name, epoch=await speaker.cluster.ticket(name.session, 0))
+
+
+async def start(speaker: Node, name: Name) -> Claim:
+    claim = await ticket(speaker, name)
     await speaker.cluster.claim(claim)
     return claim
 
@@ -424,7 +428,8 @@ async def test_where_something_else_is() -> None:
         )
 
 
-async def test_where_nobody_answers() -> None:
+async def test_where_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "CONNECT_TIMEOUT", 0.3)
     gone = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -454,6 +459,12 @@ async def test_a_replica_is_said(redis_server: RedisServer) -> None:
         async with in_front_of(redis_server.socket) as proxy:
             await replicate(replica, proxy)
             assert "is a read-only replica" in await refusal(replica.url)
+
+
+async def test_a_redis_cluster_is_said() -> None:
+    with another_server("--cluster-enabled", "yes") as server:
+        server.start()
+        assert "is a Redis Cluster" in await refusal(server.url)
 
 
 async def test_a_redis_that_comes_up_late_is_waited_for() -> None:
@@ -496,7 +507,7 @@ async def test_a_full_redis_refuses_and_the_log_says_so_once(
 
 
 async def test_a_plain_client_fails_fast_too(redis_server: RedisServer) -> None:
-    client = connect(redis_server.url)
+    client = wire.connect(redis_server.url)
     try:
         assert await client.ping()
         redis_server.freeze()
