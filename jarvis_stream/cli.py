@@ -237,6 +237,8 @@ def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
     print(f"The agent is {choice.name}: {choice.why}")
     print(choice.change)
     print(f"Conversations are kept in {database_place(settings)} (--database-url)")
+    if settings.redis_url is not None:
+        print("Other servers with the same Redis serve the same sessions (--redis-url)")
     if not (_is_loopback(settings.host) or has_identity(settings)):
         print("Whoever can reach this address can chat: there is no login.")
     sys.stdout.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -34,7 +34,7 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(aiohttp_client: Callable[..., Awaitable[Any]]) -> AsyncIterator[Pair]:
+async def pair(aiohttp_client: Callable[..., Awaitable[Any]]) -> Pair:
     """Their agents are scripts: a prompt is the name of one."""
     store = MemoryStore()
     tidy = Tidy(0.05, "a", "b")
@@ -44,8 +44,7 @@ async def pair(aiohttp_client: Callable[..., Awaitable[Any]]) -> AsyncIterator[P
         app = create_app(Settings(), agent=agents, cluster=store.node(name))
         client = await aiohttp_client(app, server_kwargs={"handler_cancellation": True})
         apis.append(Api(client.session, str(client.make_url("")).rstrip("/")))
-    async with asyncio.timeout(4 * PATIENCE):
-        yield Pair(store, agents, tidy, *apis)
+    return Pair(store, agents, tidy, *apis)
 
 
 async def test_a_stream_is_replayed_by_the_other_server_in_the_same_bytes(pair: Pair) -> None:
