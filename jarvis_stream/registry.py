@@ -423,6 +423,7 @@ class StreamRegistry:
 
     async def _enter(self, node: Node, entry: Entry, opening: Opening) -> Stream:
         assert opening.session_id is not None
+        _check_beginning(opening)
         key = key_of(opening.owner, opening.session_id)
         async with node.line(key):
             # Before it supersedes anybody; and again, when it has.
@@ -448,11 +449,7 @@ class StreamRegistry:
                 raise _others(opening.stream_id)
             self.starts[opening.transport, "attached"] += 1
             return known
-        if opening.after:
-            raise CursorAhead(
-                f"after={opening.after} is past the end of stream {opening.stream_id},"
-                " which has not begun"
-            )
+        _check_beginning(opening)
         session_id = opening.session_id or new_session_id()
         session_key = key_of(opening.owner, session_id)
         session = self._session(session_key)
@@ -1051,6 +1048,14 @@ def _asking() -> Iterator[None]:
 
 def _superseded_by(stream_id: str) -> Done:
     return Done("superseded", superseded_by=stream_id or None)
+
+
+def _check_beginning(opening: Opening) -> None:
+    if opening.after:
+        raise CursorAhead(
+            f"after={opening.after} is past the end of stream {opening.stream_id},"
+            " which has not begun"
+        )
 
 
 def _busy(session_id: str, stream_id: str) -> Conflict:

@@ -247,6 +247,25 @@ async def test_rollback_takes_another_nodes_turn_out_of_the_history() -> None:
         assert [turn.prompt for turn in await shared.history.turns("s")] == ["new"]
 
 
+@in_virtual_time
+async def test_what_is_refused_interrupts_nothing_on_another_node() -> None:
+    async with cloud("a", "b", old=talks("x"), new=says("new")) as (_, a, b):
+        old = await a.start("1", "old")
+        await old.sees("x")
+        with pytest.raises(CursorAhead):
+            await b.start("2", "new", after=7)
+        with pytest.raises(NotFound):
+            await b.start("3", "new", replaces="unknown")
+        b.registry.drain()
+        with pytest.raises(Unavailable):
+            await b.start("4", "new")
+        await asyncio.sleep(1)
+        assert not old.ends
+        for stream_id in ("2", "3", "4"):
+            with pytest.raises(NotFound):
+                await a.follow(stream_id)
+
+
 # Stopping
 
 
