@@ -66,7 +66,7 @@ class Simulation:
         run = Run(turn.stream_id, turn.session_id, self.now)
         self.runs.append(run)
         try:
-            for number in range(dice.randrange(60)):
+            for number in range(dice.choice((0, 3, 20, 60, 200))):
                 yield f"{number} "
                 await asyncio.sleep(dice.choice((0, 0.01, 0.3)))
         finally:
@@ -207,6 +207,9 @@ class Simulation:
                 if overlaps and older.began < newer.began:
                     waited = newer.began - self.asked[newer.stream][1]
                     assert waited >= BOUND or self.was_cut(older.stream), (older, newer, waited)
+                    # However it learns that it is over: by a word, a fence, or its deadline.
+                    assert older.ended is not None
+                    assert older.ended - newer.began < LEASE + 1.5, (older, newer)
 
 
 @dataclass(eq=False)
