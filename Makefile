@@ -27,7 +27,7 @@ JS_TOOLS := tests/js/node_modules/.package-lock.json
 INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql nginx compiler vendor clean
+.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql nginx redis compiler vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -41,7 +41,7 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx compiler
+pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx redis compiler
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # On a machine that does nothing else.
@@ -135,6 +135,12 @@ firefox:
 postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call apt_install,postgresql); }
+
+# The cluster's start Redis servers.
+
+redis:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+		{ $(call apt_install,redis-server); }
 
 # A proxy as operators have it, before the server.
 

@@ -22,13 +22,20 @@ import jarvis_stream
 from jarvis_stream import metrics
 from jarvis_stream.agents.base import Agent
 from jarvis_stream.agents.choose import Choice, choose_agent
-from jarvis_stream.errors import BadSettings, ShuttingDown
+from jarvis_stream.cluster.base import Cluster, StoreLost
+from jarvis_stream.errors import BadSettings, ShuttingDown, Unavailable
 from jarvis_stream.frames import PROTOCOL
 from jarvis_stream.history.base import History
 from jarvis_stream.history.base import Limits as HistoryLimits
-from jarvis_stream.history.open import default_database_url, describe_url, open_history
+from jarvis_stream.history.open import (
+    default_database_url,
+    describe_url,
+    is_shared,
+    open_history,
+)
 from jarvis_stream.identity.base import RunningVerifier, Verifier
 from jarvis_stream.identity.tokens import StaticTokens, parse_tokens
+from jarvis_stream.node import Node
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.shelf import Shelf
@@ -49,13 +56,16 @@ def create_app(
     *,
     agent: Agent | None = None,
     authenticate: gate.Hook | None = None,
+    cluster: Cluster | None = None,
 ) -> web.Application:
     """The whole server, not yet started.
 
     `agent` answers every turn; without one, `settings.agent` decides when the application starts.
     `authenticate(request)` tells who asks, or None, in the place of the settings' own ways.
+    `cluster` is what several servers share, in the place of the settings' Redis.
     """
     settings = settings or Settings()
+    cluster = cluster or _cluster(settings)
     app = web.Application(middlewares=[guard, gate.gate], client_max_size=settings.max_body_bytes)
     app[LIMITS] = Limits(
         max_body_bytes=settings.max_body_bytes,
@@ -121,12 +131,18 @@ def create_app(
                 )
             )
             trace = await stack.enter_async_context(_tracer()) if settings.traces != "off" else None
-            app[REGISTRY] = registry = await _registry(settings, choice.agent, history, trace)
+            node = Node(cluster) if cluster is not None else None
+            app[REGISTRY] = registry = await _registry(settings, choice.agent, history, trace, node)
             lag = stack.enter_context(metrics.LoopLag())
-            app[metrics.COLLECTORS] = metrics.collectors(
+            collectors = [
                 metrics.StreamCollector(registry),
                 metrics.TransportCollector(counts, app[websocket.SOCKETS], lag, app[DOORS]),
-            )
+            ]
+            if node is not None:
+                # Last in, first out: what it owes the store at the end needs nothing else.
+                await stack.enter_async_context(node.running(registry.hear, registry.disown))
+                collectors.append(metrics.NodeCollector(node))
+            app[metrics.COLLECTORS] = metrics.collectors(*collectors)
             yield
 
     async def shut_down(app: web.Application) -> None:
@@ -138,6 +154,34 @@ def create_app(
     app.cleanup_ctx.append(lifetime)
     app.on_shutdown.append(shut_down)
     return app
+
+
+def _cluster(settings: Settings) -> Cluster | None:
+    """What this server shares with others; raises BadSettings."""
+    if settings.redis_url is None:
+        return None
+    if not is_shared(database_url(settings)):
+        raise BadSettings(
+            [
+                "--redis-url makes this one of several servers: they need a --database-url of"
+                " PostgreSQL, which all of them share"
+            ]
+        )
+    try:
+        from jarvis_stream.cluster.redis import RedisCluster
+    except ModuleNotFoundError as error:
+        raise BadSettings(
+            [f"--redis-url needs {error.name}: pip install 'jarvis-stream[redis]'"]
+        ) from error
+    try:
+        return RedisCluster(
+            settings.redis_url.get_secret_value(),
+            lease=settings.lease,
+            keep=settings.replay_seconds + settings.max_answer_seconds,
+            wait=settings.redis_wait,
+        )
+    except StoreLost as error:
+        raise BadSettings([str(error)]) from error
 
 
 def _verifiers(settings: Settings) -> list[Verifier]:
@@ -246,7 +290,11 @@ async def _tracer() -> AsyncIterator[Callable[[Stream], None]]:
 
 
 async def _registry(
-    settings: Settings, agent: Agent, history: History, trace: Callable[[Stream], None] | None
+    settings: Settings,
+    agent: Agent,
+    history: History,
+    trace: Callable[[Stream], None] | None,
+    node: Node | None,
 ) -> StreamRegistry:
     return StreamRegistry(
         agent,
@@ -262,6 +310,7 @@ async def _registry(
         unwatched_timeout=settings.unwatched_timeout,
         shelf=Shelf(seconds=settings.replay_seconds, max_bytes=settings.replay_bytes),
         trace=trace,
+        node=node,
     )
 
 
@@ -286,4 +335,7 @@ async def _livez(request: web.Request) -> web.Response:
 async def _readyz(request: web.Request) -> web.Response:
     if request.app[REGISTRY].draining:
         raise ShuttingDown("the server is shutting down")
+    node = request.app[REGISTRY].node
+    if node is not None and not node.is_in_touch:
+        raise Unavailable("the store that the servers share does not answer")
     return json_answer({"ready": True})

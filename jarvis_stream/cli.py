@@ -125,7 +125,12 @@ def _refuse_strangers(settings: Settings) -> None:
 
 
 def _secrets(settings: Settings) -> list[str]:
-    given = [settings.openai_api_key, settings.database_url, settings.jwt_key]
+    given = [
+        settings.openai_api_key,
+        settings.database_url,
+        settings.jwt_key,
+        settings.redis_url,
+    ]
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
     if settings.auth_tokens is not None:
         secrets += parse_tokens(settings.auth_tokens.get_secret_value()).values()
@@ -232,6 +237,8 @@ def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
     print(f"The agent is {choice.name}: {choice.why}")
     print(choice.change)
     print(f"Conversations are kept in {database_place(settings)} (--database-url)")
+    if settings.redis_url is not None:
+        print("Other servers with the same Redis serve the same sessions (--redis-url)")
     if not (_is_loopback(settings.host) or has_identity(settings)):
         print("Whoever can reach this address can chat: there is no login.")
     sys.stdout.flush()

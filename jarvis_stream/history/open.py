@@ -49,6 +49,11 @@ def describe_url(url: str) -> str:
     return parsed.set(query={}).render_as_string(hide_password=True)
 
 
+def is_shared(url: str) -> bool:
+    """Whether several processes on several machines can keep their turns there."""
+    return url != MEMORY and _parse(url).get_backend_name() == "postgresql"
+
+
 @asynccontextmanager
 async def open_history(
     url: str, limits: Limits | None = None, *, flush_timeout: float = 5.0

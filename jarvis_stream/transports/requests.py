@@ -10,11 +10,12 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import orjson
 
+from jarvis_stream.cluster.base import OnConflict
 from jarvis_stream.errors import ForeignOrigin, Invalid, Malformed, Misdirected, NotFound
 from jarvis_stream.ids import (
     SESSION_ID,
@@ -79,7 +80,7 @@ def parse_opening(
         may_be_known=stream_id is not None,
         replaces=None if replaces is None else parse_stream_id(replaces, "replaces"),
         after=parse_after(fields.get("after")),
-        on_conflict=_choice(fields, "on_conflict", ON_CONFLICT),
+        on_conflict=cast(OnConflict, _choice(fields, "on_conflict", ON_CONFLICT)),
         on_disconnect=_choice(fields, "on_disconnect", ON_DISCONNECT),
         transport=transport,
     )
