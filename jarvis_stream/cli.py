@@ -41,8 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is told to stop; returns the exit code.
 
     SIGINT and SIGTERM let the live answers go on for the grace time, end the others and stop it;
-    a second one kills it at once.
+    a second one kills it at once. `copy-history` as the first argument: see commands.py.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["copy-history"]:
+        return _copy_history(argv[1:])
     try:
         settings = from_command_line(argv)
         _refuse_strangers(settings)
@@ -82,6 +85,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for listener in listeners:
             listener.close()
+    return 0
+
+
+def _copy_history(argv: Sequence[str]) -> int:
+    from jarvis_stream import commands
+    from jarvis_stream.app import database_url
+
+    try:
+        commands.copy_history(argv, database_url(from_command_line([])))
+    except BadSettings as bad:
+        for problem in bad.problems:
+            _complain(problem)
+        return 2
+    except JarvisError as error:
+        _complain(f"{error}")
+        return 1
     return 0
 
 

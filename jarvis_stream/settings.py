@@ -492,7 +492,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jarvis-stream",
         description="A streaming server for chat and agent UIs.",
-        epilog="A flag wins over its variables, the first variable over the second.",
+        epilog="A flag wins over its variables, the first variable over the second."
+        " Another command: jarvis-stream copy-history --help",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

@@ -52,7 +52,8 @@ ARROWS = {
     "tracing": {"frames", "ids", "stream", ""},
     "app": {*CORE, *ROOMS, "metrics", "settings", "tracing", ""},
     "server": {"app", "settings", "transports", ""},
-    "cli": {"app", "server", "errors", "identity", "logs", "settings", ""},
+    "commands": {"history"},
+    "cli": {"app", "commands", "server", "errors", "identity", "logs", "settings", ""},
     "__main__": {"cli", ""},
     "": {"app", "agents.base", "frames"},
 }
