@@ -53,7 +53,8 @@ ARROWS = {
     "app": {*CORE, *ROOMS, "metrics", "settings", "tracing", ""},
     "server": {"app", "settings", "transports", ""},
     "commands": {"history"},
-    "cli": {"app", "commands", "server", "errors", "identity", "logs", "settings", ""},
+    "workers": set[str](),
+    "cli": {"app", "commands", "server", "errors", "identity", "logs", "settings", "workers", ""},
     "__main__": {"cli", ""},
     "": {"app", "agents.base", "frames"},
 }
