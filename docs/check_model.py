@@ -1,6 +1,6 @@
 """Check the model with spin: no error in it as it is, and one in each mutant.
 
-    python docs/check_model.py      what `make model` does; tests/test_model.py does the quick runs
+    python docs/check_model.py      what `make model` does; the tests do the quick runs
 
 Prints a line for each run. Exit code 1 when one of them is not as it must be.
 """

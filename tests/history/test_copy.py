@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from contracts.history import NASTY, PATIENT, Speaker, plain
+from postgres_server import PostgresServer
 
 from jarvis_stream import cli
 from jarvis_stream.history import copy
@@ -16,8 +17,6 @@ from jarvis_stream.history.base import HistoryUnusable, TurnRecord
 from jarvis_stream.history.copy import Copied, copy_history
 from jarvis_stream.history.open import open_history
 from jarvis_stream.ids import key_of
-
-from .conftest import PostgresServer
 
 ANNS = key_of("ann", "s")
 
