@@ -34,7 +34,14 @@ def server(
         "JARVIS_DATABASE_URL": postgres.new_database(),
         "JARVIS_REDIS_URL": redis_server.url,
     }
-    command: list[str | Path] = [sys.executable, ROOT / "run.py", "--agent", COUNTING, "--workers", "2"]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "run.py",
+        "--agent",
+        COUNTING,
+        "--workers",
+        "2",
+    ]
     with ExitStack() as stack:
         for _ in range(20):  # somebody else may have a port
             port = random.randrange(12_000, 30_000)
