@@ -183,7 +183,8 @@ def _cluster(settings: Settings) -> Cluster | None:
         return RedisCluster(
             settings.redis_url.get_secret_value(),
             lease=settings.lease,
-            keep=settings.replay_seconds + settings.max_answer_seconds,
+            # While a stream lives its heartbeat renews this.
+            keep=max(settings.replay_seconds, 10 * settings.lease),
             wait=settings.redis_wait,
         )
     except StoreLost as error:
