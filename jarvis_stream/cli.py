@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gc
 import ipaddress
+import itertools
 import os
 import signal
 import socket
@@ -65,11 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         try:
             listeners = _listen(stack, settings.host, settings.port, "--port")
-            first = settings.worker_port if settings.workers > 1 else 0
-            own = [
-                _listen(stack, settings.host, first + number, "--worker-port")
-                for number in range(settings.workers if first else 0)
-            ]
+            if settings.workers > 1:
+                of_workers = _of_workers(stack, settings, listeners)
         except _CannotListen as error:
             _complain(f"{error}")
             return 1
@@ -78,20 +76,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def work(worker: Worker) -> int:
             logs.name_worker(worker.number)
-            mine = own[worker.number - 1] if own else []
-            return _run(settings, [*listeners, *mine], worker)
+            mine = of_workers.pop(worker.number)
+            for listener in itertools.chain.from_iterable(of_workers.values()):
+                listener.close()
+            return _run(settings, mine, worker)
 
         return Supervisor(settings.workers, work).run()
+
+
+def _of_workers(
+    stack: contextlib.ExitStack, settings: Settings, listeners: list[socket.socket]
+) -> dict[int, list[socket.socket]]:
+    """What each worker listens on: sockets of its own on the port that `listeners` have.
+
+    So that the kernel shares the connections out evenly. Whoever shares one socket does not: the
+    first to wake takes what there is, and connections last. The parent keeps all of them open:
+    what came for a worker that has died waits for the next one.
+    """
+    port = listeners[0].getsockname()[1]
+    for listener in listeners:  # they have shown that nobody else is there
+        listener.close()
+    found: dict[int, list[socket.socket]] = {}
+    for number in range(1, settings.workers + 1):
+        found[number] = _listen(stack, settings.host, port, "--port", shared=True)
+        if settings.worker_port:
+            own_port = settings.worker_port + number - 1
+            found[number] += _listen(stack, settings.host, own_port, "--worker-port")
+    return found
 
 
 class _CannotListen(JarvisError):
     """An address cannot be had; the message says why."""
 
 
-def _listen(stack: contextlib.ExitStack, host: str, port: int, setting: str) -> list[socket.socket]:
+def _listen(
+    stack: contextlib.ExitStack, host: str, port: int, setting: str, *, shared: bool = False
+) -> list[socket.socket]:
     """See listen; closed with the stack. Raises _CannotListen, with the setting to change."""
     try:
-        listeners = listen(host, port)
+        listeners = listen(host, port, shared=shared)
     except OSError as error:
         raise _CannotListen(
             f"cannot listen on {host}:{port}: {_why_not(error, setting)}"
@@ -141,8 +164,10 @@ def _copy_history(argv: Sequence[str]) -> int:
     return 0
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
+def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Listening sockets on every address of `host`, all on one port (any free one for 0).
+
+    Several `shared` ones may have the same port; the kernel gives each connection to one of them.
 
     Raises OSError when one of them cannot be had. A family this machine lacks is left out, unless
     none is left.
@@ -153,7 +178,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     lacking: OSError | None = None
     for family, address in addresses:
         try:
-            listener = socket.create_server((address, port), family=family)
+            listener = socket.create_server((address, port), family=family, reuse_port=shared)
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 lacking = error

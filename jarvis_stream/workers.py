@@ -2,8 +2,8 @@
 
     Supervisor(4, work).run()
 
-Each worker is forked from the parent, with the sockets it listens on: the kernel gives a connection
-to one of them, and none is lost when one dies. The first one starts alone, so that what is wrong
+Each worker is forked from the parent, with the sockets it listens on: they outlive it, so that no
+connection is lost when it dies. The first one starts alone, so that what is wrong
 is said once. A worker that ends without being asked is started again, at once when it had lived
 for a while, else after a pause that doubles.
 

@@ -205,6 +205,15 @@ def test_a_workers_own_port_that_is_taken_is_one_clear_line(
     )
 
 
+def test_two_servers_with_workers_do_not_share_a_port(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--workers", "2", "--redis-url", "redis://localhost"]
+    (other,) = cli.listen("127.0.0.1", 0, shared=True)
+    with other:
+        port = other.getsockname()[1]
+        assert cli.main([*flags, "--port", f"{port}"]) == 1
+    assert f"127.0.0.1:{port}: the port is taken" in capsys.readouterr().err
+
+
 def test_each_needs_a_port_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--port", "0", "--workers", "2", "--redis-url", "redis://localhost"]
     assert cli.main([*flags, "--worker-port", "65535"]) == 2

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 
 import orjson
@@ -96,6 +96,23 @@ async def test_an_answer_of_one_is_is_read_at_the_other(
         )
     workers = {orjson.loads(line).get("worker") for line in one.log.splitlines()}
     assert workers >= {None, "1"}  # the parent has no number
+
+
+async def test_each_gets_its_share_of_the_connections(server: tuple[Server, int]) -> None:
+    one, port = server
+    async with talking_to(one.url) as api, AsyncExitStack() as stack:
+        for _ in range(40):
+            await stack.enter_async_context(api.http.ws_connect(f"{api.url}/ws"))
+        shares = [sockets(at(one, port + number)) for number in range(2)]
+    assert sum(shares) == 40
+    assert all(shares)
+
+
+def sockets(worker: Server) -> int:
+    (found,) = re.findall(
+        r"^jarvis_websockets (\d+)", worker.get("/metrics").decode(), re.MULTILINE
+    )
+    return int(found)
 
 
 async def test_one_that_is_killed_comes_back(server: tuple[Server, int]) -> None:
