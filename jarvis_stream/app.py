@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -36,6 +37,8 @@ from jarvis_stream.history.open import (
 from jarvis_stream.identity.base import RunningVerifier, Verifier
 from jarvis_stream.identity.tokens import StaticTokens, parse_tokens
 from jarvis_stream.node import Node
+from jarvis_stream.passes import Keeper, Passes
+from jarvis_stream.quota import Limiter, Rates
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.shelf import Shelf
@@ -89,17 +92,19 @@ def create_app(
         send_timeout=2 * settings.stall_timeout,
         max_message=settings.max_body_bytes,
     )
+    shared = _shared(settings)
     app[QUOTAS] = Quotas(
         sockets_per_address=settings.max_sockets_per_address,
         sockets_per_principal=settings.max_sockets_per_principal,
-        starts_per_minute=settings.max_starts_per_minute,
+        starts=shared.starts,
         proxies=settings.trusted_proxies,
     )
     verifiers = _verifiers(settings)
     app[gate.GATE] = gate.Gate(
         verifiers,
         authenticate,
-        login_seconds=settings.login_seconds,
+        tickets=shared.tickets,
+        logins=shared.logins,
         proxies=settings.trusted_proxies,
         open_metrics=settings.open_metrics,
     )
@@ -115,6 +120,7 @@ def create_app(
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(shared.running())
             for verifier in verifiers:
                 if isinstance(verifier, RunningVerifier):
                     await stack.enter_async_context(verifier.running())
@@ -177,11 +183,49 @@ def _cluster(settings: Settings) -> Cluster | None:
         return RedisCluster(
             settings.redis_url.get_secret_value(),
             lease=settings.lease,
-            keep=settings.replay_seconds + settings.max_answer_seconds,
+            # While a stream lives its heartbeat renews this.
+            keep=max(settings.replay_seconds, 10 * settings.lease),
             wait=settings.redis_wait,
         )
     except StoreLost as error:
         raise BadSettings([str(error)]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What counts for all servers together, where there are several."""
+
+    tickets: Keeper
+    logins: Keeper
+    starts: Limiter
+    running: Callable[[], AbstractAsyncContextManager[object]] = contextlib.nullcontext
+    """What they need around them."""
+
+
+def _shared(settings: Settings) -> _Shared:
+    """Raises BadSettings."""
+    if settings.redis_url is None:
+        return _Shared(
+            Passes(seconds=gate.TICKET_SECONDS),
+            Passes(seconds=settings.login_seconds),
+            Rates(settings.max_starts_per_minute, 60.0),
+        )
+    from jarvis_stream.cluster import shared
+
+    try:
+        line = shared.shared_line(settings.redis_url.get_secret_value())
+    except StoreLost as error:
+        raise BadSettings([str(error)]) from error
+    tickets = shared.RedisPasses(line, "ticket", seconds=gate.TICKET_SECONDS)
+    logins = shared.RedisPasses(line, "login", seconds=settings.login_seconds)
+
+    @contextlib.asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with line.running(wait=settings.redis_wait), logins.running():
+            yield
+
+    starts = shared.RedisRates(line, "starts", settings.max_starts_per_minute, 60.0)
+    return _Shared(tickets, logins, starts, running)
 
 
 def _verifiers(settings: Settings) -> list[Verifier]:

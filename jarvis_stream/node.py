@@ -643,7 +643,8 @@ class Node:
         with suppress(StoreLost):
             for living in dead:
                 (tail,) = await self._cluster.read([(living.name, END)])
-                if tail is not None and tail.expired:
+                # One whose log is closed waits for nobody but an undertaker, too.
+                if tail is not None and (tail.expired or living.closed):
                     await self._bury(living.name, tail)
 
     async def _bury(self, name: Name, tail: Tail) -> bool:

@@ -270,6 +270,12 @@ class Settings(BaseSettings):
     ] = None
     """The Redis of several servers that serve the same sessions; they share a PostgreSQL too."""
 
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """How many processes serve on this machine; more than one need --redis-url."""
+
+    worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Where the first of several workers listens alone too, the next ones behind it; 0: nowhere."""
+
     redis_wait: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
     """How long to wait at the start for a Redis that does not answer."""
 
@@ -492,7 +498,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jarvis-stream",
         description="A streaming server for chat and agent UIs.",
-        epilog="A flag wins over its variables, the first variable over the second.",
+        epilog="A flag wins over its variables, the first variable over the second."
+        " Another command: jarvis-stream copy-history --help",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

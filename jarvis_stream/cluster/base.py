@@ -311,7 +311,7 @@ class Cluster(Protocol):
 
     async def bury(self, batch: Batch) -> bool:
         """Close and release a dead node's stream; False when there is nothing to bury: it lives,
-        is closed, or has come as far as `batch.last`.
+        is closed (then it is released only), or has come as far as `batch.last`.
 
         The batch may begin before the end of the log: who has read more of it than a store that
         lost writes puts it back. A stream that never claimed is given the batch's epoch.

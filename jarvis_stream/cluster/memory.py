@@ -382,7 +382,10 @@ class MemoryStore:
     def bury(self, batch: Batch) -> bool:
         claim = batch.claim
         session, log = self._session(claim.name.session), self._log(claim.name)
-        if log.closed or not self._is_expired(claim):
+        if not self._is_expired(claim):
+            return False
+        if log.closed:
+            self.release(claim)
             return False
         if not batch.first <= log.last < batch.last:
             return False

@@ -30,7 +30,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
     )
     registry = request.app[REGISTRY]
     if registry.find(opening.stream_id, opening.owner) is None:
-        request.app[QUOTAS].start(request)
+        await request.app[QUOTAS].start(request)
     return await _send(request, await registry.start(opening), opening.after)
 
 

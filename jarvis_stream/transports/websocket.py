@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -135,7 +135,7 @@ class Socket:
         counts: Counts,
         door: Door | None = None,
         owner: str = "",
-        check_start: Callable[[], None] = lambda: None,
+        check_start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`door` is what the connection came through, where the server has one.
 
@@ -245,8 +245,8 @@ class Socket:
         )
         self._check_room(opening.stream_id)
         is_new = self._registry.find(opening.stream_id, self._owner) is None
-        if is_new:
-            self._check_start()
+        if is_new and self._check_start is not None:
+            await self._check_start()
         stream = await self._registry.start(opening)
         if is_new and stream.stream_id in self._pump:
             self._pump.keep(stream.stream_id)  # this socket watches the session, and has it already

@@ -660,6 +660,27 @@ class ClusterContract:
             await dying.cluster.claim(claim)
         await dying.cluster.release(claim)
 
+    async def test_one_that_died_after_its_end_is_released(self, ours: Node, dying: Node) -> None:
+        claim = await dying.start("A")
+        await dying.append(claim, 0, 3)
+        await dying.close(claim, 3, 4)
+
+        async def is_dead() -> bool:
+            (left,) = await ours.living()
+            assert left.closed
+            return left.expired
+
+        await eventually(is_dead)
+        assert not await ours.cluster.bury(batch(claim, 4, 5))
+        assert await ours.living() == []
+        tail = await ours.read(claim.name)
+        assert tail is not None
+        assert (tail.last, tail.closed) == (4, True)
+        tidies_up = await ours.start("B")
+        await ours.close(tidies_up, 0, 2)
+        assert not await ours.cluster.bury(batch(tidies_up, 2, 3))
+        assert streams(await ours.living()) == ["B"]
+
     async def test_the_living_are_not_buried(self, ours: Node, theirs: Node) -> None:
         claim = await ours.start("A")
         await ours.append(claim, 0, 3)
