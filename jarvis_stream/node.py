@@ -738,8 +738,13 @@ class Node:
             await self._outlive(name, until)
         return len(names)
 
-    async def forget(self, session: str) -> None:
-        """Let nobody replay what a session has said. Raises StoreLost."""
+    async def forget(self, session: str, *, live: bool) -> None:
+        """Let nobody replay what a session has said. Raises StoreLost.
+
+        `live`: it was speaking just now, and whoever reads it elsewhere shall see the end.
+        """
+        if live:
+            await asyncio.sleep(2 * DOZE)
         await self._cluster.forget(session)
 
     async def _outlive(self, name: Name, until: float) -> Stopped:

@@ -596,17 +596,19 @@ class StreamRegistry:
         for stream in reversed(streams):
             stream.forgotten = stream.deleted = True
             stream.revoke(Done("cancelled"), "client_stop")
-        abroad = 0
+        live = len(streams)
         if self.node is not None:
             with _asking():
-                abroad = await self.node.stop_all(key, self._cancel_timeout)
-                await self.node.forget(key)
+                live += await self.node.stop_all(key, self._cancel_timeout)
         try:
             found = await self.history.delete(key)
         finally:
             await self._outlive(list(streams))
             self._shelf.drop(key)
-        return found or bool(streams) or bool(abroad)
+        if self.node is not None:
+            with _asking():
+                await self.node.forget(key, live=live > 0)
+        return found or live > 0
 
     # Who looks on
 

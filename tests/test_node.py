@@ -395,8 +395,10 @@ async def test_a_session_that_is_deleted_on_one_node_is_gone_on_all() -> None:
     async with cloud("a", "b", old=says("old"), q=tidy) as (shared, a, b):
         await (await a.start("0", "old")).end()
         reader = await a.start("1", "q")
-        await reader.sees("x")
+        there = await b.follow("1")
+        await there.sees("x")
         assert await b.registry.delete("s")
+        assert reason(there) == "cancelled"
         assert tidy.complete == 1
         assert reason(reader) == "cancelled"
         assert await shared.history.turns("s") == []
