@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import re
 import shutil
@@ -72,6 +73,12 @@ class Load:
     @property
     def frames_per_second(self) -> float:
         return self._per_second("frames")
+
+    @property
+    def frames_per_second_together(self) -> float:
+        """While every answer was going: without the time in which they begin and end."""
+        together = self.seen["together"]
+        return float(together["frames"] / together["seconds"]) if together["seconds"] else math.nan
 
     @property
     def chats_per_second(self) -> float:

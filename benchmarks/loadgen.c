@@ -16,6 +16,8 @@
  * later it is read is its delay. Whether the answers keep up with what is due is told over the
  * steady time, when all connections have begun and none has ended.
  *
+ * `together` is the time in which every connection had its answer going, and its frames.
+ *
  * The result is one JSON object on stdout; times in it are seconds. `busy` is the share of the
  * run that this program worked: near 1 it was this program that could not go any faster. Exit
  * status: 0 all chats complete, 1 not so (see `errors` and `first_error`), 2 wrong usage.
@@ -110,6 +112,8 @@ static struct {
     uint64_t frames, tokens, bytes, reads, chats, errors, replaced;
     uint64_t first_ask, last_end;
     uint64_t idle; /* spent in polls that brought nothing */
+    /* While every connection has its answer going: from the last one's first token on. */
+    uint64_t together_from, together_until, frames_before, frames_after;
     struct samples first_frame, first_token, whole, replace;
     struct samples due, delay; /* of the same tokens */
     char first_error[256];
@@ -360,7 +364,10 @@ static void ask(struct connection *c)
 static void answered(struct connection *c)
 {
     now = clock_now();
-    seen.chats++;
+    if (!seen.chats++) {
+        seen.together_until = now;
+        seen.frames_after = seen.frames;
+    }
     seen.last_end = now;
     sample(&seen.whole, now - c->asked_at);
     c->stage = READY;
@@ -481,6 +488,10 @@ static void take_frame(struct connection *c, const char *frame, size_t size)
         } else if (!c->has_token) {
             c->has_token = true;
             sample(&seen.first_token, now - c->asked_at);
+            if (seen.first_token.count == (size_t)options.connections) {
+                seen.together_from = now;
+                seen.frames_before = seen.frames;
+            }
             if (options.hold)
                 settled++;
         }
@@ -878,6 +889,10 @@ static int report(double cpu, double wall)
            seen.last_end > seen.first_ask ? (double)(seen.last_end - seen.first_ask) / 1e9 : 0,
            options.spin ? (wall - idle) / wall : cpu / wall,
            (unsigned long long)seen.errors, unfinished, seen.first_error);
+    bool together = seen.together_from && seen.together_until > seen.together_from;
+    printf(",\"together\":{\"seconds\":%.6f,\"frames\":%llu}",
+           together ? (double)(seen.together_until - seen.together_from) / 1e9 : 0,
+           (unsigned long long)(together ? seen.frames_after - seen.frames_before : 0));
     print_quantiles("first_frame", &seen.first_frame);
     print_quantiles("first_token", &seen.first_token);
     print_quantiles("chat", &seen.whole);
