@@ -622,7 +622,9 @@ class Node:
                 self._moved_at = now
             for mirror in mirrors:
                 mirror.feed(tail)
-            if tail.expired and tail.last <= seq and not await self._bury(name, tail):
+            if not (tail.expired and tail.last <= seq and self._may_bury):
+                continue
+            if not await self._bury(name, tail):
                 for mirror in mirrors:
                     if tail.last < mirror.seq:
                         mirror.lose()  # the store has lost what it has shown, and nobody has it
@@ -639,7 +641,15 @@ class Node:
 
     # The undertaker
 
+    @property
+    def _may_bury(self) -> bool:
+        # A store that has fallen back to an older state has lost heartbeats too. After a lease,
+        # who lives has renewed his, or has let go.
+        return time.monotonic() - self.health.since > self._cluster.lease
+
     async def _bury_all(self, dead: Iterable[Living]) -> None:
+        if not self._may_bury:
+            return
         with suppress(StoreLost):
             for living in dead:
                 (tail,) = await self._cluster.read([(living.name, END)])

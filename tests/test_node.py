@@ -498,6 +498,24 @@ async def test_after_a_fall_back_to_an_old_copy_no_position_names_two_frames() -
 
 
 @in_virtual_time
+async def test_after_one_to_a_copy_without_the_last_heartbeats_nobody_alive_is_buried() -> None:
+    async with cloud("a", "b", q=talks("x")) as (shared, a, b):
+        here = await a.start("1", "q")
+        there = await b.follow("1")
+        await there.sees("x")
+        copied = shared.store.copied()
+        await asyncio.sleep(2 * LEASE)
+        shared.store.fall_back(copied)
+        await asyncio.sleep(2 * LEASE)
+        assert not here.ends
+        assert not there.ends
+        await a.registry.cancel("1")
+        for reader in (there, here):
+            await reader.end()
+        assert there.data == here.data
+
+
+@in_virtual_time
 async def test_readers_of_another_nodes_stream_are_let_go_when_the_store_is_lost() -> None:
     async with cloud("a", "b", q=talks("x")) as (shared, a, b):
         await a.start("1", "q")

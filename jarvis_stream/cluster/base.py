@@ -186,6 +186,9 @@ class Health:
         """Of every call that was answered, how long it took."""
         self.failures = 0
         """Calls that were not."""
+        self.since = math.inf
+        """Since when the same connection to it holds, on the monotonic clock. What broke the one
+        before may have been a failover, and have lost the newest writes."""
         self.last_answer = -math.inf
         """When the last one was, on the monotonic clock."""
         self.reachable = False

@@ -175,6 +175,8 @@ class MemoryStore:
         """Know only what it knew then, as after a failover to a replica that was behind."""
         assert isinstance(copied, _State)
         self._state = copy.deepcopy(copied)
+        for node in self.nodes.values():
+            node.health.since = time.monotonic()
 
     @property
     def is_empty(self) -> bool:
@@ -485,6 +487,7 @@ class MemoryCluster:
         self.hear = hear
         self._store.nodes[self.node] = self
         self.health.reachable = self.health.listening = True
+        self.health.since = time.monotonic()
         try:
             yield self
         finally:

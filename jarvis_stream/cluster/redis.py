@@ -346,6 +346,7 @@ class RedisCluster:
             self.health.failures += 1
             self.health.reachable = False
             raise
+        self.health.since = self._line.connected_at
         self.health.last_answer = time.monotonic()
         self.health.trips.add(self.health.last_answer - asked_at)
         self.health.reachable = True

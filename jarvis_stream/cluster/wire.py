@@ -9,7 +9,9 @@ time is told so. A Line asks, an Ear listens.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -89,6 +91,8 @@ class Wire(ABC):
             options.get("host", "localhost"), options.get("port", 6379)
         )
         """Where the store is, without names and passwords."""
+        self.connected_at = math.inf
+        """When the connection of now was made, on the monotonic clock."""
 
     @asynccontextmanager
     async def running(self, *, wait: float = 0.0) -> AsyncIterator[None]:
@@ -166,6 +170,7 @@ class Wire(ABC):
             if isinstance(error, RedisError | OSError | TimeoutError):
                 raise StoreLost(self._why(error)) from error
             raise
+        self.connected_at = time.monotonic()
         return connection
 
     def _why(self, error: BaseException) -> str:
