@@ -6,6 +6,7 @@
 #
 # make docs           what is made from the code and kept with it
 # make lock           requirements/*.txt anew; make lock LOCK_ARGS=--upgrade takes the newest versions
+# make model          check the model of a session's life across nodes: docs/model
 # make audit          ask PyPI which of the locked packages have known vulnerabilities
 #
 # The first two work on a fresh Debian with Python 3.11 and are quick the second time. Debian
@@ -27,7 +28,7 @@ JS_TOOLS := tests/js/node_modules/.package-lock.json
 INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql nginx compiler vendor clean
+.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql nginx redis spin compiler model vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -41,7 +42,7 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx compiler
+pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx redis spin compiler
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # On a machine that does nothing else.
@@ -62,6 +63,10 @@ docs: $(VENV)/.installed-run $(JS_TOOLS)
 # The pictures of the page, for README.md.
 screenshots: $(VENV)/.installed-test chromium
 	$(BIN)/python docs/screenshots.py
+
+# No error in the model as it is, and one in each mutant; some minutes.
+model: $(BIN)/python spin compiler
+	$(BIN)/python docs/check_model.py
 
 js-tools: $(JS_TOOLS)
 
@@ -136,15 +141,26 @@ postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 		{ $(call apt_install,postgresql); }
 
+# The cluster's start Redis servers.
+
+redis:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+		{ $(call apt_install,redis-server); }
+
 # A proxy as operators have it, before the server.
 
 nginx:
 	@command -v nginx >/dev/null || ls /usr/sbin/nginx >/dev/null 2>&1 || { $(call apt_install,nginx-light); }
 
-# The load generator of the benchmarks is written in C.
+# The load generator of the benchmarks is written in C, and so is what spin generates.
 
 compiler:
 	@command -v cc >/dev/null || { $(call apt_install,gcc libc6-dev); }
+
+# The model checker.
+
+spin:
+	@command -v spin >/dev/null || { $(call apt_install,spin); }
 
 define apt_install
 	command -v apt-get >/dev/null || { echo "Please install $(1): there is no apt-get here to do it." >&2; exit 1; }; \

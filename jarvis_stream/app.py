@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -22,13 +23,22 @@ import jarvis_stream
 from jarvis_stream import metrics
 from jarvis_stream.agents.base import Agent
 from jarvis_stream.agents.choose import Choice, choose_agent
-from jarvis_stream.errors import BadSettings, ShuttingDown
+from jarvis_stream.cluster.base import Cluster, StoreLost
+from jarvis_stream.errors import BadSettings, ShuttingDown, Unavailable
 from jarvis_stream.frames import PROTOCOL
 from jarvis_stream.history.base import History
 from jarvis_stream.history.base import Limits as HistoryLimits
-from jarvis_stream.history.open import default_database_url, describe_url, open_history
+from jarvis_stream.history.open import (
+    default_database_url,
+    describe_url,
+    is_shared,
+    open_history,
+)
 from jarvis_stream.identity.base import RunningVerifier, Verifier
 from jarvis_stream.identity.tokens import StaticTokens, parse_tokens
+from jarvis_stream.node import Node
+from jarvis_stream.passes import Keeper, Passes
+from jarvis_stream.quota import Limiter, Rates
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.shelf import Shelf
@@ -49,13 +59,16 @@ def create_app(
     *,
     agent: Agent | None = None,
     authenticate: gate.Hook | None = None,
+    cluster: Cluster | None = None,
 ) -> web.Application:
     """The whole server, not yet started.
 
     `agent` answers every turn; without one, `settings.agent` decides when the application starts.
     `authenticate(request)` tells who asks, or None, in the place of the settings' own ways.
+    `cluster` is what several servers share, in the place of the settings' Redis.
     """
     settings = settings or Settings()
+    cluster = cluster or _cluster(settings)
     app = web.Application(middlewares=[guard, gate.gate], client_max_size=settings.max_body_bytes)
     app[LIMITS] = Limits(
         max_body_bytes=settings.max_body_bytes,
@@ -79,17 +92,19 @@ def create_app(
         send_timeout=2 * settings.stall_timeout,
         max_message=settings.max_body_bytes,
     )
+    shared = _shared(settings)
     app[QUOTAS] = Quotas(
         sockets_per_address=settings.max_sockets_per_address,
         sockets_per_principal=settings.max_sockets_per_principal,
-        starts_per_minute=settings.max_starts_per_minute,
+        starts=shared.starts,
         proxies=settings.trusted_proxies,
     )
     verifiers = _verifiers(settings)
     app[gate.GATE] = gate.Gate(
         verifiers,
         authenticate,
-        login_seconds=settings.login_seconds,
+        tickets=shared.tickets,
+        logins=shared.logins,
         proxies=settings.trusted_proxies,
         open_metrics=settings.open_metrics,
     )
@@ -105,6 +120,7 @@ def create_app(
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(shared.running())
             for verifier in verifiers:
                 if isinstance(verifier, RunningVerifier):
                     await stack.enter_async_context(verifier.running())
@@ -121,12 +137,18 @@ def create_app(
                 )
             )
             trace = await stack.enter_async_context(_tracer()) if settings.traces != "off" else None
-            app[REGISTRY] = registry = await _registry(settings, choice.agent, history, trace)
+            node = Node(cluster) if cluster is not None else None
+            app[REGISTRY] = registry = await _registry(settings, choice.agent, history, trace, node)
             lag = stack.enter_context(metrics.LoopLag())
-            app[metrics.COLLECTORS] = metrics.collectors(
+            collectors = [
                 metrics.StreamCollector(registry),
                 metrics.TransportCollector(counts, app[websocket.SOCKETS], lag, app[DOORS]),
-            )
+            ]
+            if node is not None:
+                # Last in, first out: what it owes the store at the end needs nothing else.
+                await stack.enter_async_context(node.running(registry.hear, registry.disown))
+                collectors.append(metrics.NodeCollector(node))
+            app[metrics.COLLECTORS] = metrics.collectors(*collectors)
             yield
 
     async def shut_down(app: web.Application) -> None:
@@ -138,6 +160,72 @@ def create_app(
     app.cleanup_ctx.append(lifetime)
     app.on_shutdown.append(shut_down)
     return app
+
+
+def _cluster(settings: Settings) -> Cluster | None:
+    """What this server shares with others; raises BadSettings."""
+    if settings.redis_url is None:
+        return None
+    if not is_shared(database_url(settings)):
+        raise BadSettings(
+            [
+                "--redis-url makes this one of several servers: they need a --database-url of"
+                " PostgreSQL, which all of them share"
+            ]
+        )
+    try:
+        from jarvis_stream.cluster.redis import RedisCluster
+    except ModuleNotFoundError as error:
+        raise BadSettings(
+            [f"--redis-url needs {error.name}: pip install 'jarvis-stream[redis]'"]
+        ) from error
+    try:
+        return RedisCluster(
+            settings.redis_url.get_secret_value(),
+            lease=settings.lease,
+            # While a stream lives its heartbeat renews this.
+            keep=max(settings.replay_seconds, 10 * settings.lease),
+            wait=settings.redis_wait,
+        )
+    except StoreLost as error:
+        raise BadSettings([str(error)]) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What counts for all servers together, where there are several."""
+
+    tickets: Keeper
+    logins: Keeper
+    starts: Limiter
+    running: Callable[[], AbstractAsyncContextManager[object]] = contextlib.nullcontext
+    """What they need around them."""
+
+
+def _shared(settings: Settings) -> _Shared:
+    """Raises BadSettings."""
+    if settings.redis_url is None:
+        return _Shared(
+            Passes(seconds=gate.TICKET_SECONDS),
+            Passes(seconds=settings.login_seconds),
+            Rates(settings.max_starts_per_minute, 60.0),
+        )
+    from jarvis_stream.cluster import shared
+
+    try:
+        line = shared.shared_line(settings.redis_url.get_secret_value())
+    except StoreLost as error:
+        raise BadSettings([str(error)]) from error
+    tickets = shared.RedisPasses(line, "ticket", seconds=gate.TICKET_SECONDS)
+    logins = shared.RedisPasses(line, "login", seconds=settings.login_seconds)
+
+    @contextlib.asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with line.running(wait=settings.redis_wait), logins.running():
+            yield
+
+    starts = shared.RedisRates(line, "starts", settings.max_starts_per_minute, 60.0)
+    return _Shared(tickets, logins, starts, running)
 
 
 def _verifiers(settings: Settings) -> list[Verifier]:
@@ -246,7 +334,11 @@ async def _tracer() -> AsyncIterator[Callable[[Stream], None]]:
 
 
 async def _registry(
-    settings: Settings, agent: Agent, history: History, trace: Callable[[Stream], None] | None
+    settings: Settings,
+    agent: Agent,
+    history: History,
+    trace: Callable[[Stream], None] | None,
+    node: Node | None,
 ) -> StreamRegistry:
     return StreamRegistry(
         agent,
@@ -262,6 +354,7 @@ async def _registry(
         unwatched_timeout=settings.unwatched_timeout,
         shelf=Shelf(seconds=settings.replay_seconds, max_bytes=settings.replay_bytes),
         trace=trace,
+        node=node,
     )
 
 
@@ -286,4 +379,7 @@ async def _livez(request: web.Request) -> web.Response:
 async def _readyz(request: web.Request) -> web.Response:
     if request.app[REGISTRY].draining:
         raise ShuttingDown("the server is shutting down")
+    node = request.app[REGISTRY].node
+    if node is not None and not node.is_in_touch:
+        raise Unavailable("the store that the servers share does not answer")
     return json_answer({"ready": True})

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gc
 import ipaddress
+import itertools
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from jarvis_stream import logs
 from jarvis_stream.errors import BadSettings, JarvisError
 from jarvis_stream.identity.tokens import parse_tokens
 from jarvis_stream.settings import Settings, from_command_line, has_identity, unknown_variables
+from jarvis_stream.workers import FORKING, Supervisor, Worker
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -41,11 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is told to stop; returns the exit code.
 
     SIGINT and SIGTERM let the live answers go on for the grace time, end the others and stop it;
-    a second one kills it at once.
+    a second one kills it at once. `copy-history` as the first argument: see commands.py.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["copy-history"]:
+        return _copy_history(argv[1:])
     try:
         settings = from_command_line(argv)
         _refuse_strangers(settings)
+        _check_workers(settings)
     except BadSettings as bad:
         for problem in bad.problems:
             _complain(problem)
@@ -57,14 +63,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for sentence in unknown_variables():
         logger.warning("{}", sentence)
+    with contextlib.ExitStack() as stack:
+        try:
+            listeners = _listen(stack, settings.host, settings.port, "--port")
+            if settings.workers > 1:
+                of_workers = _of_workers(stack, settings, listeners)
+        except _CannotListen as error:
+            _complain(f"{error}")
+            return 1
+        if settings.workers == 1:
+            return _run(settings, listeners)
+
+        def work(worker: Worker) -> int:
+            logs.name_worker(worker.number)
+            mine = of_workers.pop(worker.number)
+            for listener in itertools.chain.from_iterable(of_workers.values()):
+                listener.close()
+            return _run(settings, mine, worker)
+
+        return Supervisor(settings.workers, work).run()
+
+
+def _of_workers(
+    stack: contextlib.ExitStack, settings: Settings, listeners: list[socket.socket]
+) -> dict[int, list[socket.socket]]:
+    """What each worker listens on: sockets of its own on the port that `listeners` have.
+
+    So that the kernel shares the connections out evenly. Whoever shares one socket does not: the
+    first to wake takes what there is, and connections last. The parent keeps all of them open:
+    what came for a worker that has died waits for the next one.
+    """
+    port = listeners[0].getsockname()[1]
+    for listener in listeners:  # they have shown that nobody else is there
+        listener.close()
+    found: dict[int, list[socket.socket]] = {}
+    for number in range(1, settings.workers + 1):
+        found[number] = _listen(stack, settings.host, port, "--port", shared=True)
+        if settings.worker_port:
+            own_port = settings.worker_port + number - 1
+            found[number] += _listen(stack, settings.host, own_port, "--worker-port")
+    return found
+
+
+class _CannotListen(JarvisError):
+    """An address cannot be had; the message says why."""
+
+
+def _listen(
+    stack: contextlib.ExitStack, host: str, port: int, setting: str, *, shared: bool = False
+) -> list[socket.socket]:
+    """See listen; closed with the stack. Raises _CannotListen, with the setting to change."""
     try:
-        listeners = listen(settings.host, settings.port)
+        listeners = listen(host, port, shared=shared)
     except OSError as error:
-        _complain(_why_not(settings, error))
-        return 1
+        raise _CannotListen(
+            f"cannot listen on {host}:{port}: {_why_not(error, setting)}"
+        ) from error
+    for listener in listeners:
+        stack.enter_context(listener)
+    return listeners
+
+
+def _run(
+    settings: Settings, listeners: Sequence[socket.socket], worker: Worker | None = None
+) -> int:
+    """Serve in this process until it is told to stop; the exit code."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings, listeners))
+            runner.run(_serve(settings, listeners, worker))
             if left := runner.run(_left_over()):
                 # Closing the loop would wait for them, and they had their time.
                 logger.warning("agents_left_behind count={}", left)
@@ -79,14 +145,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         logger.exception("the server could not go on")
         return 1
-    finally:
-        for listener in listeners:
-            listener.close()
     return 0
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
+def _copy_history(argv: Sequence[str]) -> int:
+    from jarvis_stream import commands
+    from jarvis_stream.app import database_url
+
+    try:
+        commands.copy_history(argv, database_url(from_command_line([])))
+    except BadSettings as bad:
+        for problem in bad.problems:
+            _complain(problem)
+        return 2
+    except JarvisError as error:
+        _complain(f"{error}")
+        return 1
+    return 0
+
+
+def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Listening sockets on every address of `host`, all on one port (any free one for 0).
+
+    Several `shared` ones may have the same port; the kernel gives each connection to one of them.
 
     Raises OSError when one of them cannot be had. A family this machine lacks is left out, unless
     none is left.
@@ -97,7 +178,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
     lacking: OSError | None = None
     for family, address in addresses:
         try:
-            listener = socket.create_server((address, port), family=family)
+            listener = socket.create_server((address, port), family=family, reuse_port=shared)
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 lacking = error
@@ -124,8 +205,30 @@ def _refuse_strangers(settings: Settings) -> None:
     )
 
 
+def _check_workers(settings: Settings) -> None:
+    """Raises BadSettings for several workers without what they need."""
+    if settings.workers == 1:
+        return
+    if settings.redis_url is None:
+        raise BadSettings(
+            [
+                f"--workers {settings.workers} needs --redis-url (or JARVIS_REDIS_URL, REDIS_URL)"
+                " and a --database-url of PostgreSQL: that is what the workers share"
+            ]
+        )
+    if settings.worker_port + settings.workers > 65_536:
+        raise BadSettings([f"--worker-port {settings.worker_port}: the last worker has no port"])
+    if not FORKING:
+        raise BadSettings([f"--workers {settings.workers}: this system can have one only"])
+
+
 def _secrets(settings: Settings) -> list[str]:
-    given = [settings.openai_api_key, settings.database_url, settings.jwt_key]
+    given = [
+        settings.openai_api_key,
+        settings.database_url,
+        settings.jwt_key,
+        settings.redis_url,
+    ]
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
     if settings.auth_tokens is not None:
         secrets += parse_tokens(settings.auth_tokens.get_secret_value()).values()
@@ -138,18 +241,17 @@ def _complain(sentence: str) -> None:
     print(f"jarvis-stream: {' '.join(sentence.split())}", file=sys.stderr)
 
 
-def _why_not(settings: Settings, error: OSError) -> str:
+def _why_not(error: OSError, setting: str) -> str:
     if isinstance(error, socket.gaierror):
-        why = "no such host; choose another with --host"
-    elif error.errno == errno.EADDRINUSE:
-        why = "the port is taken; choose another with --port (0 takes any free one)"
-    elif error.errno == errno.EACCES:
-        why = "this user may not use that port; choose one above 1023 with --port"
-    elif error.errno == errno.EADDRNOTAVAIL:
-        why = "this machine has no such address; choose another with --host"
-    else:
-        why = error.strerror or str(error)
-    return f"cannot listen on {settings.host}:{settings.port}: {why}"
+        return "no such host; choose another with --host"
+    if error.errno == errno.EADDRINUSE:
+        free = " (0 takes any free one)" if setting == "--port" else ""
+        return f"the port is taken; choose another with {setting}{free}"
+    if error.errno == errno.EACCES:
+        return f"this user may not use that port; choose one above 1023 with {setting}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; choose another with --host"
+    return error.strerror or str(error)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
@@ -160,19 +262,24 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return uvloop.Loop
 
 
-async def _serve(settings: Settings, listeners: Sequence[socket.socket]) -> None:
+async def _serve(
+    settings: Settings, listeners: Sequence[socket.socket], worker: Worker | None
+) -> None:
     """Serve until a signal cancels this; then let the streams end, and return."""
     with _collecting_seldom(), contextlib.suppress(asyncio.CancelledError):
         from jarvis_stream.app import create_app
         from jarvis_stream.server import running
 
         app = create_app(settings)
-        _cancel_on_signals()
+        _cancel_when_told(worker)
         async with running(app, listeners, settings):
             # What is here now stays: it need not be looked through again and again.
             gc.freeze()
             gc.enable()
-            _greet(app, settings, port=listeners[0].getsockname()[1])
+            if worker is None or worker.is_first:
+                _greet(app, settings, port=listeners[0].getsockname()[1])
+            if worker is not None:
+                worker.started()
             try:
                 await asyncio.get_running_loop().create_future()
             finally:
@@ -203,18 +310,30 @@ async def _left_over() -> int:
     return len(tasks)
 
 
-def _cancel_on_signals() -> None:
-    """The first SIGINT or SIGTERM cancels the current task, the next one kills the process."""
+def _cancel_when_told(worker: Worker | None) -> None:
+    """The first SIGINT or SIGTERM cancels the current task, the next one kills the process.
+
+    In a worker the next ones change nothing: it may be told in several ways at a time, and its
+    parent sees to the end.
+    """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
     signals = (signal.SIGINT, signal.SIGTERM)
+    is_told = False
 
     def stop() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-            # The kernel's own doing: it works even when the loop hangs.
-            signal.signal(number, signal.SIG_DFL)
+        nonlocal is_told
+        if is_told:
+            return
+        is_told = True
+        if worker is None:
+            for number in signals:
+                loop.remove_signal_handler(number)
+                # The kernel's own doing: it works even when the loop hangs.
+                signal.signal(number, signal.SIG_DFL)
+        else:
+            loop.remove_reader(worker.lifeline)
         task.cancel()
 
     try:
@@ -222,6 +341,8 @@ def _cancel_on_signals() -> None:
             loop.add_signal_handler(number, stop)
     except NotImplementedError:
         pass  # Windows: asyncio.Runner turns Ctrl-C into a cancellation
+    if worker is not None:
+        loop.add_reader(worker.lifeline, stop)
 
 
 def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
@@ -232,6 +353,10 @@ def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
     print(f"The agent is {choice.name}: {choice.why}")
     print(choice.change)
     print(f"Conversations are kept in {database_place(settings)} (--database-url)")
+    if settings.redis_url is not None:
+        print("Other servers with the same Redis serve the same sessions (--redis-url)")
+    if settings.workers > 1:
+        print(f"{settings.workers} workers share it")
     if not (_is_loopback(settings.host) or has_identity(settings)):
         print("Whoever can reach this address can chat: there is no login.")
     sys.stdout.flush()

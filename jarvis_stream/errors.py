@@ -28,6 +28,7 @@
         ├── UpstreamTimeout    upstream_timeout
         ├── AnswerTooLong      too_long
         ├── Interrupted        interrupted
+        ├── CoordinationLost   coordination_lost
         └── Answered           interrupted
     asyncio.CancelledError
     └── StreamRevoked          a frame came after its stream had been revoked (the fence)
@@ -249,6 +250,13 @@ class Interrupted(StreamFailure):
 
     code = "interrupted"
     sentence = "The server stopped before the answer was complete."
+
+
+class CoordinationLost(StreamFailure):
+    """Its process lost touch with the others: one of them may have the session by now."""
+
+    code = "coordination_lost"
+    sentence = "The server lost touch with the others before the answer was complete."
 
 
 class Answered(StreamFailure):

@@ -81,6 +81,11 @@ def configure(
     logging.captureWarnings(True)
 
 
+def name_worker(number: int) -> None:
+    """Let every record of this process tell which of several workers it is."""
+    logger.configure(extra={"worker": number})
+
+
 class _Redactor:
     """Hides secrets: those it knows, and what looks like one (an exception of somebody else's may
     quote one of theirs)."""
@@ -160,6 +165,8 @@ def _pretty_line(record: Record, redact: _Redactor, colour: str = "") -> str:
     text = record["message"]
     if (exception := _exception_text(record)) is not None:
         text = f"{text} {exception}"
+    if "worker" in record["extra"]:
+        text = f"[{record['extra']['worker']}] {text}"
     if colour:
         level = f"{colour}{level}{_PLAIN}"
     time = record["time"].strftime("%H:%M:%S.%f")[:-3]

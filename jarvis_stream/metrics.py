@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from jarvis_stream.history.base import Health
+from jarvis_stream.node import Node
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.tally import Tally
 from jarvis_stream.transports.context import Counts
@@ -128,6 +129,51 @@ def _history(health: Health) -> Iterator[Metric]:
         "jarvis_history_failures", "Transactions that failed.", health.failures
     )
     yield CounterMetricFamily("jarvis_history_dropped", "Turns given up.", health.dropped)
+
+
+class NodeCollector(Collector):
+    """What a node of several has to tell."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client.registry.Collector."""
+        health, counts = self._node.health, self._node.counts
+        yield GaugeMetricFamily(
+            "jarvis_store_reachable",
+            "1 if the store that the nodes share answered the last call.",
+            health.reachable,
+        )
+        yield _histogram(
+            "jarvis_store_trip_seconds", "How long the store took to answer a call.", health.trips
+        )
+        yield CounterMetricFamily(
+            "jarvis_store_failures", "Calls that it did not answer.", health.failures
+        )
+        yield GaugeMetricFamily(
+            "jarvis_mirrors", "Readers here of other nodes' streams.", self._node.mirrors
+        )
+        yield CounterMetricFamily(
+            "jarvis_shipped_batches", "Batches of frames given to the store.", counts.batches
+        )
+        yield CounterMetricFamily(
+            "jarvis_shipped_frames", "Frames given to the store.", counts.frames
+        )
+        yield _histogram(
+            "jarvis_shipping_seconds", "How long a round of giving frames took.", counts.rounds
+        )
+        yield CounterMetricFamily(
+            "jarvis_fenced",
+            "Streams whose frames the store refused: another has their session.",
+            counts.fenced,
+        )
+        yield CounterMetricFamily(
+            "jarvis_regressed", "How often the store had lost what it knew.", counts.regressed
+        )
+        yield CounterMetricFamily(
+            "jarvis_buried", "Streams of dead nodes that were ended here.", counts.buried
+        )
 
 
 class LoopLag:

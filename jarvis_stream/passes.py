@@ -8,8 +8,38 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from jarvis_stream.identity.base import Principal
+
+
+class Keeper(Protocol):
+    """Issues words that cannot be guessed, each good for `seconds`.
+
+    Every call may raise Unavailable, where the words are not kept in this process.
+    """
+
+    seconds: float
+
+    async def issue(self, principal: Principal) -> str:
+        """A new word for a principal; one with very many loses the oldest."""
+        ...
+
+    async def look(self, word: str) -> Principal | None:
+        """Whom it stands for; expires when the word does, or when the principal does before it."""
+        ...
+
+    async def redeem(self, word: str) -> Principal | None:
+        """The same as it stands for, and never again; expires as the principal itself does."""
+        ...
+
+    async def drop(self, word: str) -> None:
+        """Let it stand for nobody. Idempotent."""
+        ...
+
+    def attend(self, word: str, gone: Callable[[], object]) -> Callable[[], None]:
+        """Call `gone` when the word is dropped, or at once if it was; what comes back ends that."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +50,7 @@ class _Pass:
 
 
 class Passes:
-    """Issues words that cannot be guessed, each good for `seconds`.
+    """See Keeper: in this process.
 
     Bounded: at most `most` of them, and `most_each` of one principal, whose own oldest then goes.
     Words are kept as digests: neither a look-up's time nor a memory dump tells one.
@@ -47,41 +77,41 @@ class Passes:
     def __repr__(self) -> str:
         return f"<Passes {len(self)}>"
 
-    def issue(self, principal: Principal) -> str:
-        """A new word for a principal."""
+    async def issue(self, principal: Principal) -> str:
+        """See Keeper.issue."""
         self._sweep()
         if self._of[principal.name] >= self._most_each:
             self._remove(next(d for d, p in self._passes.items() if _is_of(p, principal)))
         if len(self._passes) >= self._most:
             self._remove(next(iter(self._passes)))
         word = secrets.token_urlsafe(32)
-        self._passes[_digest(word)] = _Pass(principal, self._clock() + self.seconds)
+        self._passes[digest(word)] = _Pass(principal, self._clock() + self.seconds)
         self._of[principal.name] += 1
         return word
 
-    def look(self, word: str) -> Principal | None:
-        """Whom it stands for; expires when the word does, or when the principal does before it."""
-        found = self._passes.get(_digest(word))
+    async def look(self, word: str) -> Principal | None:
+        """See Keeper.look."""
+        found = self._passes.get(digest(word))
         return self._alive(found)
 
-    def redeem(self, word: str) -> Principal | None:
-        """The same as it stands for, and never again; expires as the principal itself does."""
-        digest = _digest(word)
-        found = self._passes.get(digest)
+    async def redeem(self, word: str) -> Principal | None:
+        """See Keeper.redeem."""
+        key = digest(word)
+        found = self._passes.get(key)
         if found is None:
             return None
-        self._remove(digest)
+        self._remove(key)
         return found.principal if self._alive(found) else None
 
-    def drop(self, word: str) -> None:
-        """Let it stand for nobody. Idempotent."""
-        digest = _digest(word)
-        if digest in self._passes:
-            self._remove(digest)
+    async def drop(self, word: str) -> None:
+        """See Keeper.drop."""
+        key = digest(word)
+        if key in self._passes:
+            self._remove(key)
 
     def attend(self, word: str, gone: Callable[[], object]) -> Callable[[], None]:
-        """Call `gone` when the word is dropped, or at once if it was; what comes back ends that."""
-        found = self._passes.get(_digest(word))
+        """See Keeper.attend."""
+        found = self._passes.get(digest(word))
         if found is None:
             gone()
             return lambda: None
@@ -102,8 +132,8 @@ class Passes:
         while self._passes and next(iter(self._passes.values())).due <= now:
             self._remove(next(iter(self._passes)))
 
-    def _remove(self, digest: bytes) -> None:
-        found = self._passes.pop(digest)
+    def _remove(self, key: bytes) -> None:
+        found = self._passes.pop(key)
         name = found.principal.name
         self._of[name] -= 1
         if not self._of[name]:
@@ -116,5 +146,6 @@ def _is_of(found: _Pass, principal: Principal) -> bool:
     return found.principal.name == principal.name
 
 
-def _digest(word: str) -> bytes:
+def digest(word: str) -> bytes:
+    """What is kept of a word."""
     return hashlib.sha256(word.encode(errors="surrogatepass")).digest()

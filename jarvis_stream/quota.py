@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Protocol
 
 
 class Rate:
@@ -43,8 +44,16 @@ class Rate:
         return 0.0
 
 
+class Limiter(Protocol):
+    """A rate for each name."""
+
+    async def take(self, name: str) -> float:
+        """See Rate.take."""
+        ...
+
+
 class Rates:
-    """A rate for each name; the names that were used longest ago are forgotten past `most`."""
+    """See Limiter, in this process; past `most`, names that were used longest ago are forgotten."""
 
     def __init__(
         self,
@@ -63,8 +72,8 @@ class Rates:
     def __len__(self) -> int:
         return len(self._rates)
 
-    def take(self, name: str) -> float:
-        """See Rate.take."""
+    async def take(self, name: str) -> float:
+        """See Limiter.take."""
         rate = self._rates.get(name)
         if rate is None:
             rate = self._rates[name] = Rate(self._count, self._seconds, self._clock)

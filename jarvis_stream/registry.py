@@ -36,15 +36,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from loguru import logger
 
 from jarvis_stream.agents.base import Agent, Turn
+from jarvis_stream.cluster.base import Busy, Name, OnConflict, Outrun, StoreLost, Word
 from jarvis_stream.errors import (
     AgentFailure,
     Answered,
@@ -57,12 +58,15 @@ from jarvis_stream.errors import (
     Refused,
     ShuttingDown,
     StreamFailure,
+    StreamRevoked,
     TooMany,
     Unavailable,
 )
 from jarvis_stream.frames import Done, Ending, Failed
 from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnRecord, TurnStart
 from jarvis_stream.ids import TraceParent, id_of, key_of, new_session_id
+from jarvis_stream.mirror import Mirror
+from jarvis_stream.node import Entry, Node, Transcript, Watcher
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Delivery, State, Stream
 from jarvis_stream.tally import Tally
@@ -76,19 +80,14 @@ MAX_TOMBSTONES = 10_000
 LOOKUP_TIMEOUT = 0.25
 """Seconds the history may take to tell whether a stream_id was used before."""
 
+QUEUE_POLL = 0.5
+"""Seconds between two questions whether it is a stream's turn, when other nodes have a say."""
+
 _STATUS_OF_REASON: dict[str, EndStatus] = {
     "cancelled": "cancelled",
     "superseded": "superseded",
     "shutdown": "interrupted",
 }
-
-
-class Watcher(Protocol):
-    """Who wants to see every stream of a session."""
-
-    def see(self, stream: Stream) -> None:
-        """A stream was accepted. Called in the same step; must not raise."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +104,7 @@ class Opening:
     session_id: str | None = None
     """None: the server mints one."""
     after: int = 0
-    on_conflict: str = "interrupt"
+    on_conflict: OnConflict = "interrupt"
     on_disconnect: str = "cancel"
     transport: str = "direct"
     """What it came over, for the metrics."""
@@ -115,6 +114,8 @@ class Opening:
     """Its epoch; see StreamRegistry.look_up."""
     may_be_known: bool = False
     """Whether the client brought the stream_id, so that this may be a repetition."""
+    entry: Entry | None = None
+    """Its claim, where other nodes have a say; see StreamRegistry.start."""
 
     @property
     def key(self) -> str:
@@ -189,6 +190,7 @@ class StreamRegistry:
         shelf: Shelf | None = None,
         clock: Callable[[], int] | None = None,
         trace: Callable[[Stream], None] | None = None,
+        node: Node | None = None,
     ) -> None:
         """`cancel_timeout`, seconds, bounds every wait for an agent's cleanup.
 
@@ -196,7 +198,7 @@ class StreamRegistry:
         time in milliseconds and must never go back. `max_streams` may live at a time, and
         `max_streams_each` of one owner, who may have `max_sessions_each`; who has no name is not
         one owner. An answer may take `max_seconds`. `trace` is shown every stream once, when all
-        of it is over.
+        of it is over. `node` is the way to the other processes that serve the same sessions.
         """
         self.history = history
         self._agent = agent
@@ -206,6 +208,7 @@ class StreamRegistry:
         self._shelf = Shelf() if shelf is None else shelf  # an empty one is falsy
         self._clock = clock or _steady_clock()
         self._trace = trace
+        self.node = node
         self._sessions: dict[str, _Session] = {}
         self._streams: dict[str, Stream] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
@@ -265,6 +268,27 @@ class StreamRegistry:
         session = self._sessions.get(key_of(owner, session_id))
         head = session.head if session else None
         return head if head is not None and head.state is not State.ENDED else None
+
+    async def active(self, session_ids: Sequence[str], owner: str = "") -> list[bool]:
+        """Which sessions have a live stream, on whatever node as far as that can be asked."""
+        abroad: Sequence[object] = ()
+        if self.node is not None and session_ids:
+            with suppress(StoreLost):
+                abroad = await self.node.heads([key_of(owner, each) for each in session_ids])
+        abroad = abroad or [None] * len(session_ids)
+        return [
+            there is not None or self.head(session_id, owner) is not None
+            for session_id, there in zip(session_ids, abroad, strict=True)
+        ]
+
+    async def abroad(self, session_id: str, owner: str = "") -> Transcript | None:
+        """What another node's live stream of a session has said, as far as that can be asked."""
+        if self.node is not None:
+            with suppress(StoreLost):
+                (head,) = await self.node.heads([key_of(owner, session_id)])
+                if head is not None:
+                    return await self.node.transcript(head.name)
+        return None
 
     async def look_up(self, opening: Opening) -> Opening:
         """What to `open`: what must be asked of the history first has been asked.
@@ -339,13 +363,85 @@ class StreamRegistry:
                 return await self.history.turn(key)
         return None
 
-    # The two verbs: open, cancel
+    async def reach(self, stream_id: str, owner: str = "", after: int = 0) -> Stream | Mirror:
+        """The stream to follow from `after` on, wherever it is.
+
+        Raises Gone, NotFound, Unavailable.
+        """
+        stream = self.find(stream_id, owner)
+        if stream is not None:
+            return stream
+        if self.node is not None:
+            with _asking():
+                mirror = await self.node.reach(key_of(owner, stream_id), after)
+            if mirror is not None:
+                return mirror
+        raise await self.why_missing(stream_id, owner)
+
+    # The verbs: start (look_up and open), cancel
+
+    async def start(self, opening: Opening) -> Stream | Mirror:
+        """Start an answer, or find the one that this very request started before.
+
+        Raises what `look_up` and `open` raise; then nothing has happened.
+        """
+        if self.node is None or self.find(opening.stream_id, opening.owner) is not None:
+            return self.open(await self.look_up(opening))
+        session_id = opening.session_id or new_session_id()
+        with _asking():
+            taken = await self._reserve(self.node, opening, key_of(opening.owner, session_id))
+            if isinstance(taken, Stream):
+                return self.open(opening)
+            if isinstance(taken, Name):
+                return await self._attach(self.node, taken, opening)
+            try:
+                opening = await self.look_up(replace(opening, session_id=session_id))
+                return await self._enter(self.node, taken, opening)
+            except BaseException:
+                self.node.give_back(taken)
+                raise
+
+    async def _reserve(
+        self, node: Node, opening: Opening, session_key: str
+    ) -> Entry | Name | Stream:
+        while True:
+            taken = await node.reserve(session_key, opening.key, opening.trace_id)
+            known = self.find(opening.stream_id, opening.owner)
+            if known is not None:
+                return known
+            if taken is not None:
+                return taken
+
+    async def _attach(self, node: Node, name: Name, opening: Opening) -> Mirror:
+        if opening.session_id not in (None, id_of(name.session)):
+            raise _others(opening.stream_id)
+        mirror = await node.mirror(name, opening.after)
+        if mirror is None:
+            raise _gone(opening.stream_id)
+        self.starts[opening.transport, "attached"] += 1
+        return mirror
+
+    async def _enter(self, node: Node, entry: Entry, opening: Opening) -> Stream:
+        assert opening.session_id is not None
+        _check_beginning(opening)
+        key = key_of(opening.owner, opening.session_id)
+        async with node.line(key):
+            # Before it supersedes anybody; and again, when it has.
+            self._refuse(opening.session_id, self._session(key), opening)
+            floor = max(self._session(key).last_epoch, opening.replaces_from or 0)
+            try:
+                await node.claim(entry, opening.on_conflict, floor)
+            except Busy as busy:
+                raise _busy(opening.session_id, id_of(busy.by)) from None
+            if entry.busy is not None and opening.replaces is not None:
+                raise _no_waiting(opening.session_id)
+            return self.open(replace(opening, entry=entry))
 
     def open(self, opening: Opening) -> Stream:
         """Start an answer, or find the one that this very request started before.
 
         One step, no await. Raises Conflict, CursorAhead, NotFound, TooMany, Unavailable; then
-        nothing has happened.
+        nothing has happened. Where other nodes have a say, only `start` may call it.
         """
         known = self.find(opening.stream_id, opening.owner)
         if known is not None:
@@ -353,14 +449,10 @@ class StreamRegistry:
                 raise _others(opening.stream_id)
             self.starts[opening.transport, "attached"] += 1
             return known
-        if opening.after:
-            raise CursorAhead(
-                f"after={opening.after} is past the end of stream {opening.stream_id},"
-                " which has not begun"
-            )
+        _check_beginning(opening)
         session_id = opening.session_id or new_session_id()
         session_key = key_of(opening.owner, session_id)
-        session = self._sessions.get(session_key) or _Session(last_epoch=self._epoch_floor)
+        session = self._session(session_key)
         self._refuse(session_id, session, opening)
         if opening.replaces is not None:
             first = self._replaced(opening)
@@ -373,7 +465,7 @@ class StreamRegistry:
             session_id=session_id,
             stream_id=opening.stream_id,
             trace_id=opening.trace_id,
-            epoch=self._next_epoch(session),
+            epoch=self._next_epoch(session, opening.entry),
             owner=opening.owner,
             on_disconnect=opening.on_disconnect,
             replaces=opening.replaces,
@@ -387,18 +479,19 @@ class StreamRegistry:
         self._streams[stream.key] = stream
         self._of_owner[stream.owner] += 1
         try:
-            if opening.on_conflict == "enqueue" and session.is_busy:
+            if _waits(session, opening):
                 self._enqueue(session, stream, opening)
             else:
                 self._claim(session, stream, opening)
         except BaseException:
             self._retire(stream)
             raise
+        if self.node is not None and opening.entry is not None:
+            self.node.hold(stream, opening.entry)
         self.starts[opening.transport, "started"] += 1
         for watcher in tuple(self._watchers.get(session_key, ())):
             watcher.see(stream)
-        if self._is_buried(stream.key):
-            stream.revoke(Done("cancelled"), "client_stop")
+        if self._is_stillborn(stream, opening.entry):
             self._retire(stream)
             return stream
         # The callback, not the task's own `finally`: a task cancelled before its first step never
@@ -412,16 +505,53 @@ class StreamRegistry:
         """Stop a stream now; the result, awaited, tells whether its agent has stopped in time.
 
         Idempotent, and never touches another stream. A stream that has not come yet is
-        remembered and will end as cancelled when it comes, but is unknown now: raises NotFound.
+        remembered and will end as cancelled when it comes, but is unknown now: raises NotFound,
+        and only when it is awaited where another node may have the stream.
         """
         stream = self.find(stream_id, owner)
+        if stream is None and self.node is not None:
+            return self._stop_elsewhere(self.node, stream_id, owner)
         if stream is None:
             self._bury(key_of(owner, stream_id))
-            raise NotFound(
-                f"no stream {stream_id} is known here; should it still come, it ends as cancelled"
-            )
+            raise _not_here_to_stop(stream_id)
         stream.revoke(Done("cancelled"), "client_stop")
         return self._stopped(stream)
+
+    async def _stop_elsewhere(self, node: Node, stream_id: str, owner: str) -> Cancellation:
+        asked_at = time.monotonic()
+        with _asking():
+            stopped = await node.stop(key_of(owner, stream_id), self._cancel_timeout)
+        if stopped is None:
+            raise _not_here_to_stop(stream_id)
+        return Cancellation(
+            stream_id=stream_id,
+            cancelled=stopped.cancelled,
+            clean=stopped.clean,
+            cleanup_ms=round((time.monotonic() - asked_at) * 1000),
+        )
+
+    def hear(self, word: Word) -> None:
+        """Do what another node has decided about a stream of this one. Idempotent."""
+        stream = self._streams.get(word.stream)
+        if word.kind == "forgotten":
+            self._shelf.drop(word.session)
+            if self.node is not None:
+                self.node.lose_mirrors(word.session)
+        elif word.kind == "cancel":
+            if stream is None:
+                self._bury(word.stream)
+            else:
+                stream.revoke(Done("cancelled"), "client_stop")
+        elif word.kind == "superseded" and stream is not None:
+            done = _superseded_by(id_of(word.by))
+            if stream.revoke(done, "registry_new_stream") and word.rollback:
+                stream.forgotten = True
+                self.history.discard(stream.key)
+
+    def disown(self, stream: Stream) -> None:
+        """Other readers have seen another end of it: nobody may see this one's any more."""
+        stream.deleted = True
+        self._shelf.remove(stream)
 
     def drain(self) -> None:
         """Take no new stream from now on; those that live go on. Idempotent."""
@@ -445,6 +575,8 @@ class StreamRegistry:
         answer whether it is kept.
         """
         self.drain()
+        if self.node is not None:
+            self.node.lose_mirrors()
         streams = list(self)
         for stream in reversed(streams):  # so that no end calls the next one up
             stream.revoke(Done("shutdown"), "shutdown")
@@ -464,12 +596,19 @@ class StreamRegistry:
         for stream in reversed(streams):
             stream.forgotten = stream.deleted = True
             stream.revoke(Done("cancelled"), "client_stop")
+        live = len(streams)
+        if self.node is not None:
+            with _asking():
+                live += await self.node.stop_all(key, self._cancel_timeout)
         try:
             found = await self.history.delete(key)
         finally:
             await self._outlive(list(streams))
             self._shelf.drop(key)
-        return found or bool(streams)
+        if self.node is not None:
+            with _asking():
+                await self.node.forget(key, live=live > 0)
+        return found or live > 0
 
     # Who looks on
 
@@ -483,6 +622,8 @@ class StreamRegistry:
         for stream in session.streams if session else ():
             if stream.state is not State.ENDED:
                 watcher.see(stream)
+        if self.node is not None:
+            self.node.watch(key, watcher)
 
     def unwatch(self, session_id: str, watcher: Watcher, owner: str = "") -> None:
         """Show it no further ones. Idempotent."""
@@ -492,6 +633,8 @@ class StreamRegistry:
             watchers.remove(watcher)
             if not watchers:
                 del self._watchers[key]
+        if self.node is not None:
+            self.node.unwatch(key, watcher)
 
     # The protocol: claim, wait, activate, retire
 
@@ -501,7 +644,7 @@ class StreamRegistry:
             for other in (*session.streams, *self._shelf.of(stream.session_key)):
                 other.forgotten |= opening.replaces_from <= other.epoch < stream.epoch
         for waiting in reversed(tuple(session.queue)):
-            waiting.revoke(_superseded_by(stream), "registry_new_stream")
+            waiting.revoke(_superseded_by(stream.stream_id), "registry_new_stream")
         self._take_over(session, stream)
         if interrupted is not None and opening.on_conflict == "rollback":
             interrupted.forgotten = True
@@ -509,22 +652,34 @@ class StreamRegistry:
         stream.begun = self._begin(stream, opening.prompt, opening.replaces_from)
 
     def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:
-        # It has claimed nothing: its frames must not make those of the head stale.
-        stream.speak_as((session.head or session.queue[0]).epoch)
         stream.called = asyncio.get_running_loop().create_future()
+        # It has claimed nothing: its frames must not make those of the head stale.
+        if opening.entry is not None and opening.entry.busy is not None:
+            epoch, position = opening.entry.busy.epoch, opening.entry.busy.position
+        else:
+            epoch = (session.head or session.queue[0]).epoch
+            position = len(session.queue) + 1
+        stream.speak_as(epoch)
         session.queue.append(stream)
         stream.begun = self._begin(stream, opening.prompt)
-        stream.wait_in_line(len(session.queue))
+        stream.wait_in_line(position)
 
-    def _next_epoch(self, session: _Session) -> int:
-        session.last_epoch = max(session.last_epoch + 1, self._clock())
-        return session.last_epoch
+    def _next_epoch(self, session: _Session, entry: Entry | None) -> int:
+        next_one = max(session.last_epoch + 1, self._clock())
+        if entry is not None and entry.claim is not None:
+            next_one = entry.claim.epoch
+        session.last_epoch = max(session.last_epoch, next_one)
+        return next_one
+
+    def _session(self, key: str) -> _Session:
+        """A session's streams; a new one is nowhere yet."""
+        return self._sessions.get(key) or _Session(last_epoch=self._epoch_floor)
 
     def _take_over(self, session: _Session, stream: Stream) -> None:
         previous, session.head = session.head, stream
         session.live.append(stream)
         if previous is not None:
-            previous.revoke(_superseded_by(stream), "registry_new_stream")
+            previous.revoke(_superseded_by(stream.stream_id), "registry_new_stream")
 
     def _begin(
         self, stream: Stream, prompt: str, replaces_from: int | None = None
@@ -563,13 +718,9 @@ class StreamRegistry:
                 retry_after=self._cancel_timeout,
             )
         if opening.on_conflict == "reject" and session.is_busy:
-            head = session.head or session.queue[0]
-            raise Conflict(f"session {session_id} is busy with stream {head.stream_id}")
+            raise _busy(session_id, (session.head or session.queue[0]).stream_id)
         if opening.on_conflict == "enqueue" and session.is_busy and opening.replaces is not None:
-            raise Conflict(
-                f"session {session_id} is busy, and what replaces a turn cannot wait behind it:"
-                " send it with another on_conflict, or later"
-            )
+            raise _no_waiting(session_id)
         if opening.on_conflict == "enqueue" and len(session.queue) >= self._max_queue:
             raise TooMany(
                 f"session {session_id} has {self._max_queue} messages waiting already",
@@ -594,13 +745,48 @@ class StreamRegistry:
                 stream.speak_as(session.head.epoch)  # an older epoch would be stale by now
             stream.wait_in_line(position)
 
-    async def _wait(self, stream: Stream) -> None:
-        """Outlast all older streams of the session: until they have stopped, at most the bound."""
+    async def _stand_in_line(self, stream: Stream, node: Node) -> None:
+        """Wait for its turn in a queue that all nodes share, and take over."""
+        position = 0
+        while True:
+            await node.stirred(stream.session_key, QUEUE_POLL)
+            try:
+                await node.claim_again(stream)
+                break
+            except Busy as busy:
+                if busy.position != position:
+                    position = busy.position
+                    stream.speak_as(busy.epoch)  # an older epoch would be stale by now
+                    stream.wait_in_line(position)
+            except StoreLost:
+                pass
+            except Outrun as outrun:
+                stream.revoke(_superseded_by(id_of(outrun.by)), "registry_new_stream")
+                raise StreamRevoked from None
+        if not stream.is_open:
+            raise StreamRevoked
+        session = self._sessions[stream.session_key]
+        session.queue.remove(stream)
+        stream.speak_as(stream.epoch)
+        self._take_over(session, stream)
+        assert stream.called is not None
+        stream.called.set_result(None)
+
+    async def _wait(self, stream: Stream) -> bool:
+        """Outlast all older streams of the session: until they have stopped, at most the bound.
+
+        Whether there were any of other nodes.
+        """
         older = self._older(stream)
-        if not older:
-            return
+        abroad = self.node is not None and self.node.has_older(stream)
+        if not older and not abroad:
+            return False
         claimed_at = time.monotonic()
         undead_ones = await self._outlive(older)
+        if self.node is not None and not await self.node.outlast(
+            stream, claimed_at + self._cancel_timeout
+        ):
+            self.timeouts += 1
         self.times.supersede_wait.add(time.monotonic() - claimed_at)
         for undead in undead_ones:
             self.timeouts += 1
@@ -617,6 +803,7 @@ class StreamRegistry:
                     stream.session_id,
                     previous.trace_id,
                 )
+        return abroad
 
     def _older(self, stream: Stream) -> list[Stream]:
         """All of them, not only the head's predecessor: that one may itself still be waiting."""
@@ -699,16 +886,14 @@ class StreamRegistry:
             trace=stream.trace_id, session=stream.session_id, stream=stream.stream_id
         ):
             try:
-                if stream.called is not None:
-                    await stream.called
-                await self._wait(stream)
-                stream.activate()
-                assert stream.begun is not None
-                begun = await stream.begun
-                if stream.called is not None and not begun.taken:
-                    # Asked for again: by now the answers before it have come to their ends.
-                    self.history.discard(stream.key)
-                    begun = await self._begin(stream, prompt)
+                if self.node is not None:
+                    begun = await self._begin_among_others(stream, prompt, self.node)
+                else:
+                    if stream.called is not None:
+                        await stream.called
+                    await self._wait(stream)
+                    stream.activate()
+                    begun = await self._told(stream, prompt, again=stream.called is not None)
                 if begun.taken:
                     raise Answered
                 turn = Turn(
@@ -741,6 +926,24 @@ class StreamRegistry:
             finally:
                 logger.info("stream_cleanup trace={}", stream.trace_id)
 
+    async def _begin_among_others(self, stream: Stream, prompt: str, node: Node) -> Begun:
+        """Where others go on when this process dies, frame 1 says that the question is kept."""
+        if stream.called is not None:
+            await self._stand_in_line(stream, node)
+        abroad = await self._wait(stream)
+        begun = await self._told(stream, prompt, again=abroad or stream.called is not None)
+        stream.activate()
+        return begun
+
+    async def _told(self, stream: Stream, prompt: str, *, again: bool) -> Begun:
+        """What the agent may know; `again`, when answers before it have ended meanwhile."""
+        assert stream.begun is not None
+        begun = await stream.begun
+        if again and not begun.taken:
+            self.history.discard(stream.key)
+            begun = await self._begin(stream, prompt)
+        return begun
+
     @staticmethod
     def _overrun(stream: Stream) -> None:
         failure = AnswerTooLong("The answer took longer than this server lets it.")
@@ -768,8 +971,9 @@ class StreamRegistry:
         if stream in session.queue:
             place = session.queue.index(stream)
             del session.queue[place]
-            self._move_up(session, place)
-        else:
+            if self.node is None:
+                self._move_up(session, place)
+        elif self.node is None:
             # Not in this step: whoever ends this stream may be about to claim the session.
             asyncio.get_running_loop().call_soon(self._call_up, session)
 
@@ -794,6 +998,14 @@ class StreamRegistry:
         self._tombstones.move_to_end(key)
         if len(self._tombstones) > MAX_TOMBSTONES:
             self._tombstones.popitem(last=False)
+
+    def _is_stillborn(self, stream: Stream, entry: Entry | None) -> bool:
+        """Whether it was over before it came: stopped, or outrun by another node's newer one."""
+        if self._is_buried(stream.key) or (entry is not None and entry.stopped):
+            return stream.revoke(Done("cancelled"), "client_stop")
+        if entry is not None and entry.outrun_by is not None:
+            return stream.revoke(_superseded_by(id_of(entry.outrun_by)), "registry_new_stream")
+        return False
 
     def _is_buried(self, key: str) -> bool:
         if key not in self._tombstones:
@@ -820,8 +1032,49 @@ def turn_end(ending: Ending, ended_at: float | None) -> TurnEnd:
     )
 
 
-def _superseded_by(stream: Stream) -> Done:
-    return Done("superseded", superseded_by=stream.stream_id)
+def _waits(session: _Session, opening: Opening) -> bool:
+    if opening.entry is not None:
+        return opening.entry.busy is not None
+    return opening.on_conflict == "enqueue" and session.is_busy
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Where the store that the nodes share is asked for a client."""
+    try:
+        yield
+    except StoreLost as error:
+        logger.warning("store_lost error={}", error)
+        raise Unavailable("the servers have lost touch with each other", retry_after=1) from error
+
+
+def _superseded_by(stream_id: str) -> Done:
+    return Done("superseded", superseded_by=stream_id or None)
+
+
+def _check_beginning(opening: Opening) -> None:
+    if opening.after:
+        raise CursorAhead(
+            f"after={opening.after} is past the end of stream {opening.stream_id},"
+            " which has not begun"
+        )
+
+
+def _busy(session_id: str, stream_id: str) -> Conflict:
+    return Conflict(f"session {session_id} is busy with stream {stream_id}")
+
+
+def _no_waiting(session_id: str) -> Conflict:
+    return Conflict(
+        f"session {session_id} is busy, and what replaces a turn cannot wait behind it:"
+        " send it with another on_conflict, or later"
+    )
+
+
+def _not_here_to_stop(stream_id: str) -> NotFound:
+    return NotFound(
+        f"no stream {stream_id} is known here; should it still come, it ends as cancelled"
+    )
 
 
 def _others(stream_id: str) -> Conflict:

@@ -259,6 +259,29 @@ class Settings(BaseSettings):
     ] = None
     """Where conversations are kept; without it, a SQLite file in the user's data directory."""
 
+    redis_url: Annotated[
+        SecretStr | None,
+        Field(
+            json_schema_extra={
+                "also": "REDIS_URL",
+                "allowed": "redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], or rediss:// for TLS",
+            }
+        ),
+    ] = None
+    """The Redis of several servers that serve the same sessions; they share a PostgreSQL too."""
+
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """How many processes serve on this machine; more than one need --redis-url."""
+
+    worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """Where the first of several workers listens alone too, the next ones behind it; 0: nowhere."""
+
+    redis_wait: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
+    """How long to wait at the start for a Redis that does not answer."""
+
+    lease: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 3.0
+    """How long a server that gives no sign of life is thought to live by the others."""
+
     system_prompt: Annotated[str | None, Field(json_schema_extra={"allowed": "any text"})] = None
     """What the model is told before every conversation."""
 
@@ -475,7 +498,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jarvis-stream",
         description="A streaming server for chat and agent UIs.",
-        epilog="A flag wins over its variables, the first variable over the second.",
+        epilog="A flag wins over its variables, the first variable over the second."
+        " Another command: jarvis-stream copy-history --help",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

@@ -55,6 +55,14 @@ class Shelf:
             self._drop_oldest()
         self._wind()
 
+    def remove(self, stream: Stream) -> None:
+        """Let one go, if it is here."""
+        kept = self._streams.get(stream.key)
+        if kept is not None and kept.stream is stream:
+            del self._streams[stream.key]
+            self.size -= kept.size
+        self._wind()
+
     def drop(self, session_key: str) -> None:
         """Let a session's streams go."""
         for key, kept in tuple(self._streams.items()):

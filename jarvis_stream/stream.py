@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING, Protocol
 from loguru import logger
 
 from jarvis_stream.agents.base import Piece
-from jarvis_stream.errors import CursorAhead, StreamRevoked
+from jarvis_stream.errors import CoordinationLost, CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
-from jarvis_stream.frames import AGENT_REASONS, Done, Ending, FrameEncoder, Status
+from jarvis_stream.frames import AGENT_REASONS, Done, Ending, Failed, FrameEncoder, Status
 from jarvis_stream.history.base import Begun
 from jarvis_stream.ids import TraceParent, key_of, new_span_id
 from jarvis_stream.tally import Tally
@@ -58,6 +59,10 @@ class Reader(Protocol):
         """The terminal frame was taken; the follower has closed itself."""
         ...
 
+    def lost(self, follower: Follower) -> None:
+        """What it follows cannot be read here any more: its client shall try again, elsewhere."""
+        ...
+
 
 class State(enum.Enum):
     """Where a stream stands; it only ever moves forward."""
@@ -66,6 +71,33 @@ class State(enum.Enum):
     ACTIVE = "active"
     SEALED = "sealed"
     ENDED = "ended"
+
+
+class Followed(Protocol):
+    """What readers follow: a stream of this process, or the mirror of another one's."""
+
+    session_id: str
+    stream_id: str
+    trace_id: str
+    epoch: int
+    state: State
+
+    @property
+    def seq(self) -> int:
+        """The number of the last frame there is to read."""
+        ...
+
+    def follow(self, after: int, reader: Reader) -> Follower:
+        """See Stream.follow."""
+        ...
+
+    def unfollow(self, follower: Follower) -> None:
+        """Let a reader go. Idempotent."""
+        ...
+
+    def read(self, after: int) -> tuple[int, bytes]:
+        """Some frames after `after`: the last one's seq, and the bytes."""
+        ...
 
 
 class Delivery:
@@ -107,6 +139,8 @@ class Delivery:
 # Python 3.11 finds a member by a call, which costs as much as all the rest of the fence.
 _ACTIVE, _ENDED = State.ACTIVE, State.ENDED
 
+_NEVER = math.inf
+
 
 class Stream:
     """One answer being generated. Made by the registry, and only by it."""
@@ -126,7 +160,9 @@ class Stream:
         "activated_at",
         "begun",
         "called",
+        "deadline",
         "deleted",
+        "deserted",
         "ended",
         "ended_at",
         "ending",
@@ -196,6 +232,10 @@ class Stream:
         """Whether the history is not to keep it (rolled back, replaced, or its session deleted)."""
         self.deleted = False
         """Whether nobody may replay it any more."""
+        self.deadline = _NEVER
+        """When it has its session no longer unless this is put off, on the monotonic clock."""
+        self.deserted: Callable[[Stream], None] | None = None
+        """Told, in the place of `abandon`, when nobody here reads it: others may, elsewhere."""
         # On the monotonic clock; 0.0 is "not yet".
         self.started_at = time.monotonic()
         self.activated_at = 0.0
@@ -303,6 +343,9 @@ class Stream:
             raise StreamRevoked
         if not self._turn_noted:
             self._note_turn()  # an agent that yields only empty text must not hold the loop either
+            if self.deadline is not _NEVER and time.monotonic() > self.deadline:
+                self.lapse()
+                raise StreamRevoked
         if type(piece) is str:
             if not piece:
                 return
@@ -419,6 +462,11 @@ class Stream:
             self._cancel_task()
         return True
 
+    def lapse(self) -> None:
+        """Its node has heard nothing for so long that the session may be another node's by now."""
+        failure = CoordinationLost()
+        self.revoke(Failed(failure.code, failure.sentence, failure.retryable), failure.code)
+
     def give_up(self) -> None:
         """Its cleanup has outrun the bound: it is undead now, and cancelled once more.
 
@@ -461,15 +509,22 @@ class Stream:
         if not self.is_open:
             return
         if self.on_disconnect == "continue":
-            self._unwatched = self._loop.call_later(self.unwatched_timeout, self._abandon)
+            self._unwatched = self._loop.call_later(self.unwatched_timeout, self._desert)
         else:
-            self._abandon()
+            self._desert()
 
     def read(self, after: int) -> tuple[int, bytes]:
         """Some frames after `after`, from the log: the last one's seq, and the bytes."""
         return self._log.read(after)
 
-    def _abandon(self) -> None:
+    def _desert(self) -> None:
+        if self.deserted is None:
+            self.abandon()
+        else:
+            self.deserted(self)
+
+    def abandon(self) -> None:
+        """Nobody is left to read it."""
         self.logger.info("stream_client_disconnected trace={}", self.trace_id)
         self.revoke(Done("cancelled"), "client_disconnected")
 
@@ -514,7 +569,7 @@ class Follower:
 
     __slots__ = ("_reader", "closed", "seq", "stream")
 
-    def __init__(self, stream: Stream, after: int, reader: Reader) -> None:
+    def __init__(self, stream: Followed, after: int, reader: Reader) -> None:
         self.stream = stream
         self.seq = after
         self.closed = False
@@ -545,6 +600,12 @@ class Follower:
             self.seq = seq
         self._look_for_end()
         return True
+
+    def lose(self) -> None:
+        """Close it, and tell its reader that there is nothing to be read here any more."""
+        if not self.closed:
+            self.close()
+            self._reader.lost(self)
 
     def close(self) -> None:
         """Stop reading: nothing more is given or told. Idempotent."""

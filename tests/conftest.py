@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from loguru import logger
+from postgres_server import PostgresServer
 
 settings.register_profile("default", deadline=None)  # never assert on timing
 settings.load_profile("default")
@@ -23,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the settings, keys, proxies or conversations of whoever runs it."""
     for name in list(os.environ):
-        usual = ("PORT", "LOG_LEVEL", "DATABASE_URL")
+        usual = ("PORT", "LOG_LEVEL", "DATABASE_URL", "REDIS_URL")
         if name.upper().startswith(("JARVIS_", "OPENAI_")) or name in usual:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
@@ -49,3 +51,16 @@ def logging_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     logger.remove()
     logger.add(sys.stderr)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running server, stopped at the end."""
+    # Not in pytest's own directory: that is closed to others, and a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="jarvis-pg-") as directory:
+        server = PostgresServer(Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

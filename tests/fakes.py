@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from jarvis_stream.agents.base import Piece, Turn
-from jarvis_stream.stream import Follower, Stream
+from jarvis_stream.stream import Followed, Follower
 
 Script = Callable[[Turn], AsyncGenerator[Piece, None]]
 
@@ -132,12 +132,15 @@ def parse(data: bytes) -> list[dict[str, Any]]:
 class FakeReader:
     """Follows one stream from `after` and keeps what it is given."""
 
-    def __init__(self, stream: Stream, after: int = 0, *, full: bool = False) -> None:
+    def __init__(self, stream: Followed, after: int = 0, *, full: bool = False) -> None:
+        self.stream: Any = stream
         self.writes: list[bytes] = []
         self.full = full
         """Whether it refuses to take more."""
         self.ends = 0
         """How often it was told that the stream has ended."""
+        self.losses = 0
+        """How often it was told that the stream cannot be read here any more."""
         self._changed = asyncio.Event()
         self.follower = stream.follow(after, self)
         self.follower.catch_up()
@@ -159,6 +162,11 @@ class FakeReader:
         """See stream.Reader."""
         assert follower is self.follower
         self.ends += 1
+        self._changed.set()
+
+    def lost(self, follower: Follower) -> None:
+        """See stream.Reader."""
+        self.losses += 1
         self._changed.set()
 
     @property
@@ -200,7 +208,7 @@ class FakeReader:
         return self.frames[-1]
 
 
-def read_all(stream: Stream, after: int = 0) -> bytes:
+def read_all(stream: Followed, after: int = 0) -> bytes:
     """What the log replays after a position."""
     parts = []
     while after < stream.seq:

@@ -22,7 +22,7 @@ ROOMS = {"agents", "history", "cluster", "identity", "transports"}
 
 WORDS = {"errors", "frames", "ids"}
 PORTS = {"agents.base", "history.base", "cluster.base", "identity.base"}
-CORE = {*WORDS, *PORTS, "framelog", "stream", "shelf", "registry", "tally"}
+CORE = {*WORDS, *PORTS, "framelog", "stream", "shelf", "mirror", "node", "registry", "tally"}
 
 # Who may import whom. A room's own modules may import each other; its base.py is a port, which
 # others may know too. The package itself is "".
@@ -30,26 +30,31 @@ ARROWS = {
     "errors": set[str](),
     "ids": set[str](),
     "frames": {"errors"},
-    **{port: {"errors", "frames"} for port in PORTS},
+    **{port: {"errors", "frames"} for port in PORTS - {"cluster.base"}},
+    "cluster.base": {"errors", "tally"},
     "framelog": {"errors", "frames"},
     "tally": set[str](),
     "stream": {*WORDS, *PORTS, "framelog", "tally"},
     "shelf": {*WORDS, "stream"},
-    "registry": {*WORDS, *PORTS, "shelf", "stream", "tally"},
+    "mirror": {*WORDS, *PORTS, "stream"},
+    "node": {*WORDS, *PORTS, "mirror", "stream", "tally"},
+    "registry": {*WORDS, *PORTS, "mirror", "node", "shelf", "stream", "tally"},
     "agents": {*WORDS, "agents.base"},
     "history": {*WORDS, "history.base"},
-    "cluster": {*WORDS, "cluster.base"},
+    "cluster": {*WORDS, "identity.base", "passes", "quota", "cluster.base", "tally"},
     "identity": {*WORDS, "identity.base"},
     "passes": {"identity.base"},
     "quota": set[str](),
-    "transports": {*WORDS, *PORTS, "passes", "quota", "stream", "registry"},
-    "metrics": {"history.base", "registry", "tally", "transports"},
+    "transports": {*WORDS, *PORTS, "passes", "quota", "mirror", "node", "stream", "registry"},
+    "metrics": {"history.base", "node", "registry", "tally", "transports"},
     "logs": set[str](),
     "settings": {"errors", "identity", ""},
     "tracing": {"frames", "ids", "stream", ""},
-    "app": {*CORE, *ROOMS, "metrics", "settings", "tracing", ""},
+    "app": {*CORE, *ROOMS, "metrics", "passes", "quota", "settings", "tracing", ""},
     "server": {"app", "settings", "transports", ""},
-    "cli": {"app", "server", "errors", "identity", "logs", "settings", ""},
+    "commands": {"history"},
+    "workers": set[str](),
+    "cli": {"app", "commands", "server", "errors", "identity", "logs", "settings", "workers", ""},
     "__main__": {"cli", ""},
     "": {"app", "agents.base", "frames"},
 }

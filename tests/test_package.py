@@ -56,11 +56,13 @@ def installed(
     return programs
 
 
-def test_the_wheel_holds_the_page_and_the_types(dist: Path) -> None:
+def test_the_wheel_holds_the_page_the_types_and_the_scripts(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"jarvis_stream/{path}" for path in STATIC} <= set(names)
     assert "jarvis_stream/py.typed" in names
+    scripts = {path.name for path in (ROOT / "jarvis_stream/cluster/lua").iterdir()}
+    assert {f"jarvis_stream/cluster/lua/{name}" for name in scripts} <= set(names)
     assert {name.partition("/")[0] for name in names} == {
         "jarvis_stream",
         f"{wheel.name.removesuffix('-py3-none-any.whl')}.dist-info",

@@ -47,25 +47,25 @@ def test_never_more_than_twice_the_count_in_a_window(count: int, steps: list[flo
         assert sum(start <= moment < start + 10 for moment in taken) <= 2 * count
 
 
-def test_each_name_has_its_own() -> None:
+async def test_each_name_has_its_own() -> None:
     rates = Rates(1, 60.0, clock=Clock())
-    assert rates.take("ann") == 0.0
-    assert rates.take("bob") == 0.0
-    assert rates.take("ann") > 0
-    assert rates.take("bob") > 0
+    assert await rates.take("ann") == 0.0
+    assert await rates.take("bob") == 0.0
+    assert await rates.take("ann") > 0
+    assert await rates.take("bob") > 0
 
 
-def test_names_are_forgotten_when_they_owe_nothing_or_are_too_many() -> None:
+async def test_names_are_forgotten_when_they_owe_nothing_or_are_too_many() -> None:
     clock = Clock()
     rates = Rates(1, 60.0, most=100, clock=clock)
     for number in range(1000):
-        rates.take(str(number))
+        await rates.take(str(number))
         assert len(rates) <= 100
     clock.now += 61
     for number in range(100):
-        rates.take(f"new {number}")
+        await rates.take(f"new {number}")
     assert len(rates) == 100
     for _ in range(100):
         clock.now += 61
-        rates.take("the only one")
+        await rates.take("the only one")
     assert len(rates) <= 1

@@ -212,9 +212,9 @@ async def test_nothing_of_a_stuck_stream_comes_after_the_new_one_has_claimed() -
     a = house.read("A", "deaf")
     await a.sees("old 20")
     b = house.read("B", "hello")
-    seq = a.follower.stream.seq
+    seq = a.stream.seq
     await b.end()
-    assert a.follower.stream.seq == seq
+    assert a.stream.seq == seq
     assert a.frames[-1]["finish_reason"] == "superseded"
 
 
@@ -334,7 +334,7 @@ async def test_of_a_thousand_messages_the_last_one_answers() -> None:
     assert last["finish_reason"] == "stop"
     endings = [reader.frames[-1]["finish_reason"] for reader in readers]
     assert endings == ["superseded"] * 999 + ["stop"]
-    epochs = [reader.follower.stream.epoch for reader in readers]
+    epochs = [reader.stream.epoch for reader in readers]
     assert all(older < newer for older, newer in itertools.pairwise(epochs))
     await settle()
     assert house.empty
@@ -500,7 +500,7 @@ async def test_a_stream_stopped_before_it_came_supersedes_the_one_before_it() ->
     await a.sees("a")
     house.stop_early("B")
     b = house.open("B", "talks")
-    assert a.follower.stream.epoch < b.epoch
+    assert a.stream.epoch < b.epoch
     assert (await a.end())["superseded_by"] == "B"
     assert ending(b) == "cancelled"
     await settle()
@@ -578,7 +578,7 @@ async def test_a_stop_after_the_end_changes_nothing() -> None:
     await settle()
     told = await house.registry.cancel("A")
     assert (told.cancelled, told.clean) == (False, True)
-    assert read_all(a.follower.stream) == before
+    assert read_all(a.stream) == before
     assert b.state is State.ACTIVE
     await house.registry.cancel("B")
 
@@ -619,8 +619,8 @@ async def test_the_last_reader_gone_is_a_stop_of_its_own_kind() -> None:
     a.leave()
     await tidy.cleaning.wait()
     assert now() == 0.0
-    assert ending(a.follower.stream) == "cancelled"
-    assert a.follower.stream.revoked_for == "client_disconnected"
+    assert ending(a.stream) == "cancelled"
+    assert a.stream.revoked_for == "client_disconnected"
 
 
 # Agents that fail
@@ -982,8 +982,8 @@ async def test_a_registry_and_a_stream_say_what_they_are() -> None:
     a = house.read("A", "talks")
     await a.sees("a")
     assert repr(house.registry) == "<StreamRegistry sessions=1 streams=1 kept=0>"
-    epoch = a.follower.stream.epoch
-    assert repr(a.follower.stream) == f"<Stream A epoch={epoch} active seq=2 followers=1>"
-    assert list(house.registry) == [a.follower.stream]
+    epoch = a.stream.epoch
+    assert repr(a.stream) == f"<Stream A epoch={epoch} active seq=2 followers=1>"
+    assert list(house.registry) == [a.stream]
     await house.registry.shutdown()
     assert repr(house.registry) == "<StreamRegistry sessions=0 streams=0 kept=0 draining>"

@@ -25,8 +25,8 @@ async def test_what_lives_goes_on_and_what_is_new_is_refused() -> None:
     with pytest.raises(ShuttingDown) as refused:
         house.open("B", "hello", session_id="t")
     assert (refused.value.status, refused.value.retry_after) == (503, 1)
-    assert house.open("A", "tidy") is a.follower.stream
-    assert a.follower.stream.is_open
+    assert house.open("A", "tidy") is a.stream
+    assert a.stream.is_open
 
 
 @in_virtual_time
@@ -85,7 +85,7 @@ async def test_giving_up_the_wait_harms_no_stream() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(5):
             await house.registry.settled()
-    assert a.follower.stream.is_open
+    assert a.stream.is_open
     await house.registry.shutdown()
     assert a.frames[-1]["finish_reason"] == "shutdown"
     assert tidy.complete == 1

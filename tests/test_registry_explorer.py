@@ -36,7 +36,7 @@ from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.errors import Conflict, NotFound, TooMany, Unavailable
 from jarvis_stream.frames import Done, Failed, Status
 from jarvis_stream.registry import Cancellation, Opening, StreamRegistry
-from jarvis_stream.stream import State, Stream
+from jarvis_stream.stream import Followed, State, Stream
 
 BOUND = 2.0
 MAX_QUEUE = 3
@@ -106,8 +106,8 @@ class Onlooker:
     readers: dict[str, FakeReader] = field(default_factory=dict)
     twice: bool = False
 
-    def see(self, stream: Stream) -> None:
-        """See registry.Watcher."""
+    def see(self, stream: Followed) -> None:
+        """See node.Watcher."""
         self.twice |= stream.stream_id in self.readers
         self.readers[stream.stream_id] = FakeReader(stream)
 

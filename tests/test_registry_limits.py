@@ -38,9 +38,9 @@ async def test_a_server_gives_so_many_answers_at_a_time() -> None:
     c = house.read("C", "talks", session_id="1")
     with pytest.raises(Overloaded):
         house.open("D", "hello", session_id="1", on_conflict="enqueue")
-    await a.follower.stream.ended
+    await a.stream.ended
     await c.sees("a")
-    assert c.follower.stream.is_open
+    assert c.stream.is_open
     await house.registry.cancel("C")
     house.open("E", "hello", session_id="5")
     await house.registry.shutdown()
@@ -83,7 +83,7 @@ async def test_an_answer_takes_so_long_at_most(script: str) -> None:
     house = house_with(max_seconds=3.0)
     begun_at = now()
     reader = house.read("A", script)
-    await reader.follower.stream.ended
+    await reader.stream.ended
     assert now() - begun_at == 3.0
     last = reader.frames[-1]
     assert (last["type"], last["code"], last["retryable"]) == ("error", "too_long", False)
@@ -97,6 +97,6 @@ async def test_an_answer_takes_so_long_at_most(script: str) -> None:
 async def test_what_ends_in_time_leaves_no_timer_behind() -> None:
     house = house_with(max_seconds=3.0)
     reader = house.read("A", "hello")
-    await reader.follower.stream.ended
+    await reader.stream.ended
     assert reader.frames[-1]["finish_reason"] == "stop"
     assert now() < 1

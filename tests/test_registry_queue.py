@@ -48,7 +48,7 @@ async def test_a_message_that_waits_leaves_the_live_answer_alone_and_says_where_
     a = await house.busy()
     b, c = house.line_up("B", "C")
     await settle()
-    assert a.follower.stream.state is State.ACTIVE
+    assert a.stream.state is State.ACTIVE
     assert [frame.get("status") for frame in b.frames] == ["thinking", "queued"]
     assert (positions(b), positions(c)) == ([1], [2])
     assert len(house.agents.turns) == 1
@@ -81,7 +81,7 @@ async def test_the_next_one_starts_when_the_answer_before_it_has_ended(how: str)
         await house.registry.cancel("A")
     else:
         may_end.set()
-    await asyncio.wait([b.follower.stream.stopped, c.follower.stream.stopped])
+    await asyncio.wait([b.stream.stopped, c.stream.stopped])
     await settle()
     ended = {"natural": "stop", "stop": "cancelled", "error": "agent_error"}[how]
     assert [outcome(reader) for reader in (a, b, c)] == [ended, "stop", "stop"]
@@ -145,7 +145,7 @@ async def test_a_stop_takes_a_message_out_of_the_line_and_those_behind_it_move_u
     await settle()
     assert (outcome(c), c.frames[-1]["seq"]) == ("cancelled", 3)
     assert [positions(reader) for reader in (b, c, d)] == [[1], [2], [3, 2]]
-    assert a.follower.stream.state is State.ACTIVE
+    assert a.stream.state is State.ACTIVE
     await house.registry.cancel("A")
     assert [await reader.end() for reader in (b, d)]
     assert [turn.stream_id for turn in house.agents.turns] == ["A", "B", "D"]
@@ -287,7 +287,7 @@ async def test_a_stop_that_came_before_its_message_keeps_it_out_of_the_line() ->
     await settle()
     assert outcome(b) == "cancelled"
     assert positions(c) == [1]
-    assert a.follower.stream.state is State.ACTIVE
+    assert a.stream.state is State.ACTIVE
 
 
 @in_virtual_time
@@ -296,8 +296,8 @@ async def test_the_same_request_again_attaches_to_the_message_that_waits() -> No
     await house.busy()
     [b] = house.line_up("B")
     [again] = house.line_up("B")
-    assert again.follower.stream is b.follower.stream
-    assert again.data == read_all(b.follower.stream)
+    assert again.stream is b.stream
+    assert again.data == read_all(b.stream)
     await house.registry.cancel("A")
     await b.end()
     await again.end()
@@ -324,7 +324,7 @@ async def test_a_waiting_message_whose_task_is_killed_leaves_the_line() -> None:
     house = House(talks=talks("a"), hello=says("b"))
     await house.busy()
     b, c = house.line_up("B", "C")
-    task = b.follower.stream._task
+    task = b.stream._task
     assert task is not None
     task.cancel()
     await settle()
@@ -374,7 +374,7 @@ async def test_a_rollback_leaves_a_finished_turn_where_it_is() -> None:
     a = house.read("A", "hello")
     await a.sees("a")
     await settle()
-    assert a.follower.stream.state is State.SEALED
+    assert a.stream.state is State.SEALED
     await house.read("B", "hello", on_conflict="rollback").end()
     assert await house.kept() == [("A", "complete"), ("B", "complete")]
 
@@ -420,7 +420,7 @@ async def test_the_end_waits_until_the_answer_is_kept() -> None:
     a = house.read("A", "hello")
     await a.sees("a")
     await settle()
-    assert house.registry.find("A") is a.follower.stream
+    assert house.registry.find("A") is a.stream
     assert a.frames[-1]["type"] == "token"
     last = await a.end()
     assert now() - asked_at == 1.0
@@ -445,11 +445,11 @@ async def test_a_stop_is_answered_when_the_agent_has_stopped_and_the_answer_is_k
     a = await house.busy()
     asked_at = now()
     stopping = asyncio.ensure_future(house.registry.cancel("A"))
-    await a.follower.stream.stopped
+    await a.stream.stopped
     assert now() == asked_at
     assert (await stopping).cancelled
     assert now() - asked_at == 1.0
-    assert a.follower.stream.state is State.ENDED
+    assert a.stream.state is State.ENDED
 
 
 @pytest.mark.parametrize("on_conflict", ["interrupt", "enqueue", "reject", "rollback"])

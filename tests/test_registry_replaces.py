@@ -86,7 +86,7 @@ async def test_the_late_end_of_an_agent_that_does_not_stop_brings_nothing_back()
     house = House(stubborn=stubborn(10.0, "a"), hello=says("b"))
     old = await house.busy("stubborn")
     await house.read("B", "hello", replaces="A").end()
-    await old.follower.stream.stopped
+    await old.stream.stopped
     assert await house.kept() == [("B", "complete")]
 
 
@@ -121,9 +121,9 @@ async def test_the_same_request_again_attaches_though_what_it_replaced_is_gone()
     await asked(house, "A")
     house.registry.shelf.clear()
     b = await reopened(house, "B", "A")
-    assert (await reopened(house, "B", "A")).follower.stream is b.follower.stream
+    assert (await reopened(house, "B", "A")).stream is b.stream
     await b.end()
-    assert (await reopened(house, "B", "A")).follower.stream is b.follower.stream
+    assert (await reopened(house, "B", "A")).stream is b.stream
     assert await house.kept() == [("B", "complete")]
 
 
@@ -226,8 +226,8 @@ async def test_a_deleted_undead_stream_cannot_be_replayed_when_it_has_stopped() 
     house = House(stubborn=deaf)
     old = await house.busy("stubborn")
     assert await house.registry.delete("s")
-    assert not old.follower.stream.stopped.done()
-    await old.follower.stream.stopped
+    assert not old.stream.stopped.done()
+    await old.stream.stopped
     assert house.registry.find("A") is None
     assert len(house.registry.shelf) == 0
     assert house.empty

@@ -12,7 +12,7 @@ from house import House, settle
 
 from jarvis_stream.errors import Conflict, NotFound
 from jarvis_stream.registry import StreamRegistry
-from jarvis_stream.stream import State, Stream
+from jarvis_stream.stream import Followed, State
 
 
 class Tab:
@@ -24,14 +24,14 @@ class Tab:
         self._session_id = session_id
         registry.watch(session_id, self)
 
-    def see(self, stream: Stream) -> None:
-        """See registry.Watcher."""
+    def see(self, stream: Followed) -> None:
+        """See node.Watcher."""
         self.readers.append(FakeReader(stream))
 
     @property
     def seen(self) -> list[str]:
         """The streams it was shown, in their order."""
-        return [reader.follower.stream.stream_id for reader in self.readers]
+        return [reader.stream.stream_id for reader in self.readers]
 
     def close(self) -> None:
         """As a tab that is closed."""
@@ -47,7 +47,7 @@ async def test_a_watcher_is_shown_the_live_stream_from_its_beginning() -> None:
     await a.sees("ab")
     tab = Tab(house.registry)
     assert tab.seen == ["A"]
-    assert tab.readers[0].data == a.data == read_all(a.follower.stream)
+    assert tab.readers[0].data == a.data == read_all(a.stream)
 
 
 @in_virtual_time
@@ -99,7 +99,7 @@ async def test_a_watcher_is_shown_a_stopped_stream_only_until_its_end() -> None:
     await a.sees("a")
     stopping = asyncio.ensure_future(house.registry.cancel("A"))
     await settle()
-    assert a.follower.stream.state is State.SEALED
+    assert a.stream.state is State.SEALED
     tab = Tab(house.registry)
     assert tab.seen == ["A"]
     await a.end()
@@ -154,7 +154,7 @@ async def test_leaving_while_being_shown_a_stream_keeps_it_from_no_other_watcher
     house = House(hello=says("a"))
 
     class Fleeting(Tab):
-        def see(self, stream: Stream) -> None:
+        def see(self, stream: Followed) -> None:
             super().see(stream)
             self.close()
 
@@ -173,7 +173,7 @@ async def test_a_stream_lives_while_somebody_watches() -> None:
     await own.sees("a")
     own.leave()
     await settle()
-    stream = own.follower.stream
+    stream = own.stream
     assert stream.state is State.ACTIVE
     tab.close()
     await stream.stopped

@@ -22,6 +22,10 @@ class Backend(Protocol):
     now: sa.ColumnElement[float]
     """The database's clock, in seconds: the same for all its processes."""
 
+    def exists(self) -> bool:
+        """Whether connecting would not make it; a server's database always does."""
+        ...
+
     async def prepare(self) -> None:
         """Make it possible to connect, and show a sign of life that ends with this process."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -39,10 +40,16 @@ class _Turn:
         return len(self.start.prompt) + len(self.text)
 
     @property
+    def text_so_far(self) -> str:
+        return self.answer.text_from(0) if self.answer else self.text
+
+    @property
     def record(self) -> TurnRecord:
-        return record_of(
-            self.start, self.answer.text_from(0) if self.answer else self.text, self.end
-        )
+        return record_of(self.start, self.text_so_far, self.end)
+
+
+def _epoch(turn: _Turn) -> int:
+    return turn.start.epoch
 
 
 class MemoryHistory:
@@ -80,24 +87,23 @@ class MemoryHistory:
     def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
         """See History.begin."""
         turns = self._sessions.get(turn.session_id, [])
-        earlier = [other for other in turns if other.start.epoch < turn.epoch]
-        first = turn.epoch if turn.replaces_from is None else turn.replaces_from
-        replaced = [other for other in earlier if other.start.epoch >= first]
-        earlier = earlier[: len(earlier) - len(replaced)]
+        # Of a long session only the end is looked at.
+        place = bisect_left(turns, turn.epoch, key=_epoch)
+        first = place
+        if turn.replaces_from is not None:
+            first = bisect_left(turns, turn.replaces_from, hi=place, key=_epoch)
         messages = messages_of(
-            [other.record for other in earlier[-self._max_messages :]],
+            ((turns[at].start.prompt, turns[at].text_so_far) for at in range(first - 1, -1, -1)),
             turn.prompt,
             max_messages=self._max_messages,
             max_chars=self._max_chars,
         )
         if turn.stream_id in self._turns:
             return resolved(Begun(False, messages, taken=True))
-        for other in replaced:
-            turns.remove(other)
+        for other in turns[first:place]:
             self._forget(other)
         kept = self._turns[turn.stream_id] = _Turn(turn, answer)
-        turns.append(kept)
-        turns.sort(key=lambda turn: turn.start.epoch)
+        turns[first:place] = [kept]
         self._sessions[turn.session_id] = turns
         self._sessions.move_to_end(turn.session_id)
         self._chars += kept.chars

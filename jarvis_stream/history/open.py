@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from jarvis_stream.history.backends import Backend
+    from jarvis_stream.history.sql import SqlStore
 
 MEMORY: Final = "memory:"
 """The URL of a history that is gone with its process."""
@@ -49,6 +50,11 @@ def describe_url(url: str) -> str:
     return parsed.set(query={}).render_as_string(hide_password=True)
 
 
+def is_shared(url: str) -> bool:
+    """Whether several processes on several machines can keep their turns there."""
+    return url != MEMORY and _parse(url).get_backend_name() == "postgresql"
+
+
 @asynccontextmanager
 async def open_history(
     url: str, limits: Limits | None = None, *, flush_timeout: float = 5.0
@@ -63,25 +69,11 @@ async def open_history(
     if url == MEMORY:
         yield MemoryHistory(max_messages=limits.max_messages, max_chars=limits.max_chars)
         return
-    parsed = _parse(url)
-    # Not before they are needed: SQLAlchemy takes half a second to import.
-    from jarvis_stream.history.sql import SqlStore
+    # Not before it is needed: SQLAlchemy takes half a second to import.
     from jarvis_stream.history.writer import HistoryWriter
 
     instance_id = uuid.uuid4().hex
-    try:
-        backend = _backend_at(parsed, instance_id)
-    except ModuleNotFoundError as error:
-        raise HistoryUnusable(
-            f"{error.name} is not installed; for PostgreSQL: pip install 'jarvis-stream[postgres]'"
-        ) from error
-    store = SqlStore(
-        backend,
-        instance_id=instance_id,
-        lease=limits.lease,
-        max_messages=limits.max_messages,
-        max_chars=limits.max_chars,
-    )
+    store = make_store(make_backend(url, instance_id), instance_id, limits)
     try:
         try:
             await store.prepare()
@@ -97,14 +89,34 @@ async def open_history(
         await store.close()
 
 
-def _backend_at(url: sa.URL, instance_id: str) -> Backend:
-    if url.get_backend_name() == "sqlite":
+def make_backend(url: str, instance_id: str) -> Backend:
+    """The database at a URL, not yet connected to. Raises HistoryUnusable."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
         from jarvis_stream.history.sqlite import SqliteBackend
 
-        return SqliteBackend(url, instance_id)
+        return SqliteBackend(parsed, instance_id)
     from jarvis_stream.history.postgres import PostgresBackend
 
-    return PostgresBackend(url, instance_id)
+    try:
+        return PostgresBackend(parsed, instance_id)
+    except ModuleNotFoundError as error:
+        raise HistoryUnusable(
+            f"{error.name} is not installed; for PostgreSQL: pip install 'jarvis-stream[postgres]'"
+        ) from error
+
+
+def make_store(backend: Backend, instance_id: str, limits: Limits) -> SqlStore:
+    """What is kept there, as this process sees it."""
+    from jarvis_stream.history.sql import SqlStore
+
+    return SqlStore(
+        backend,
+        instance_id=instance_id,
+        lease=limits.lease,
+        max_messages=limits.max_messages,
+        max_chars=limits.max_chars,
+    )
 
 
 def _parse(url: str) -> sa.URL:

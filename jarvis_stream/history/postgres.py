@@ -59,6 +59,10 @@ class PostgresBackend:
             f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))",
         )
 
+    def exists(self) -> bool:
+        """See Backend.exists."""
+        return True
+
     async def prepare(self) -> None:
         """See Backend.prepare: connecting shows life."""
         async with self._writer.connect():

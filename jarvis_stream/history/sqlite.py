@@ -69,6 +69,10 @@ class SqliteBackend:
         _on_begin(self._writer, "BEGIN IMMEDIATE")
         _on_begin(self._reader, "BEGIN")
 
+    def exists(self) -> bool:
+        """See Backend.exists."""
+        return self._path.exists()
+
     async def prepare(self) -> None:
         """See Backend.prepare."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 import orjson
@@ -43,22 +43,22 @@ def record_of(start: TurnStart, text: str, end: TurnEnd | None) -> TurnRecord:
 
 
 def messages_of(
-    earlier: Sequence[TurnRecord], prompt: str, *, max_messages: int, max_chars: int
+    newest_first: Iterable[tuple[str, str]], prompt: str, *, max_messages: int, max_chars: int
 ) -> list[Message]:
-    """The session for its agent: `earlier` (oldest first), and the new question last.
+    """The session for its agent: earlier questions and answers, and the new question last.
 
     Whole turns from the newest back, as long as all fit; the new question is there in any case.
     """
     chars = len(prompt)
     messages: list[Message] = [{"role": "user", "content": prompt}]
-    for turn in reversed(earlier):
-        pair: list[Message] = [{"role": "user", "content": turn.prompt}]
-        if turn.text:
-            pair.append({"role": "assistant", "content": turn.text})
-        chars += len(turn.prompt) + len(turn.text)
-        if len(messages) + len(pair) > max_messages or chars > max_chars:
+    for question, answer in newest_first:
+        chars += len(question) + len(answer)
+        if len(messages) + 1 + bool(answer) > max_messages or chars > max_chars:
             break
-        messages[:0] = pair
+        if answer:
+            messages.append({"role": "assistant", "content": answer})
+        messages.append({"role": "user", "content": question})
+    messages.reverse()
     return messages
 
 

@@ -729,7 +729,7 @@ class HistoryWriter:
             unsaved = self._unsaved_before(turn)
         earlier = (other for other in stored if other.epoch < turn.epoch and self._visible(other))
         return messages_of(
-            merged(earlier, unsaved),
+            ((other.prompt, other.text) for other in reversed(merged(earlier, unsaved))),
             turn.prompt,
             max_messages=self._limits.max_messages,
             max_chars=self._limits.max_chars,

@@ -14,6 +14,7 @@ from loguru import logger
 
 from jarvis_stream.errors import (
     Malformed,
+    Misdirected,
     Refused,
     TooLarge,
     TooSlow,
@@ -92,6 +93,8 @@ async def _read_body(request: web.Request) -> bytes:
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
         raise UnsupportedMedia(f"the body must not be compressed, and is {shorten(coding)}")
+    if request.content.is_eof():  # it came with the headers
+        return await request.read()
     try:
         async with asyncio.timeout(limits.body_timeout):
             return await request.read()
@@ -152,8 +155,12 @@ def _check_head(request: web.Request) -> None:
     host = request.headers.get("Host")
     if not request.raw_path.startswith(("/", "*")) and authority(request.raw_path) != host:
         raise Malformed("the target names another host than the Host header")
-    if host is not None and limits.local_only and _came_by_loopback(request):
-        check_host(host, limits.allowed_origins)
+    if host is not None and limits.local_only:
+        try:
+            check_host(host, limits.allowed_origins)
+        except Misdirected:
+            if _came_by_loopback(request):  # asked last: it takes a system call
+                raise
 
 
 def _came_by_loopback(request: web.Request) -> bool:

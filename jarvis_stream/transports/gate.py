@@ -22,7 +22,7 @@ from loguru import logger
 
 from jarvis_stream.errors import ForeignOrigin, Invalid, NotFound, Unauthorized
 from jarvis_stream.identity.base import Principal, Verifier
-from jarvis_stream.passes import Passes
+from jarvis_stream.passes import Keeper
 from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import PRINCIPAL
 from jarvis_stream.transports.peers import Network, address_of, is_direct, is_https
@@ -52,7 +52,8 @@ class Gate:
         verifiers: Sequence[Verifier] = (),
         hook: Hook | None = None,
         *,
-        login_seconds: float = 43_200.0,
+        tickets: Keeper,
+        logins: Keeper,
         proxies: Sequence[Network] = (),
         open_metrics: bool = True,
     ) -> None:
@@ -60,8 +61,8 @@ class Gate:
         self._verifiers = tuple(verifiers)
         self._hook = hook
         self.proxies = tuple(proxies)
-        self.tickets = Passes(seconds=TICKET_SECONDS)
-        self.logins = Passes(seconds=login_seconds)
+        self.tickets = tickets
+        self.logins = logins
         self._open_metrics = open_metrics
 
     @property
@@ -85,7 +86,7 @@ class Gate:
         """Who asks; None for nobody that is known."""
         ticket = _ticket(request)
         if ticket is not None:
-            return _unexpired(self.tickets.redeem(ticket))
+            return _unexpired(await self.tickets.redeem(ticket))
         if self._hook is not None:
             return _unexpired(await self._hook(request))
         header = request.headers.getall(hdrs.AUTHORIZATION, ())
@@ -93,7 +94,7 @@ class Gate:
             token = bearer(request)
             return await self.verify(token) if token is not None and len(header) == 1 else None
         login = request.cookies.get(COOKIE)
-        principal = self.logins.look(login) if login else None
+        principal = await self.logins.look(login) if login else None
         if login and principal is not None:
             request[LOGIN] = login
         return principal
@@ -203,11 +204,11 @@ async def login(request: web.Request) -> web.Response:
     seconds = here.logins.seconds
     if principal.expires_at is not None:
         seconds = min(seconds, principal.expires_at - time.time())
-    _forget_login(request)
+    await _forget_login(request)
     answer = json_answer({"principal": principal.name})
     answer.set_cookie(
         COOKIE,
-        here.logins.issue(principal),
+        await here.logins.issue(principal),
         max_age=max(1, int(seconds)),
         path="/",
         httponly=True,
@@ -221,7 +222,7 @@ async def login(request: web.Request) -> web.Response:
 @routes.post("/api/logout")
 async def logout(request: web.Request) -> web.Response:
     """The cookie's login ends, here and in the browser, and with it what was opened by it."""
-    _forget_login(request)
+    await _forget_login(request)
     answer = web.Response(status=204)
     answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
     return answer
@@ -235,7 +236,7 @@ async def ticket(request: web.Request) -> web.Response:
         raise NotFound("there is no login here, and no ticket is needed")
     here = request.app[GATE]
     return json_answer(
-        {"ticket": here.tickets.issue(principal), "expires_in": round(here.tickets.seconds)}
+        {"ticket": await here.tickets.issue(principal), "expires_in": round(here.tickets.seconds)}
     )
 
 
@@ -264,10 +265,10 @@ def _is_handshake(request: web.BaseRequest) -> bool:
     return request.path == "/ws" or "websocket" in request.headers.get(hdrs.UPGRADE, "").lower()
 
 
-def _forget_login(request: web.Request) -> None:
+async def _forget_login(request: web.Request) -> None:
     old = request.cookies.get(COOKIE)
     if old:
-        request.app[GATE].logins.drop(old)
+        await request.app[GATE].logins.drop(old)
 
 
 def _unexpired(principal: Principal | None) -> Principal | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
-from jarvis_stream.stream import Stream
+from jarvis_stream.stream import Followed
 from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, owner_of
 from jarvis_stream.transports.gate import while_valid
@@ -30,9 +30,8 @@ async def chat(request: web.Request) -> web.StreamResponse:
     )
     registry = request.app[REGISTRY]
     if registry.find(opening.stream_id, opening.owner) is None:
-        request.app[QUOTAS].start(request)
-    opening = await registry.look_up(opening)
-    return await _send(request, registry.open(opening), opening.after)
+        await request.app[QUOTAS].start(request)
+    return await _send(request, await registry.start(opening), opening.after)
 
 
 @routes.get("/api/streams/{stream_id}", allow_head=False)
@@ -43,11 +42,7 @@ async def resume(request: web.Request) -> web.StreamResponse:
         request.query.get("after"),
         request.headers.get("Last-Event-ID"),
     )
-    registry = request.app[REGISTRY]
-    owner = owner_of(request)
-    stream = registry.find(stream_id, owner)
-    if stream is None:
-        raise await registry.why_missing(stream_id, owner)
+    stream = await request.app[REGISTRY].reach(stream_id, owner_of(request), after)
     return await _send(request, stream, after)
 
 
@@ -59,7 +54,7 @@ async def cancel(request: web.Request) -> web.Response:
     return json_answer(cancellation)
 
 
-async def _send(request: web.Request, stream: Stream, after: int) -> web.StreamResponse:
+async def _send(request: web.Request, stream: Followed, after: int) -> web.StreamResponse:
     limits = request.app[LIMITS]
     response = web.StreamResponse(
         headers={

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 from aiohttp import web
 
@@ -58,6 +59,7 @@ def _hops(request: web.BaseRequest) -> list[str]:
     return ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
 
 
+@lru_cache(maxsize=1024)
 def _parse(text: str) -> Address | None:
     try:
         address = ipaddress.ip_address(text.strip().partition("%")[0])

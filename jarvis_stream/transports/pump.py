@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from loguru import logger
 
-from jarvis_stream.stream import Follower, Stream
+from jarvis_stream.stream import Followed, Follower
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes in the process's own send buffer above which a connection counts as full."""
@@ -33,14 +33,16 @@ class Parting(enum.Enum):
     GONE = "gone"
     SLOW = "slow"
     EXPIRED = "expired"
+    LOST = "lost"
 
 
 class Pump:
     """Carries frames to one connection.
 
     Nothing is written before `open`. `finished` tells when and why it is over: the connection is
-    GONE, its reader took nothing for `stall_timeout` seconds (SLOW), or, when `until_idle`, the
-    terminal frame of its last follower has left (DELIVERED). `close` must be awaited in the end.
+    GONE, its reader took nothing for `stall_timeout` seconds (SLOW), what it carries cannot be read
+    in this process any more (LOST), or, when `until_idle`, the terminal frame of its last follower
+    has left (DELIVERED). `close` must be awaited in the end.
 
     A connection that was silent for `heartbeat` seconds is sent `beat` (bytes as they go over the
     wire). Where `answered`, the peer has as long again to be `heard`; a full connection is not
@@ -108,7 +110,7 @@ class Pump:
     def __contains__(self, stream_id: str) -> bool:
         return stream_id in self._followers
 
-    def follow(self, stream: Stream, after: int, *, watched: bool = False) -> None:
+    def follow(self, stream: Followed, after: int, *, watched: bool = False) -> None:
         """Carry a stream's frames from `after` on; raises CursorAhead.
 
         A stream that it carries already starts anew from `after`. One that is only `watched` can be
@@ -218,6 +220,10 @@ class Pump:
         """See stream.Reader."""
         self._forget(follower)
         self._part_if_idle()
+
+    def lost(self, follower: Follower) -> None:
+        """See stream.Reader."""
+        self._finish(Parting.LOST)
 
     def _forget(self, follower: Follower) -> None:
         stream_id = follower.stream.stream_id

@@ -1,7 +1,8 @@
 """How much one principal, or one address, may have and do at a time.
 
 Where nobody signs in, a start counts for its address. What comes from this very machine has no
-limit by address: it may be everybody, behind a proxy that nobody has told us of.
+limit by address: it may be everybody, behind a proxy that nobody has told us of. Starts are counted
+where the limiter counts them, WebSockets in this process.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from jarvis_stream.errors import TooFast, TooMany
-from jarvis_stream.quota import Rates
+from jarvis_stream.quota import Limiter
 from jarvis_stream.transports.context import owner_of
 from jarvis_stream.transports.peers import Network, address_of
 from jarvis_stream.transports.requests import is_loopback
@@ -28,14 +29,14 @@ class Quotas:
         *,
         sockets_per_address: int,
         sockets_per_principal: int,
-        starts_per_minute: int,
+        starts: Limiter,
         proxies: Sequence[Network] = (),
     ) -> None:
         self._per_address = sockets_per_address
         self._per_principal = sockets_per_principal
         self._proxies = tuple(proxies)
         self._sockets: Counter[tuple[str, str]] = Counter()
-        self._starts = Rates(starts_per_minute, 60.0)
+        self._starts = starts
 
     @contextlib.contextmanager
     def socket(self, request: web.Request) -> Iterator[None]:
@@ -59,11 +60,11 @@ class Quotas:
                 if not self._sockets[kind, name]:
                     del self._sockets[kind, name]
 
-    def start(self, request: web.Request) -> None:
+    async def start(self, request: web.Request) -> None:
         """Count a new answer; raises TooFast."""
         owner, address = owner_of(request), self._address(request)
         name = f"principal {owner}" if owner else f"address {address}" if address else ""
-        wait = self._starts.take(name) if name else 0.0
+        wait = await self._starts.take(name) if name else 0.0
         if wait:
             raise TooFast("too many answers were started in the last minute", retry_after=wait)
 

@@ -9,11 +9,13 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import orjson
 
+from jarvis_stream.cluster.base import OnConflict
 from jarvis_stream.errors import ForeignOrigin, Invalid, Malformed, Misdirected, NotFound
 from jarvis_stream.ids import (
     SESSION_ID,
@@ -78,7 +80,7 @@ def parse_opening(
         may_be_known=stream_id is not None,
         replaces=None if replaces is None else parse_stream_id(replaces, "replaces"),
         after=parse_after(fields.get("after")),
-        on_conflict=_choice(fields, "on_conflict", ON_CONFLICT),
+        on_conflict=cast(OnConflict, _choice(fields, "on_conflict", ON_CONFLICT)),
         on_disconnect=_choice(fields, "on_disconnect", ON_DISCONNECT),
         transport=transport,
     )
@@ -178,6 +180,7 @@ def check_host(host: str, allowed: Collection[str]) -> None:
         raise Misdirected(f"{shorten(host)} is not served here; --allowed-origins can add it")
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(name: str) -> bool:
     """Whether a host name or IP address can only mean this machine."""
     try:
@@ -192,6 +195,7 @@ def shorten(value: str, limit: int = 80) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+@lru_cache(maxsize=1024)
 def _name_of(host: str) -> str | None:
     """The name in `name:port`, in lower case; None for what is neither."""
     try:

@@ -11,6 +11,7 @@ from aiohttp import web
 from jarvis_stream.errors import (
     AgentFailure,
     AnswerTooLong,
+    CoordinationLost,
     Interrupted,
     NotFound,
     StreamFailure,
@@ -19,7 +20,8 @@ from jarvis_stream.errors import (
 )
 from jarvis_stream.history.base import SessionRecord, TurnRecord
 from jarvis_stream.ids import SESSION_ID, id_of, key_of
-from jarvis_stream.registry import StreamRegistry, turn_end
+from jarvis_stream.node import Transcript
+from jarvis_stream.registry import turn_end
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import REGISTRY, owner_of
@@ -30,7 +32,14 @@ MAX_PAGE: Final = 200
 
 _FAILURES: Final[dict[str, type[StreamFailure]]] = {
     kind.code: kind
-    for kind in (AgentFailure, UpstreamError, UpstreamTimeout, AnswerTooLong, Interrupted)
+    for kind in (
+        AgentFailure,
+        UpstreamError,
+        UpstreamTimeout,
+        AnswerTooLong,
+        Interrupted,
+        CoordinationLost,
+    )
 }
 """Of turns that were kept without their sentence."""
 
@@ -52,9 +61,10 @@ async def sessions(request: web.Request) -> web.Response:
         before=request.query.get("before"),
         query=parse_query(request.query.get("q")),
     )
+    active = await registry.active([id_of(one.session_id) for one in page.sessions], owner)
     return json_answer(
         {
-            "sessions": [_session(registry, owner, session) for session in page.sessions],
+            "sessions": [_session(*one) for one in zip(page.sessions, active, strict=True)],
             "next": page.next,
         }
     )
@@ -70,7 +80,8 @@ async def rename(request: web.Request) -> web.Response:
     session = await registry.history.rename(key_of(owner, session_id), title)
     if session is None:
         raise _unknown(session_id)
-    return json_answer(_session(registry, owner, session))
+    (active,) = await registry.active([session_id], owner)
+    return json_answer(_session(session, active))
 
 
 @routes.delete("/api/sessions/{session_id}")
@@ -85,12 +96,12 @@ async def delete(request: web.Request) -> web.Response:
 @routes.get("/api/sessions/{session_id}/messages")
 async def messages(request: web.Request) -> web.Response:
     """The session's messages, oldest first, and where its live stream stands."""
-    session_id, turns = await _turns(request)
+    session_id, turns, position = await _turns(request)
     return json_answer(
         {
             "session_id": session_id,
             "messages": [message for turn in turns for message in _messages(turn)],
-            "active_stream": _position(request.app[REGISTRY], owner_of(request), session_id),
+            "active_stream": position,
         }
     )
 
@@ -98,7 +109,7 @@ async def messages(request: web.Request) -> web.Response:
 @routes.get("/api/sessions/{session_id}/export.json")
 async def export_json(request: web.Request) -> web.Response:
     """A session as one JSON file."""
-    session_id, turns = await _turns(request)
+    session_id, turns, _ = await _turns(request)
     return json_answer(
         {
             "session_id": session_id,
@@ -111,7 +122,7 @@ async def export_json(request: web.Request) -> web.Response:
 @routes.get("/api/sessions/{session_id}/export.md")
 async def export_markdown(request: web.Request) -> web.Response:
     """A session as one Markdown file."""
-    session_id, turns = await _turns(request)
+    session_id, turns, _ = await _turns(request)
     key = key_of(owner_of(request), session_id)
     session = await request.app[REGISTRY].history.session(key)
     # Not listed before a question is saved.
@@ -124,20 +135,29 @@ async def export_markdown(request: web.Request) -> web.Response:
     )
 
 
-async def _turns(request: web.Request) -> tuple[str, list[TurnRecord]]:
+async def _turns(
+    request: web.Request,
+) -> tuple[str, list[TurnRecord], dict[str, Any] | None]:
+    """A session's id, its turns, and where its live stream stands."""
     session_id = _session_id(request)
     registry = request.app[REGISTRY]
     owner = owner_of(request)
     turns = await registry.history.turns(key_of(owner, session_id))
     if not turns:
         raise _unknown(session_id)
-    # After the await, all in one step: what lives has said more than is kept, and the text must
+    abroad = await registry.abroad(session_id, owner)
+    # After the awaits, all in one step: what lives has said more than is kept, and the text must
     # fit the position that is told with it.
     for index, turn in enumerate(turns):
         turn = replace(turn, session_id=session_id, stream_id=id_of(turn.stream_id))
-        stream = registry.find(turn.stream_id, owner) if turn.status == "streaming" else None
-        turns[index] = turn if stream is None else _up_to_now(turn, stream)
-    return session_id, turns
+        if turn.status == "streaming":
+            stream = registry.find(turn.stream_id, owner)
+            if stream is not None:
+                turn = _up_to_now(turn, stream)
+            elif abroad is not None and abroad.stream_id == turn.stream_id:
+                turn = replace(turn, text=abroad.text)
+        turns[index] = turn
+    return session_id, turns, _position(registry.head(session_id, owner) or abroad)
 
 
 def _up_to_now(turn: TurnRecord, stream: Stream) -> TurnRecord:
@@ -168,22 +188,20 @@ def _unknown(session_id: str) -> NotFound:
     return NotFound(f"no session {shorten(session_id)} is known here")
 
 
-def _position(registry: StreamRegistry, owner: str, session_id: str) -> dict[str, Any] | None:
-    live = registry.head(session_id, owner)
+def _position(live: Stream | Transcript | None) -> dict[str, Any] | None:
     if live is None:
         return None
     return {"stream_id": live.stream_id, "epoch": live.epoch, "seq": live.seq}
 
 
-def _session(registry: StreamRegistry, owner: str, session: SessionRecord) -> dict[str, Any]:
-    session_id = id_of(session.session_id)
+def _session(session: SessionRecord, active: bool) -> dict[str, Any]:
     return {
-        "session_id": session_id,
+        "session_id": id_of(session.session_id),
         "title": session.title,
         "created_at": _time(session.created_at),
         "updated_at": _time(session.updated_at),
         "message_count": session.message_count,
-        "active": registry.head(session_id, owner) is not None,
+        "active": active,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from jarvis_stream.errors import Invalid, Malformed, Refused, TooFast, TooMany
 from jarvis_stream.ids import new_trace_id
 from jarvis_stream.quota import Rate
 from jarvis_stream.registry import Cancellation, StreamRegistry
-from jarvis_stream.stream import Stream
+from jarvis_stream.stream import Followed
 from jarvis_stream.transports.answers import internal_error
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits, owner_of
 from jarvis_stream.transports.door import Door
@@ -135,7 +135,7 @@ class Socket:
         counts: Counts,
         door: Door | None = None,
         owner: str = "",
-        check_start: Callable[[], None] = lambda: None,
+        check_start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """`door` is what the connection came through, where the server has one.
 
@@ -153,7 +153,7 @@ class Socket:
         self._spoke_at = time.monotonic()
         # An empty dict is a third of an empty set, and there are thousands of sockets.
         self._watches: dict[str, None] = {}
-        self._cancels: set[asyncio.Task[None]] = set()
+        self._cancels: dict[asyncio.Task[None], None] = {}
         self._closer: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
@@ -190,8 +190,8 @@ class Socket:
         finally:
             await self._leave()
 
-    def see(self, stream: Stream) -> None:
-        """See registry.Watcher."""
+    def see(self, stream: Followed) -> None:
+        """See node.Watcher."""
         if stream.stream_id not in self._pump:
             self._pump.follow(stream, 0, watched=True)
 
@@ -244,11 +244,10 @@ class Socket:
             owner=self._owner,
         )
         self._check_room(opening.stream_id)
-        if self._registry.find(opening.stream_id, self._owner) is None:
-            self._check_start()
-        opening = await self._registry.look_up(opening)
         is_new = self._registry.find(opening.stream_id, self._owner) is None
-        stream = self._registry.open(opening)
+        if is_new and self._check_start is not None:
+            await self._check_start()
+        stream = await self._registry.start(opening)
         if is_new and stream.stream_id in self._pump:
             self._pump.keep(stream.stream_id)  # this socket watches the session, and has it already
         else:
@@ -257,9 +256,7 @@ class Socket:
     async def _resume(self, fields: dict[str, Any]) -> None:
         stream_id = parse_stream_id(fields.get("stream_id"))
         after = parse_after(fields.get("after"))
-        stream = self._registry.find(stream_id, self._owner)
-        if stream is None:
-            raise await self._registry.why_missing(stream_id, self._owner)
+        stream = await self._registry.reach(stream_id, self._owner, after)
         self._check_room(stream_id)
         self._pump.follow(stream, after)
 
@@ -269,9 +266,9 @@ class Socket:
             raise TooMany(f"{MAX_CANCELS} stops of this socket are still under way")
         # The stop takes effect here, before the client's next message; only its answer waits.
         stopping = self._registry.cancel(stream_id, self._owner)
-        task = asyncio.create_task(self._answer(stopping))
-        self._cancels.add(task)
-        task.add_done_callback(self._cancels.discard)
+        task = asyncio.create_task(self._answer(stopping, fields))
+        self._cancels[task] = None
+        task.add_done_callback(self._cancels.pop)
 
     def _watch(self, session_id: str) -> None:
         most = self._limits.max_streams_per_socket
@@ -285,8 +282,15 @@ class Socket:
         self._registry.unwatch(session_id, self, self._owner)
         self._pump.drop_watched(session_id)
 
-    async def _answer(self, stopping: Coroutine[Any, Any, Cancellation]) -> None:
-        self._reply({"type": "status", "status": "cancelled", **asdict(await stopping)})
+    async def _answer(
+        self, stopping: Coroutine[Any, Any, Cancellation], fields: dict[str, Any]
+    ) -> None:
+        try:
+            cancellation = await stopping
+        except Refused as error:
+            self._refuse(fields, error.code, error.sentence)
+        else:
+            self._reply({"type": "status", "status": "cancelled", **asdict(cancellation)})
 
     def _check_room(self, stream_id: str) -> None:
         most = self._limits.max_streams_per_socket
@@ -308,6 +312,10 @@ class Socket:
         elif finished.result() is Parting.EXPIRED:
             self._closer = asyncio.create_task(
                 self.close(WSCloseCode.POLICY_VIOLATION, "your sign-in has expired")
+            )
+        elif finished.result() is Parting.LOST:
+            self._closer = asyncio.create_task(
+                self.close(WSCloseCode.TRY_AGAIN_LATER, "cannot be read here: try again")
             )
         elif finished.result() is Parting.GONE:
             self._pump.abort()  # so that `receive` returns, if it has not

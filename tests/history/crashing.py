@@ -93,7 +93,7 @@ class Journal:
 
 def _start(url: str, journal: Path, first_epoch: int) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "jarvis_stream.history.writer", "aiosqlite"])
+    context.set_forkserver_preload([__name__, "jarvis_stream.history.writer"])
     process = context.Process(
         target=chat_until_killed, args=(url, str(journal), first_epoch), daemon=True
     )

@@ -24,12 +24,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from postgres_server import PostgresServer
 
 from jarvis_stream.history.base import EndStatus, History, Limits, TurnEnd, TurnStart
 from jarvis_stream.history.open import open_history
 from jarvis_stream.history.views import title_of
-
-from .conftest import PostgresServer
 
 T = TypeVar("T")
 

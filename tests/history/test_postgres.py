@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from contracts.history import Backend, DurableContract, Speaker, eventually, plain, shapes
+from postgres_server import PostgresServer
 
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.history.base import HistoryUnusable, Limits
 from jarvis_stream.history.open import open_history
 
-from .conftest import PostgresServer
 from .crashing import kill_again_and_again
 
 

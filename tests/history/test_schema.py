@@ -13,12 +13,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import given
 from hypothesis import strategies as st
+from postgres_server import PostgresServer
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jarvis_stream.history import schema
 from jarvis_stream.history.base import HistoryUnusable
-
-from .conftest import PostgresServer
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

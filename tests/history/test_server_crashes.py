@@ -17,9 +17,8 @@ from pathlib import Path
 import aiohttp
 import orjson
 from conftest import ROOT
+from postgres_server import PostgresServer
 from processes import Server, serving
-
-from .conftest import PostgresServer
 
 CRASHES = int(os.environ.get("CRASHES", "8"))
 CHATS = 6

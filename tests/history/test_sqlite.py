@@ -324,7 +324,7 @@ def test_on_a_read_only_file_the_chat_goes_on() -> None:
         run_alone(
             f"sqlite:///{folder}/history.sqlite3",
             """
-            import sqlalchemy.dialects.sqlite.aiosqlite  # while its files can be read
+            import jarvis_stream.history.sqlite  # while its files can be read
             file = url[10:]
             async with open_history(url) as history:
                 await Speaker(history).turn("s", "1", "q1", "a1")

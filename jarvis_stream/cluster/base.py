@@ -1,0 +1,343 @@
+"""The port of who owns a session, when several processes ("nodes") serve the same ones.
+
+A node takes a TICKET for every new stream (its epoch), CLAIMs the session with it, waits until the
+older streams have been RELEASEd, and then APPENDs what its agent says. A claim is never a swap: a
+request that timed out at its node may still be carried out later, and must not steal the session
+then. So a ticket that is not newer than the last claim is refused, whenever it arrives.
+
+    ticket ──► claim ──► older … gone (≤ bound) ──► append … append ──► close ──► release
+                 │                                    │
+                 └── revokes the owner before it      └── FENCED once somebody newer has claimed
+
+Each stream has a log of its own, in the store all nodes share: what another node's readers follow.
+While a stream is the owner it appends; what it had admitted before it learnt of its end, and its
+terminal frame, it may still write by `close`, which nobody but itself and its undertaker may do,
+and only once. A lease says that its node lives; who finds it expired may `bury` the stream: the
+log gets a terminal frame for it.
+
+A stream with `enqueue` that finds its session busy waits in the session's queue, and claims again
+when it may be its turn. Each in the queue has a lease, and a log it may append to, as an owner has.
+
+Every call may be repeated: what happened already happens once. Every call raises StoreLost when
+the store does not answer in time; what was asked may have happened then, or may still happen.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from jarvis_stream.errors import JarvisError
+from jarvis_stream.tally import Tally
+
+
+class StoreLost(JarvisError):
+    """The store that the nodes share did not answer in time, or refused."""
+
+
+OnConflict = Literal["interrupt", "rollback", "reject", "enqueue"]
+
+
+class Reserved(enum.Enum):
+    """How a start took its name."""
+
+    FREE = "free"
+    STOPPED = "stopped"
+    """A stop had come before it."""
+
+
+class Verdict(enum.Enum):
+    """What the store says of a claim."""
+
+    GOOD = "good"
+    """It may go on: what was asked is done, by this call or by an earlier one."""
+    FENCED = "fenced"
+    """It is over: superseded, buried, released, or closed before."""
+    REGRESSED = "regressed"
+    """The store has forgotten: claim the same ticket again, and append from its `last` on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """Who started a stream_id, and where: there before the stream, and as long as its log."""
+
+    stream: str
+    session: str
+    nonce: str
+    """Random, of one start: what tells two attempts of one node apart."""
+    node: str
+    trace_id: str
+    replaces: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One stream of a session, as the store knows it."""
+
+    name: Name
+    epoch: int
+    """Its ticket. After the store has lost writes one may be given twice: the nonce tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Living(Claim):
+    """A claim that has not been released."""
+
+    expired: bool
+    """Whether its lease has run out: its node is thought dead."""
+    position: int = 0
+    """Its place in the queue, from 1 on; 0 when it has claimed the session."""
+    by: str = ""
+    """The stream that superseded it."""
+    closed: bool = False
+    """Whether its log has its end: only its agent may still tidy up."""
+
+
+class Outrun(JarvisError):
+    """A newer ticket has claimed the session: this stream never comes to life."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"superseded by {by}")
+        self.by = by
+        """The newer stream."""
+
+
+class Busy(JarvisError):
+    """The session has an owner, or others are before this one in the queue."""
+
+    def __init__(self, by: str, epoch: int, position: int) -> None:
+        super().__init__(f"busy with {by}")
+        self.by = by
+        """The owner's stream, or the first one's in the queue while there is no owner."""
+        self.epoch = epoch
+        """The highest epoch that has claimed the session."""
+        self.position = position
+        """Its own place in the queue, from 1 on; 0 when it is not in the queue."""
+
+
+class Batch(NamedTuple):
+    """Frames in order: those after seq `first`, up to `last`, joined (whole lines)."""
+
+    claim: Claim
+    first: int
+    last: int
+    frames: bytes
+
+
+class Appended(NamedTuple):
+    """What became of a batch; `last` is the seq up to which the store has the log."""
+
+    verdict: Verdict
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """What a heartbeat learns: also what was said in words that may have been lost."""
+
+    verdict: Verdict
+    cancelled: bool = False
+    """Whether somebody has stopped it."""
+    attended: bool = False
+    """Whether it is read on another node."""
+    by: str = ""
+    """The stream that superseded it."""
+    rollback: bool = False
+    """Whether its turn is to leave the history for that."""
+
+
+class Tail(NamedTuple):
+    """What a log holds after a cursor: frames up to seq `last`, joined."""
+
+    epoch: int
+    """0 while the stream has neither claimed its session nor joined the queue."""
+    last: int
+    """Less than the cursor when that is past the end of the log."""
+    frames: bytes
+    closed: bool
+    """Whether `last` is the terminal frame."""
+    expired: bool
+    """Whether it is not closed, and its node is thought dead: bury it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """Something said to a node, or about a session it watches. It may be lost, or come twice."""
+
+    kind: Literal["superseded", "cancel", "claimed", "released", "forgotten"]
+    session: str
+    stream: str = ""
+    """Empty for `forgotten`."""
+    by: str = ""
+    """superseded: the stream that took its place."""
+    rollback: bool = False
+    """superseded: whether its turn is to leave the history."""
+
+
+class Health:
+    """How the store answers, since this process began."""
+
+    def __init__(self) -> None:
+        self.trips = Tally((0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1))
+        """Of every call that was answered, how long it took."""
+        self.failures = 0
+        """Calls that were not."""
+        self.last_answer = -math.inf
+        """When the last one was, on the monotonic clock."""
+        self.reachable = False
+        """Whether the last call was answered. One is made every second, whatever happens."""
+        self.listening = False
+        """Whether words are heard."""
+
+
+class Cluster(Protocol):
+    """The store that all nodes share; `session` and `stream` are keys (see ids.key_of)."""
+
+    node: str
+    """The name of this process: unique, and new with every start."""
+    lease: float
+    """Seconds after `claim` or `renew` was sent in which a claim is alive."""
+
+    health: Health
+
+    def running(self, hear: Callable[[Word], None]) -> AbstractAsyncContextManager[object]:
+        """Use it inside, once; `hear` is called on the loop, and must not raise.
+
+        Raises StoreLost on entry when the store cannot be had; the text says why, what to do, and
+        holds no password.
+        """
+        ...
+
+    # Names: a stream_id is started once, on whatever node
+
+    async def reserve(self, name: Name) -> Reserved | Name:
+        """Take a name for a start, or say which other start has it.
+
+        Its lease begins: one that is neither claimed nor renewed in it is expired.
+        """
+        ...
+
+    async def find(self, stream: str) -> Name | None:
+        """Who has a name."""
+        ...
+
+    async def free(self, name: Name) -> None:
+        """Undo `reserve` for a stream that was refused: it cannot claim any more."""
+        ...
+
+    async def stop(self, stream: str) -> Name | None:
+        """Have a stream cancelled on its node: said at once, and kept for its next heartbeat.
+
+        None when nobody has the name: the next start that takes it learns of the stop then, if it
+        comes within a minute.
+        """
+        ...
+
+    # Ownership
+
+    async def ticket(self, session: str, floor: int) -> int:
+        """The next epoch: above every one given, logged or claimed, above `floor`, and no less
+        than the store's clock in milliseconds. Tickets must be asked for in the order of the
+        session's streams on this node."""
+        ...
+
+    async def claim(
+        self, claim: Claim, *, on_conflict: OnConflict = "interrupt"
+    ) -> Sequence[Living]:
+        """Own the session; returns those of `older`, oldest first. Starts its lease.
+
+        The owner before is told (superseded), so are the older ones in the queue; and who watches
+        (claimed). Raises Outrun for a ticket not newer than the last claim, or when it was released
+        before; Busy for `reject` while there is a living owner or a queue, and for `enqueue` while
+        there is a living owner or a living older one in the queue: then it is in the queue, its
+        lease begins, and it asks again. An owner whose log is closed is none. After REGRESSED,
+        claim with `interrupt`.
+        """
+        ...
+
+    async def older(self, claim: Claim) -> Sequence[Living]:
+        """Who claimed its session with a lower epoch and has not been released, oldest first."""
+        ...
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed]:
+        """Heartbeat, one trip for all: begin the leases anew, and hear what became of each.
+
+        For whoever has not been released: owners, those in the queue, the superseded that tidy up,
+        and names that are only reserved (their epoch is 0). A name that the store has lost is
+        taken again, unless another start has it now. An empty heartbeat asks the store nothing.
+        """
+        ...
+
+    async def release(self, claim: Claim) -> None:
+        """Its agent has stopped, or it leaves the queue. Nobody newer is touched; if it claims
+        later (a request that was late), that is refused."""
+        ...
+
+    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living]]:
+        """Who has claimed each session, or is in its queue, and has not been released; oldest
+        first, the queue last. One trip for all."""
+        ...
+
+    async def forget(self, session: str) -> None:
+        """Let nobody read a log of this session any more, but of streams that are yet to come.
+
+        Every node is told (forgotten).
+        """
+        ...
+
+    # Logs
+
+    async def append(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        """Append to logs of owners: one trip for all, each batch for itself, at most one of each
+        log.
+
+        A batch that begins after the end of the log is REGRESSED, frames that are there already
+        are left out.
+        """
+        ...
+
+    async def close(self, batch: Batch) -> Appended:
+        """Write what is left of a log, its terminal frame the last; whoever owns the session now.
+
+        From then on it is no owner: a `reject` or `enqueue` is not kept waiting. FENCED when it was
+        closed before by its undertaker: other readers saw another end. REGRESSED as for `append`.
+        Also for a stream that never claimed, once it has a ticket.
+        """
+        ...
+
+    async def bury(self, batch: Batch) -> bool:
+        """Close and release a dead node's stream; False when there is nothing to bury: it lives,
+        is closed (then it is released only), or has come as far as `batch.last`.
+
+        The batch may begin before the end of the log: who has read more of it than a store that
+        lost writes puts it back. A stream that never claimed is given the batch's epoch.
+        """
+        ...
+
+    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | None]:
+        """What each log holds after its cursor (a piece of it, when it is much); one trip for all.
+
+        None when nothing is known of the log (any more).
+        """
+        ...
+
+    async def attend(self, names: Sequence[Name]) -> None:
+        """Tell the nodes of these streams, for the time of one lease, that they are read here."""
+        ...
+
+    # Words
+
+    async def watch(self, session: str) -> None:
+        """Hear of every `claimed` and `released` of a session, until `unwatch`.
+
+        Whoever claims or queues is told of `released` in its session without watching it.
+        """
+        ...
+
+    async def unwatch(self, session: str) -> None:
+        """Idempotent."""
+        ...

@@ -1,0 +1,2 @@
+-- Returns each member as JSON, with whether it has expired.
+return living()

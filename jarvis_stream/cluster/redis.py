@@ -1,0 +1,490 @@
+"""The store in Redis (7 or newer, or Valkey): every step a script in lua/, which is atomic.
+
+What is known of one session has one hash tag; common.lua tells what it is. Names are apart from
+it, since who asks for a stream_id knows no session. All of it expires: logs and names when nobody
+has renewed them for `keep`, the counters of a session after a day. The logs need no trimming, since
+an answer is bounded. One primary is asked, wherever its address leads: a failover is followed, a
+Redis Cluster (whose slots the keys would suit) is not routed to.
+
+Redis is trusted with who owns a session now, and with the last minutes of its logs; not with the
+conversation, which the history keeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from loguru import logger
+from redis.exceptions import NoScriptError, ResponseError
+
+from jarvis_stream.cluster.base import (
+    Appended,
+    Batch,
+    Busy,
+    Claim,
+    Health,
+    Living,
+    Name,
+    OnConflict,
+    Outrun,
+    Renewed,
+    Reserved,
+    StoreLost,
+    Tail,
+    Verdict,
+    Word,
+)
+from jarvis_stream.cluster.wire import PULSE, TIMEOUT, Ear, Line, pack, pack_arguments
+
+SESSION_TTL = 24 * 3600.0
+"""Seconds for which a session's epochs are remembered; older ones the clock outgrows."""
+STOP_TTL = 60.0
+"""Seconds a stop waits for its stream."""
+READ_BYTES = 64 * 1024
+"""About how much one `read` returns of a log."""
+READ_ALL_BYTES = 4 * 1024 * 1024
+"""About how much it returns of all."""
+OLDEST = 7
+"""The first version of Redis that will do."""
+
+
+class Script:
+    """A script, and how it is asked for."""
+
+    def __init__(self, text: str) -> None:
+        self.load = pack("SCRIPT", "LOAD", text)
+        self.sha = hashlib.sha1(text.encode()).hexdigest()
+
+    def __call__(self, keys: Sequence[bytes], *arguments: bytes | str | int) -> bytes:
+        """The command that runs it."""
+        return pack("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+
+class Scripts:
+    """Those in lua/, from their texts by name."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        def script(name: str) -> Script:
+            return Script(texts["common"] + texts[name])
+
+        self.reserve, self.stop, self.free = (
+            Script(texts[f"name_{name}"]) for name in ("reserve", "stop", "free")
+        )
+        self.begin = script("begin")
+        self.ticket = script("ticket")
+        self.claim = script("claim")
+        self.living = script("living")
+        self.renew = script("renew")
+        self.release = script("release")
+        self.forget = script("forget")
+        self.append = script("append")
+        self.close = script("close")
+        self.bury = script("bury")
+        self.read = script("read")
+        self.attend = script("attend")
+        self.load = [script.load for script in vars(self).values()]
+
+
+def read_scripts() -> dict[str, str]:
+    """The texts, by name."""
+    folder = resources.files("jarvis_stream.cluster") / "lua"
+    return {
+        file.name.removesuffix(".lua"): file.read_text()
+        for file in folder.iterdir()
+        if file.name.endswith(".lua")
+    }
+
+
+_LUA = Scripts(read_scripts())
+
+
+class RedisCluster:
+    """One node's view of the store; see the port for every call."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        node: str | None = None,
+        lease: float = 3.0,
+        keep: float = 120.0,
+        timeout: float = TIMEOUT,
+        wait: float = 0.0,
+    ) -> None:
+        """Times in seconds. `wait`: how long to try on entry; `timeout`: of every call.
+
+        Raises StoreLost for a URL that cannot be used.
+        """
+        self.node = node or os.urandom(8).hex()
+        self.lease = lease
+        self.health = Health()
+        self._wait = wait
+        self._lease = round(lease * 1000)
+        self._ttl = round(keep * 1000)
+        self._line = Line(url, timeout=timeout, greeting=_LUA.load)
+        self._ear = Ear(url, self._hear_words, self.health, timeout=timeout)
+        self._hear: Callable[[Word], None] = lambda word: None
+
+    @property
+    def place(self) -> str:
+        """Where the store is, without names and passwords."""
+        return self._line.place
+
+    @asynccontextmanager
+    async def running(self, hear: Callable[[Word], None]) -> AsyncIterator[RedisCluster]:
+        self._hear = hear
+        async with self._line.running(wait=self._wait), self._ear.running():
+            await self._check()
+            for channel in (f"jarvis:node:{self.node}", "jarvis:nodes"):
+                await self._ear.listen(channel.encode())
+            pulse = asyncio.create_task(self._beat())
+            try:
+                yield self
+            finally:
+                pulse.cancel()
+                await asyncio.wait([pulse])
+
+    async def _check(self) -> None:
+        """Raises StoreLost for a server that will not do."""
+        try:
+            (text,) = await self._ask([pack("INFO")])
+        except StoreLost as error:
+            if isinstance(error.__cause__, ResponseError):  # this user may not look
+                return
+            raise
+        info = dict(
+            line.split(":", 1) for line in text.decode().splitlines() if line[:1] not in ("", "#")
+        )
+        if int(info.get("redis_version", str(OLDEST)).partition(".")[0]) < OLDEST:
+            raise StoreLost(
+                f"Redis at {self.place} is too old: {OLDEST}.0 is the first that will do"
+            )
+        if info.get("redis_mode") == "cluster":
+            raise StoreLost(f"Redis at {self.place} is a Redis Cluster: name a single primary")
+        if info.get("role") == "slave":
+            raise StoreLost(f"Redis at {self.place} is a read-only replica: name the primary")
+        if info.get("maxmemory_policy", "noeviction") != "noeviction":
+            logger.warning(
+                "cluster_may_forget place={} maxmemory_policy={}: noeviction is right here",
+                self.place,
+                info["maxmemory_policy"],
+            )
+
+    async def _beat(self) -> None:
+        """Ask something at least every second, so that `health` is true."""
+        while True:
+            await asyncio.sleep(PULSE)
+            if time.monotonic() - self.health.last_answer > PULSE / 2:
+                with suppress(StoreLost):
+                    await self._ask([pack("PING")])
+
+    # Names
+
+    async def reserve(self, name: Name) -> Reserved | Name:
+        (taken,) = await self._ask([self._take(name)])
+        if taken not in _RESERVED:
+            return _name(orjson.loads(taken))
+        await self._ask([_LUA.begin(_keys(name), name.nonce, self._lease, self._ttl)])
+        return _RESERVED[taken]
+
+    async def find(self, stream: str) -> Name | None:
+        (held,) = await self._ask([pack("GET", _name_key(stream))])
+        return _name(orjson.loads(held[1:])) if held and len(held) > 1 else None
+
+    async def free(self, name: Name) -> None:
+        await self._ask(
+            [
+                _LUA.free([_name_key(name.stream)], orjson.dumps(name)),
+                _LUA.release(_keys(name), name.nonce, self._ttl),
+            ]
+        )
+
+    async def stop(self, stream: str) -> Name | None:
+        (held,) = await self._ask([_LUA.stop([_name_key(stream)], round(STOP_TTL * 1000))])
+        return _name(orjson.loads(held)) if held else None
+
+    def _take(self, name: Name) -> bytes:
+        return _LUA.reserve([_name_key(name.stream)], orjson.dumps(name), self._ttl)
+
+    # Ownership
+
+    async def ticket(self, session: str, floor: int) -> int:
+        command = _LUA.ticket([_session_key(session)], floor, round(SESSION_TTL * 1000))
+        (ticket,) = await self._ask([command])
+        return int(ticket)
+
+    async def claim(
+        self, claim: Claim, *, on_conflict: OnConflict = "interrupt"
+    ) -> Sequence[Living]:
+        command = _LUA.claim(
+            _keys(claim.name),
+            orjson.dumps({**_fields(claim.name), "epoch": claim.epoch}),
+            on_conflict,
+            self._lease,
+            self._ttl,
+            round(SESSION_TTL * 1000),
+        )
+        ((outcome, *rest),) = await self._ask([command])
+        if outcome == b"outrun":
+            raise Outrun(rest[0].decode())
+        if outcome == b"busy":
+            by, epoch, position = rest
+            raise Busy(by.decode(), epoch, position)
+        return _older(rest, claim)
+
+    async def older(self, claim: Claim) -> Sequence[Living]:
+        (rows,) = await self._ask([_living(claim.name.session)])
+        return _older(rows, claim)
+
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed]:
+        commands = []
+        for claim in claims:
+            name = claim.name
+            commands.append(
+                _LUA.renew(_keys(name), name.nonce, claim.epoch, self._lease, self._ttl)
+            )
+            commands.append(self._take(name))
+        replies = await self._ask(commands)
+        return [
+            Renewed(
+                verdict=_VERDICTS[verdict],
+                cancelled=taken == b"!",
+                attended=bool(attended),
+                by=by.decode(),
+                rollback=bool(rollback),
+            )
+            for (verdict, attended, by, rollback), taken in zip(
+                replies[::2], replies[1::2], strict=True
+            )
+        ]
+
+    async def release(self, claim: Claim) -> None:
+        await self._ask([_LUA.release(_keys(claim.name), claim.name.nonce, self._ttl)])
+
+    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living]]:
+        replies = await self._ask([_living(session) for session in sessions])
+        return [_living_of(map(orjson.loads, rows)) for rows in replies]
+
+    async def forget(self, session: str) -> None:
+        await self._ask([_LUA.forget([_session_key(session)], session)])
+
+    # Logs
+
+    async def append(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+        ttl = pack_arguments(self._ttl)
+        replies = await self._ask([_append(batch) + ttl for batch in batches])
+        return [Appended(_VERDICTS[verdict], last) for verdict, last in replies]
+
+    async def close(self, batch: Batch) -> Appended:
+        ((verdict, last),) = await self._ask([self._ending(_LUA.close, batch)])
+        return Appended(_VERDICTS[verdict], last)
+
+    async def bury(self, batch: Batch) -> bool:
+        (buried,) = await self._ask([self._ending(_LUA.bury, batch)])
+        return bool(buried)
+
+    def _ending(self, script: Script, batch: Batch) -> bytes:
+        return script(
+            _keys(batch.claim.name),
+            batch.claim.name.nonce,
+            batch.claim.epoch,
+            batch.first,
+            batch.last,
+            batch.frames,
+            self._ttl,
+        )
+
+    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | None]:
+        room = pack_arguments(min(READ_BYTES, READ_ALL_BYTES // max(1, len(cursors))))
+        replies = await self._ask(
+            [
+                _read_head(name.session, name.nonce) + pack_arguments(cursor) + room
+                for name, cursor in cursors
+            ]
+        )
+        return [_tail(reply, cursor) for reply, (_, cursor) in zip(replies, cursors, strict=True)]
+
+    async def attend(self, names: Sequence[Name]) -> None:
+        await self._ask([_LUA.attend(_keys(name)[:2], self._lease) for name in names])
+
+    # Words
+
+    async def watch(self, session: str) -> None:
+        await self._ear.listen(_session_key(session) + b":words")
+
+    async def unwatch(self, session: str) -> None:
+        self._ear.ignore(_session_key(session) + b":words")
+
+    def _hear_words(self, channel: bytes, said: bytes) -> None:
+        try:
+            word = Word(**orjson.loads(said))
+        except (ValueError, TypeError):
+            logger.warning("cluster_word_unknown channel={}", channel.decode(errors="replace"))
+        else:
+            self._hear(word)
+
+    async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
+        """The replies, none of them an error; nothing is asked when there are no commands."""
+        if not commands:
+            return []
+        asked_at = time.monotonic()
+        try:
+            replies = await self._line.ask(commands)
+            if any(isinstance(reply, ResponseError) for reply in replies):
+                replies = await self._mend(commands, replies)
+        except StoreLost:
+            self.health.failures += 1
+            self.health.reachable = False
+            raise
+        self.health.last_answer = time.monotonic()
+        self.health.trips.add(self.health.last_answer - asked_at)
+        self.health.reachable = True
+        return replies
+
+    async def _mend(self, commands: Sequence[bytes], replies: list[Any]) -> list[Any]:
+        """Load the scripts when they have been flushed, and ask again what has failed for that."""
+        missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            again = await self._line.ask([*_LUA.load, *(commands[at] for at in missing)])
+            for at, reply in zip(missing, again[len(_LUA.load) :], strict=True):
+                replies[at] = reply
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                if self.health.reachable:
+                    logger.error("cluster_refused place={} reason={}", self.place, reply)
+                raise StoreLost(f"Redis at {self.place} refused: {reply}") from reply
+        return replies
+
+
+_RESERVED = {b"=": Reserved.FREE, b"!": Reserved.STOPPED}
+_VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}
+
+
+def _session_key(session: str) -> bytes:
+    # A brace of somebody's name must not end the hash tag.
+    return b"jarvis:{%b}" % quote(session, safe="/:|@+").encode()
+
+
+def _name_key(stream: str) -> bytes:
+    return b"jarvis:name:" + stream.encode()
+
+
+def _keys(name: Name) -> Sequence[bytes]:
+    """As common.lua wants them."""
+    return _keys_of(name.session, name.nonce)
+
+
+@lru_cache(maxsize=16_384)
+def _keys_of(session: str, nonce: str) -> Sequence[bytes]:
+    key = _session_key(session)
+    stream = b"%b:%b" % (key, nonce.encode())
+    return key, stream, stream + b":log", key + b":leases", key + b":members"
+
+
+# What every batch, and every look at a log, has in common with those before it is packed once.
+
+
+@lru_cache(maxsize=16_384)
+def _append_head(session: str, nonce: str, epoch: int) -> bytes:
+    keys = _keys_of(session, nonce)[:3]
+    return _head(4, "EVALSHA", _LUA.append.sha, len(keys), *keys, nonce, epoch)
+
+
+@lru_cache(maxsize=16_384)
+def _read_head(session: str, nonce: str) -> bytes:
+    keys = _keys_of(session, nonce)[:4]
+    return _head(2, "EVALSHA", _LUA.read.sha, len(keys), *keys, nonce)
+
+
+def _head(more: int, *arguments: bytes | str | int) -> bytes:
+    """A command without its last arguments."""
+    return b"*%d\r\n%b" % (len(arguments) + more, pack_arguments(*arguments))
+
+
+def _append(batch: Batch) -> bytes:
+    """The command, but for its last argument."""
+    claim, first, last, frames = batch
+    seqs = b"%d" % first, b"%d" % last
+    return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        _append_head(claim.name.session, claim.name.nonce, claim.epoch),
+        len(seqs[0]),
+        seqs[0],
+        len(seqs[1]),
+        seqs[1],
+        len(frames),
+        frames,
+    )
+
+
+def _living(session: str) -> bytes:
+    key = _session_key(session)
+    # The script wants no stream.
+    return _LUA.living([key, key, key, key + b":leases", key + b":members"])
+
+
+def _fields(name: Name) -> dict[str, str]:
+    fields: dict[str, str] = orjson.loads(orjson.dumps(name))
+    return fields
+
+
+def _name(fields: dict[str, Any]) -> Name:
+    return Name(**{field: fields[field] for field in Name.__slots__})
+
+
+def _living_of(members: Iterable[dict[str, Any]]) -> list[Living]:
+    """From what the scripts' JSON holds: oldest first, the queue last."""
+    members = sorted(members, key=lambda one: (_waits(one), one["epoch"]))
+    claimed = sum(not _waits(member) for member in members)
+    return [
+        Living(
+            name=_name(member),
+            epoch=member["epoch"],
+            expired=member["expired"],
+            position=max(0, place - claimed),
+            by=member.get("by", ""),
+            closed="closed" in member,
+        )
+        for place, member in enumerate(members, start=1)
+    ]
+
+
+def _waits(member: dict[str, Any]) -> bool:
+    return "queued" in member and "by" not in member and "closed" not in member
+
+
+def _older(rows: Iterable[bytes], claim: Claim) -> list[Living]:
+    members = map(orjson.loads, rows)
+    return _living_of(one for one in members if one["epoch"] < claim.epoch and "queued" not in one)
+
+
+def _tail(reply: list[Any] | None, cursor: int) -> Tail | None:
+    """From what read.lua returns."""
+    if reply is None:
+        return None
+    epoch, last, closed, expired, *entries = reply
+    if cursor < last and not entries:
+        return None  # the log itself has gone
+    end, frames = min(cursor, last), []
+    for at in range(0, len(entries), 2):
+        id, joined = entries[at : at + 2]
+        before, end = end, int(id.partition(b"-")[2])
+        for _ in range(joined.count(b"\n") - (end - before)):  # what is before the cursor
+            joined = joined[joined.index(b"\n") + 1 :]
+        frames.append(joined)
+    return Tail(
+        epoch=int(epoch),
+        last=end,
+        frames=b"".join(frames),
+        closed=bool(closed) and end == last,
+        expired=bool(expired),
+    )

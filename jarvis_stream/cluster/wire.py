@@ -1,0 +1,384 @@
+"""Connections to Redis that mend themselves.
+
+redis-py connects, signs in and parses (with hiredis); its own defaults would try for minutes where
+a stream has seconds, and its pipelines cost twenty microseconds a command. Here many callers share
+one connection, what is asked in one turn of the loop leaves in one write, and who gets no answer in
+time is told so. A Line asks, an Ear listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from loguru import logger
+from redis.asyncio import Connection, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from jarvis_stream.cluster.base import Health, StoreLost
+
+TIMEOUT = 0.3
+"""Seconds an answer may take."""
+CONNECT_TIMEOUT = 1.0
+"""Seconds it may take to connect, TLS and signing in included."""
+PAUSES = (0.05, 1.0)
+"""Seconds between two attempts to connect: the first, which doubles, and the longest."""
+PULSE = 1.0
+"""Seconds after which a silent connection is asked whether it lives."""
+
+
+def connect(url: str, *, timeout: float = TIMEOUT) -> Redis:
+    """A client that fails fast, for whoever wants redis-py's own calls; raises StoreLost.
+
+    It connects when it is used first. Redis's errors come as they are.
+    """
+    try:
+        return Redis.from_url(
+            url,
+            protocol=2,
+            client_name="jarvis-stream",
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout,
+            socket_connect_timeout=CONNECT_TIMEOUT,
+        )
+    except (ValueError, TypeError) as error:
+        # Not the error's text: it may quote the URL, with the password.
+        raise StoreLost(
+            "the Redis URL cannot be used: it looks like redis://USER:PASSWORD@HOST:6379/0,"
+            " rediss:// for TLS, or unix:///PATH"
+        ) from error
+
+
+def pack(*arguments: bytes | str | int) -> bytes:
+    """One command as it goes over the wire."""
+    return b"*%d\r\n%b" % (len(arguments), pack_arguments(*arguments))
+
+
+def pack_arguments(*arguments: bytes | str | int) -> bytes:
+    """A part of a command."""
+    parts = []
+    for argument in arguments:
+        raw = argument if isinstance(argument, bytes) else str(argument).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(parts)
+
+
+class Wire(ABC):
+    """A connection that is made anew whenever it breaks, as long as it is `running`."""
+
+    def __init__(self, url: str) -> None:
+        """Raises StoreLost for a URL that cannot be used."""
+        self._pool: Any = connect(url).connection_pool
+        options = self._pool.connection_kwargs
+        options["socket_timeout"] = None  # whatever the URL says: who asks has a timeout
+        self.place = options.get("path") or "{}:{}".format(
+            options.get("host", "localhost"), options.get("port", 6379)
+        )
+        """Where the store is, without names and passwords."""
+
+    @asynccontextmanager
+    async def running(self, *, wait: float = 0.0) -> AsyncIterator[None]:
+        """Connected on entry, or StoreLost; tries for `wait` seconds, and once in any case."""
+        connection = await self._first(wait)
+        task = asyncio.create_task(self._run(connection))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    @abstractmethod
+    async def _greet(self, connection: Connection) -> None:
+        """What comes first on every connection; raises StoreLost when this is no place to be."""
+
+    @abstractmethod
+    async def _serve(self, connection: Connection) -> None:
+        """Use the connection until it breaks, which raises RedisError, OSError or TimeoutError."""
+
+    @abstractmethod
+    def _lost(self) -> None:
+        """The connection has broken. Called in the same step."""
+
+    async def _first(self, wait: float) -> Connection:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        pauses = _pauses()
+        while True:
+            try:
+                return await self._connect()
+            except StoreLost as error:
+                if loop.time() >= deadline:
+                    raise
+                logger.warning("cluster_waiting reason={}", error)
+                await asyncio.sleep(min(next(pauses), max(0.0, deadline - loop.time())))
+
+    async def _run(self, connection: Connection) -> None:
+        while True:
+            try:
+                await self._serve(connection)
+            except* (RedisError, OSError, TimeoutError) as group:
+                logger.warning("cluster_disconnected reason={}", self._why(group))
+            except* Exception as group:
+                logger.opt(exception=group).error("cluster_connection_failed")
+            finally:
+                self._lost()
+                await connection.disconnect(nowait=True)
+            connection = await self._reconnect()
+
+    async def _reconnect(self) -> Connection:
+        last = ""
+        for pause in _pauses():
+            await asyncio.sleep(pause)
+            try:
+                connection = await self._connect()
+            except StoreLost as error:
+                if str(error) != last:
+                    logger.warning("cluster_unreachable reason={}", error)
+                last = str(error)
+            else:
+                logger.info("cluster_connected place={}", self.place)
+                return connection
+        raise AssertionError("it tries for ever")
+
+    async def _connect(self) -> Connection:
+        connection: Connection = self._pool.make_connection()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await self._greet(connection)
+        except BaseException as error:
+            self._lost()
+            await connection.disconnect(nowait=True)
+            if isinstance(error, RedisError | OSError | TimeoutError):
+                raise StoreLost(self._why(error)) from error
+            raise
+        return connection
+
+    def _why(self, error: BaseException) -> str:
+        """What is wrong, for operators: no names, no passwords."""
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error.__cause__, RedisError):  # redis-py wraps what it says itself
+            error = error.__cause__
+        text = str(error)
+        if isinstance(error, AuthenticationError | NoPermissionError):
+            return f"Redis at {self.place} refuses the name or the password, or what they may do"
+        if isinstance(error, ReadOnlyError):
+            return f"Redis at {self.place} is a read-only replica: name the primary"
+        if isinstance(error, TimeoutError) or "imeout" in text:
+            return f"Redis at {self.place} does not answer: is it running, and may this host ask it"
+        if isinstance(error, ResponseError):
+            return f"Redis at {self.place} refused: {text}"
+        return f"there is no Redis at {self.place} ({text or type(error).__name__})"
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """Some commands, and who waits for what is replied to them."""
+
+    commands: bytes
+    count: int
+    due: float
+    answer: asyncio.Future[list[Any] | None]
+    """None: the connection broke."""
+    replies: list[Any] = field(default_factory=list)
+
+
+class Line(Wire):
+    """Asks, for many callers at once; what is asked first is carried out first."""
+
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, greeting: Sequence[bytes]) -> None:
+        """`greeting`: commands that every connection begins with, none of which may fail."""
+        super().__init__(url)
+        self.timeout = timeout
+        self._greeting = greeting
+        self._unsent: deque[_Question] = deque()
+        self._sent: deque[_Question] = deque()
+        self._asked = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
+
+    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
+        """The reply to each command, or the ResponseError that it was; raises StoreLost.
+
+        Cancelling it takes back nothing that has been sent.
+        """
+        loop = asyncio.get_running_loop()
+        question = _Question(
+            b"".join(commands), len(commands), loop.time() + self.timeout, loop.create_future()
+        )
+        self._unsent.append(question)
+        self._asked.set()
+        try:
+            await asyncio.wait([question.answer], timeout=self.timeout)
+        finally:
+            answered = question.answer.done()
+            question.answer.cancel()
+            if question in self._unsent:
+                self._unsent.remove(question)
+        if not answered:
+            raise StoreLost(f"Redis at {self.place} did not answer in time")
+        replies = question.answer.result()
+        if replies is None:
+            raise StoreLost(f"the connection to Redis at {self.place} broke")
+        return replies
+
+    async def _greet(self, connection: Connection) -> None:
+        await connection.send_packed_command(self._greeting, check_health=False)
+        for _ in self._greeting:
+            await connection.read_response()
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(None) as self._patience, asyncio.TaskGroup() as group:
+                group.create_task(self._write(connection))
+                group.create_task(self._read(connection))
+        finally:
+            self._patience = None
+
+    async def _write(self, connection: Connection) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            questions = list(self._unsent)
+            self._unsent.clear()
+            self._sent.extend(questions)
+            self._be_patient()
+            await connection.send_packed_command(
+                [question.commands for question in questions], check_health=False
+            )
+
+    async def _read(self, connection: Connection) -> None:
+        while True:
+            try:
+                reply = await connection.read_response(disable_decoding=True)
+            except ReadOnlyError:
+                raise  # demoted: another one is the primary now
+            except ResponseError as error:
+                reply = error
+            question = self._sent[0]
+            question.replies.append(reply)
+            if len(question.replies) == question.count:
+                self._sent.popleft()
+                self._be_patient()
+                if not question.answer.done():
+                    question.answer.set_result(question.replies)
+
+    def _be_patient(self) -> None:
+        """With the connection, until what was asked first should have been answered."""
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(self._sent[0].due if self._sent else None)
+
+    def _lost(self) -> None:
+        while self._sent:
+            question = self._sent.popleft()
+            if not question.answer.done():
+                question.answer.set_result(None)
+
+
+class Ear(Wire):
+    """Hears what is said in channels. Whatever is said while it is not connected is lost."""
+
+    def __init__(
+        self,
+        url: str,
+        hear: Callable[[bytes, bytes], None],
+        health: Health,
+        *,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """`hear` is given the channel and what was said; it must not raise."""
+        super().__init__(url)
+        self._timeout = timeout
+        self._hear = hear
+        self._health = health
+        self._greeted = False
+        """Whether the channels of now have been asked for."""
+        self._channels: dict[bytes, asyncio.Event] = {}
+        """Those it wants, and which of them it has."""
+        self._unsent: list[bytes] = []
+        self._asked = asyncio.Event()
+
+    async def listen(self, channel: bytes) -> None:
+        """Hear a channel from now on; returns when that is so, or the time is over."""
+        has = self._channels.get(channel)
+        if has is None:
+            has = self._channels[channel] = asyncio.Event()
+            self._send(pack("SUBSCRIBE", channel))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await has.wait()
+
+    def ignore(self, channel: bytes) -> None:
+        """Hear it no more. Idempotent."""
+        if self._channels.pop(channel, None) is not None:
+            self._send(pack("UNSUBSCRIBE", channel))
+
+    def _send(self, command: bytes) -> None:
+        if self._greeted:  # else the next greeting says it all
+            self._unsent.append(command)
+            self._asked.set()
+
+    async def _greet(self, connection: Connection) -> None:
+        # One that nobody speaks in, so that there is always one.
+        channels = [b"jarvis:nobody", *self._channels]
+        self._greeted = True
+        await connection.send_packed_command(pack("SUBSCRIBE", *channels), check_health=False)
+        for _ in channels:
+            self._take(await connection.read_response())
+        self._health.listening = True
+
+    async def _serve(self, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._write(connection))
+            group.create_task(self._read(connection))
+
+    async def _write(self, connection: Connection) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PULSE):
+                    await self._asked.wait()
+            self._asked.clear()
+            commands, self._unsent = [*self._unsent, pack("PING")], []
+            await connection.send_packed_command(commands, check_health=False)
+
+    async def _read(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as patience:
+            while True:
+                patience.reschedule(loop.time() + PULSE + CONNECT_TIMEOUT)
+                self._take(await connection.read_response())
+
+    def _take(self, message: Sequence[Any]) -> None:
+        kind, channel, *rest = message
+        if kind == b"message":
+            self._hear(channel, rest[0])
+        elif kind == b"subscribe" and channel in self._channels:
+            self._channels[channel].set()
+
+    def _lost(self) -> None:
+        self._greeted = self._health.listening = False
+        self._unsent.clear()
+        for has in self._channels.values():
+            has.clear()
+
+
+def _pauses() -> Iterator[float]:
+    """Ever longer, and never in step with the other nodes."""
+    pause, longest = PAUSES
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(pause * 2, longest)

@@ -1,0 +1,822 @@
+"""This process as one node of several: what its registry asks of the store that they share.
+
+    start:    reserve a name ──► ticket ──► claim ──► the registry opens the stream
+    meanwhile                                            │
+      beat    keeps the leases, learns what other nodes have decided
+      guard   ends the streams whose lease is over
+      ship    copies what is fresh in the streams' logs to the store, in batches
+      poll    feeds the mirrors: other nodes' streams that are read here
+      look    shows watchers the streams of other nodes
+    end:      close the log ──► the agent has stopped ──► release
+
+A reader of this node never waits for the store. What is said between the nodes (words) makes
+things quick; all of them happen without it too, a beat later.
+
+Five tasks do this, each one round after the other, so that nothing of one kind overtakes itself:
+what a round finds undone, the next one finds again. A store that does not answer is asked again
+and again; what becomes of a stream then, its deadline decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
+
+import orjson
+from loguru import logger
+
+from jarvis_stream.cluster.base import (
+    Batch,
+    Busy,
+    Claim,
+    Cluster,
+    Health,
+    Living,
+    Name,
+    OnConflict,
+    Outrun,
+    Reserved,
+    StoreLost,
+    Tail,
+    Verdict,
+    Word,
+)
+from jarvis_stream.errors import Interrupted
+from jarvis_stream.frames import Failed, FrameEncoder
+from jarvis_stream.ids import id_of
+from jarvis_stream.mirror import Mirror
+from jarvis_stream.stream import State, Stream
+from jarvis_stream.tally import Tally
+
+TICK: Final = 0.03
+"""Seconds between two batches of one log, and between two looks at the logs that are read here."""
+
+SLICE: Final = 32
+"""Logs that are given to the store in one batch of batches."""
+
+MOST_A_SECOND: Final = 4000
+"""Batches: with more logs than that allows at every tick, each tick takes longer."""
+
+DOZE: Final = 0.15
+"""Seconds between two looks at logs that have not moved for a second."""
+
+RETRY: Final = 0.1
+"""Seconds until a store that did not answer is asked again."""
+
+WAIT_POLL: Final = 0.05
+"""Seconds between two looks whether another node's agent has stopped."""
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at the sessions that are watched."""
+
+SETTLE_TIME: Final = 2.0
+"""Seconds that a node which stops has for what it owes the store."""
+
+CATCH_UP_TIME: Final = 0.3
+"""Seconds that a log may lag behind what its node has shown to its own readers."""
+
+END: Final = 2**53 - 1
+"""A cursor behind every log."""
+
+
+class Watcher(Protocol):
+    """Who wants to see every stream of a session."""
+
+    def see(self, stream: Stream | Mirror) -> None:
+        """A stream was accepted. Called in the same step; must not raise."""
+        ...
+
+
+@dataclass(slots=True)
+class Entry:
+    """How far a start has come in the store."""
+
+    name: Name
+    stopped: bool
+    """Whether somebody stopped it before it came."""
+    claim: Claim | None = None
+    sent: float = 0.0
+    """When the claim was."""
+    older: Sequence[Living] = ()
+    busy: Busy | None = None
+    """It waits in the session's queue."""
+    outrun_by: str | None = None
+    """A newer stream has the session."""
+
+
+@dataclass(slots=True, eq=False)
+class _Hold:
+    """A stream of this node, until the store has all of it and knows that its agent has stopped."""
+
+    stream: Stream
+    claim: Claim
+    older: Sequence[Living] = ()
+    shipped: int = 0
+    """The seq up to which the store has its log."""
+    fenced: bool = False
+    closed: bool = False
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the store lacks frames of it."""
+        return not self.closed and self.shipped < self.stream.seq
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """What became of a stop of another node's stream."""
+
+    cancelled: bool
+    clean: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What another node's stream has said, as far as the store has it."""
+
+    stream_id: str
+    epoch: int
+    seq: int
+    text: str
+    closed: bool
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a node counts, since it began."""
+
+    batches: int = 0
+    frames: int = 0
+    fenced: int = 0
+    """How often the store refused frames because the session was another stream's."""
+    regressed: int = 0
+    """How often the store had forgotten what it knew."""
+    buried: int = 0
+    """Streams of dead nodes that were ended here."""
+    rounds: Tally = field(default_factory=lambda: Tally((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)))
+    """How long each round of shipping took, in seconds."""
+
+
+class Node:
+    """See above. Works inside `async with node.running(hear):`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._hear: Callable[[Word], None] = lambda word: None
+        self._disown: Callable[[Stream], None] = lambda stream: None
+        self._holds: dict[str, _Hold] = {}
+        self._entering: dict[str, asyncio.Future[None]] = {}
+        """Names that a start here has reserved, and has not opened or given back."""
+        self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._mirrors: set[Mirror] = set()
+        self._watched: dict[str, dict[Watcher, set[str]]] = {}
+        """By session: who watches it, and which streams (their nonces) each has been shown."""
+        self._subscribed: set[str] = set()
+        self._deserted: set[_Hold] = set()
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        """By session: who waits for something to happen there."""
+        self._errands: set[asyncio.Task[None]] = set()
+        self._to_beat = asyncio.Event()
+        self._to_ship = asyncio.Event()
+        self._to_poll = asyncio.Event()
+        self._to_look = asyncio.Event()
+        self._beat_at = 0.0
+        self._moved_at = 0.0
+        self._turn: deque[_Hold] = deque()
+        """Whose logs are still to be looked at, before it is everybody's turn again."""
+        self._turn_began = 0.0
+        self._ended: set[_Hold] = set()
+        """Those whose end need not wait for that."""
+        self.counts = Counts()
+
+    def __repr__(self) -> str:
+        return f"<Node {self._cluster.node} holds={len(self._holds)} mirrors={len(self._mirrors)}>"
+
+    @property
+    def health(self) -> Health:
+        """How the store answers."""
+        return self._cluster.health
+
+    @property
+    def is_in_touch(self) -> bool:
+        """Whether the store has answered within a lease."""
+        return time.monotonic() - self.health.last_answer <= self._cluster.lease
+
+    @property
+    def mirrors(self) -> int:
+        """How many readers here follow streams of other nodes."""
+        return len(self._mirrors)
+
+    # Its life
+
+    @asynccontextmanager
+    async def running(
+        self, hear: Callable[[Word], None], disown: Callable[[Stream], None]
+    ) -> AsyncIterator[Node]:
+        """Be a node while inside; StoreLost on entry when the store cannot be had.
+
+        `hear` is told what other nodes have decided about streams of this one; `disown` of those
+        for which they have written another end. At the end, the streams must have ended.
+        """
+        self._hear, self._disown = hear, disown
+        async with self._cluster.running(self._listen):
+            rounds = (self._beat, self._guard, self._ship, self._poll, self._look)
+            tasks = [asyncio.create_task(self._again(round_)) for round_ in rounds]
+            try:
+                yield self
+            finally:
+                try:
+                    await self._settle()
+                finally:
+                    tasks += self._errands
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.wait(tasks)
+
+    async def _again(self, round_: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await round_()
+            except StoreLost:
+                await asyncio.sleep(RETRY)
+            except Exception:
+                logger.exception("node_round_failed")
+                await asyncio.sleep(RETRY)
+
+    async def _settle(self) -> None:
+        """Until the store has everything, for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_TIME):
+                while self._holds or self._errands:
+                    self._to_ship.set()
+                    await asyncio.sleep(TICK)
+
+    def _listen(self, word: Word) -> None:
+        if word.kind == "claimed":
+            self._to_look.set()
+        self._stir(word.session)
+        self._hear(word)
+
+    # A start, before its stream is there
+
+    def line(self, session: str) -> asyncio.Lock:
+        """Tickets of a session are taken, and used, in one order: whoever has this lock is next."""
+        lock = self._lines.get(session)
+        if lock is None:
+            lock = self._lines[session] = asyncio.Lock()
+        return lock
+
+    async def reserve(self, session: str, stream: str, trace_id: str) -> Entry | Name | None:
+        """Take the name of a new stream, or tell which other start has it.
+
+        None when a start of this node had it that is over now: ask again. Raises StoreLost. An
+        entry must be opened (`hold`) or given back.
+        """
+        if (entering := self._entering.get(stream)) is not None:
+            await asyncio.wait([entering])
+            return None
+        name = Name(
+            stream=stream,
+            session=session,
+            nonce=os.urandom(8).hex(),
+            node=self._cluster.node,
+            trace_id=trace_id,
+        )
+        entering = self._entering[stream] = asyncio.get_running_loop().create_future()
+        entry = Entry(name, stopped=False)
+        try:
+            taken = await self._cluster.reserve(name)
+        except BaseException:
+            self.give_back(entry)
+            raise
+        if isinstance(taken, Reserved):
+            entry.stopped = taken is Reserved.STOPPED
+            return entry
+        self._entered(stream)
+        return taken
+
+    async def claim(self, entry: Entry, on_conflict: OnConflict, floor: int) -> None:
+        """Claim the session, in the `line` of the session; `entry` tells how that went.
+
+        Raises StoreLost, and Busy for `reject`.
+        """
+        epoch = await self._cluster.ticket(entry.name.session, floor)
+        entry.claim = Claim(name=entry.name, epoch=epoch)
+        entry.sent = time.monotonic()
+        try:
+            entry.older = await self._cluster.claim(entry.claim, on_conflict=on_conflict)
+        except Outrun as outrun:
+            entry.outrun_by = outrun.by
+        except Busy as busy:
+            if not busy.position:
+                raise
+            entry.busy = busy
+
+    def give_back(self, entry: Entry) -> None:
+        """The start was refused, or failed: nothing of it shall stay."""
+        self._entered(entry.name.stream)
+        self._send(self._undo(entry))
+
+    def hold(self, stream: Stream, entry: Entry) -> None:
+        """From now on the stream is this node's; its frames go to the store."""
+        assert entry.claim is not None
+        self._entered(stream.key)
+        hold = self._holds[stream.key] = _Hold(stream, entry.claim, entry.older)
+        stream.deadline = entry.sent + self._cluster.lease
+        stream.deserted = self._on_deserted
+        for end in (stream.ended, stream.stopped):
+            end.add_done_callback(partial(self._on_end, hold))
+        self._to_ship.set()
+
+    def _entered(self, stream: str) -> None:
+        entering = self._entering.pop(stream, None)
+        if entering is not None:
+            entering.set_result(None)
+
+    async def _undo(self, entry: Entry) -> None:
+        if entry.claim is not None:
+            await self._cluster.release(entry.claim)
+        await self._cluster.free(entry.name)
+
+    def _send(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._run_errand(errand))
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    @staticmethod
+    async def _run_errand(errand: Coroutine[Any, Any, None]) -> None:
+        with suppress(StoreLost):  # then the lease runs out, and the name with it
+            await errand
+
+    # A stream of this node, while it waits
+
+    def has_older(self, stream: Stream) -> bool:
+        """Whether streams of other nodes had the session before it."""
+        hold = self._holds[stream.key]
+        return any(self._is_abroad(older) for older in hold.older)
+
+    def _is_abroad(self, living: Living) -> bool:
+        return living.name.node != self._cluster.node
+
+    async def outlast(self, stream: Stream, until: float) -> bool:
+        """Wait until the older streams of other nodes have stopped; False when it is `until`.
+
+        `until` is on the monotonic clock. Those whose nodes are dead are buried.
+        """
+        hold = self._holds[stream.key]
+        while True:
+            await self._bury_all(older for older in hold.older if older.expired)
+            if not self.has_older(stream):
+                return True
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            await self.stirred(stream.session_key, min(left, WAIT_POLL))
+            with suppress(StoreLost):
+                hold.older = await self._cluster.older(hold.claim)
+
+    async def claim_again(self, stream: Stream) -> None:
+        """Ask whether it is the turn of a stream in the queue; raises Busy, Outrun, StoreLost."""
+        hold = self._holds[stream.key]
+        sent = time.monotonic()
+        hold.older = await self._cluster.claim(hold.claim, on_conflict="enqueue")
+        stream.deadline = sent + self._cluster.lease
+
+    async def stirred(self, session: str, seconds: float) -> None:
+        """Until something is said about a session, at most so long."""
+        waiting = self._waiting.setdefault(session, [])
+        stirred = asyncio.get_running_loop().create_future()
+        waiting.append(stirred)
+        try:
+            await asyncio.wait([stirred], timeout=seconds)
+        finally:
+            waiting.remove(stirred)
+            if not waiting and self._waiting.get(session) is waiting:
+                del self._waiting[session]
+
+    def _stir(self, session: str) -> None:
+        for waiting in self._waiting.get(session, ()):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    # The beat: leases, and what was decided elsewhere
+
+    def _on_deserted(self, stream: Stream) -> None:
+        hold = self._holds.get(stream.key)
+        if hold is None:
+            stream.abandon()
+        else:
+            self._deserted.add(hold)
+            self._beat_at = 0.0
+            self._to_beat.set()
+
+    async def _beat(self) -> None:
+        await _pause(self._to_beat, self._beat_at - time.monotonic())
+        sent = time.monotonic()
+        holds = list(self._holds.values())
+        deserted = tuple(self._deserted)
+        names = {mirror.name for mirror in self._mirrors}
+        if names:
+            await self._cluster.attend(list(names))
+        renewed = await self._cluster.renew([hold.claim for hold in holds]) if holds else ()
+        self._beat_at = sent + self._cluster.lease / 3
+        for hold, news in zip(holds, renewed, strict=True):
+            stream = hold.stream
+            if news.verdict is Verdict.GOOD:
+                stream.deadline = sent + self._cluster.lease
+            elif news.verdict is Verdict.REGRESSED:
+                await self._claim_again_after_loss(hold)
+            else:
+                self._on_fenced(hold, news.by, rollback=news.rollback)
+            if news.cancelled:
+                self._hear(Word(kind="cancel", session=stream.session_key, stream=stream.key))
+            if hold in deserted:
+                if stream.followers or not stream.is_open:
+                    self._deserted.discard(hold)
+                elif not news.attended:
+                    self._deserted.discard(hold)
+                    stream.abandon()
+
+    async def _guard(self) -> None:
+        """The streams look at their deadlines when they speak; this is for the silent ones."""
+        now = time.monotonic()
+        due = now + self._cluster.lease / 3
+        for hold in tuple(self._holds.values()):
+            if hold.stream.is_open:
+                if now > hold.stream.deadline:
+                    hold.stream.lapse()
+                else:
+                    due = min(due, hold.stream.deadline)
+        await asyncio.sleep(max(due - now, TICK))
+
+    def _on_fenced(self, hold: _Hold, by: str, *, rollback: bool) -> None:
+        hold.fenced = True
+        if not hold.stream.is_open:
+            return
+        if by:
+            self._hear(
+                Word(
+                    kind="superseded",
+                    session=hold.stream.session_key,
+                    stream=hold.stream.key,
+                    by=by,
+                    rollback=rollback,
+                )
+            )
+        else:  # somebody thought this node dead, and has ended it
+            hold.stream.lapse()
+
+    async def _claim_again_after_loss(self, hold: _Hold) -> None:
+        """The store has lost writes: the same ticket again, unless the stream has ended."""
+        self.counts.regressed += 1
+        stream = hold.stream
+        if not stream.is_open or _is_queued(stream):
+            return  # `close` needs no claim, and the queue asks again by itself
+        sent = time.monotonic()
+        try:
+            await self._cluster.claim(hold.claim)
+        except Outrun as outrun:
+            self._on_fenced(hold, outrun.by, rollback=False)
+        else:
+            stream.deadline = sent + self._cluster.lease
+
+    # Shipping: this node's frames to the store
+
+    def _on_end(self, hold: _Hold, _: object) -> None:
+        self._ended.add(hold)
+        self._to_ship.set()
+
+    async def _ship(self) -> None:
+        """One slice: what is long, or of many streams, must not hold the loop."""
+        if not self._holds:
+            await _pause(self._to_ship, None)
+        self._to_ship.clear()
+        started = time.monotonic()
+        if not self._turn:
+            self._turn.extend(self._holds.values())
+            self._turn_began = started
+        slice_ = {hold: None for hold in self._ended if hold.is_fresh}
+        while self._turn and len(slice_) < SLICE:
+            hold = self._turn.popleft()
+            if hold.is_fresh:
+                slice_[hold] = None
+        batches = [(hold, *_batch(hold)) for hold in slice_]
+        appends = [(hold, batch) for hold, batch, is_end in batches if not is_end]
+        if appends:
+            await self._append(appends)
+        for hold, batch, is_end in batches:
+            if is_end:
+                await self._close(hold, batch)
+        for hold in tuple(self._ended):
+            if hold.closed and hold.stream.stopped.done():
+                await self._cluster.release(hold.claim)
+                self._let_go(hold)
+        now = time.monotonic()
+        if batches:
+            self.counts.rounds.add(now - started)
+        rest = 0.0 if self._turn else self._turn_began + TICK - now
+        await _pause(self._to_ship, max(rest, len(appends) / MOST_A_SECOND))
+
+    async def _append(self, appends: Sequence[tuple[_Hold, Batch]]) -> None:
+        results = await self._cluster.append([batch for _, batch in appends])
+        self.counts.batches += len(appends)
+        for (hold, batch), result in zip(appends, results, strict=True):
+            if result.verdict is Verdict.GOOD:
+                self.counts.frames += batch.last - batch.first
+                hold.shipped = result.last
+            elif result.verdict is Verdict.REGRESSED:
+                hold.shipped = result.last
+                await self._claim_again_after_loss(hold)
+            elif not hold.fenced:
+                self.counts.fenced += 1
+                hold.fenced = True
+                self._beat_at = 0.0  # which tells by whom
+                self._to_beat.set()
+
+    async def _close(self, hold: _Hold, batch: Batch) -> None:
+        result = await self._cluster.close(batch)
+        if result.verdict is Verdict.REGRESSED:
+            self.counts.regressed += 1
+            hold.shipped = result.last
+            return
+        hold.closed = True
+        if result.verdict is Verdict.FENCED:
+            self.counts.fenced += 1
+            self._disown(hold.stream)
+
+    def _let_go(self, hold: _Hold) -> None:
+        self._deserted.discard(hold)
+        self._ended.discard(hold)
+        if self._holds.get(hold.stream.key) is hold:
+            del self._holds[hold.stream.key]
+        self._stir(hold.stream.session_key)
+
+    # Mirrors: other nodes' streams that are read here
+
+    async def reach(self, stream: str, after: int) -> Mirror | None:
+        """Another node's stream, to be followed from `after` on; None when it is unknown.
+
+        Raises StoreLost.
+        """
+        name = await self._cluster.find(stream)
+        return None if name is None else await self.mirror(name, after)
+
+    async def mirror(self, name: Name, after: int) -> Mirror | None:
+        """The stream that has a name, likewise."""
+        patience = time.monotonic() + CATCH_UP_TIME
+        while True:
+            (tail,) = await self._cluster.read([(name, END)])
+            if tail is None:
+                return None
+            if tail.last >= after or tail.closed or time.monotonic() > patience:
+                break
+            await asyncio.sleep(TICK)  # its node has shown more than the store has yet
+        if not tail.closed:
+            await self._cluster.attend([name])
+        return Mirror(name, self, epoch=tail.epoch, last=tail.last, closed=tail.closed)
+
+    def attach(self, mirror: Mirror) -> None:
+        """See mirror.Feeder."""
+        self._mirrors.add(mirror)
+        self._to_poll.set()
+
+    def detach(self, mirror: Mirror) -> None:
+        """See mirror.Feeder."""
+        self._mirrors.discard(mirror)
+
+    def lose_mirrors(self, session: str | None = None) -> None:
+        """Let go the readers of other nodes' streams: all, or those of a session."""
+        for mirror in tuple(self._mirrors):
+            if session is None or mirror.name.session == session:
+                mirror.lose()
+
+    async def _poll(self) -> None:
+        if not self._mirrors:
+            await _pause(self._to_poll, None)
+        self._to_poll.clear()
+        # Those at the same place share one look.
+        places: dict[tuple[Name, int], list[Mirror]] = {}
+        for mirror in self._mirrors:
+            if mirror.has_room:
+                places.setdefault((mirror.name, mirror.seq), []).append(mirror)
+        try:
+            tails = await self._cluster.read(list(places)) if places else ()
+        except StoreLost:
+            if not self.is_in_touch:
+                self.lose_mirrors()  # other nodes may be able to read them
+            raise
+        now = time.monotonic()
+        for ((name, seq), mirrors), tail in zip(places.items(), tails, strict=True):
+            if tail is None:
+                self._miss(mirrors, now)
+                continue
+            if tail.last > seq:
+                self._moved_at = now
+            for mirror in mirrors:
+                mirror.feed(tail)
+            if tail.expired and tail.last <= seq and not await self._bury(name, tail):
+                for mirror in mirrors:
+                    if tail.last < mirror.seq:
+                        mirror.lose()  # the store has lost what it has shown, and nobody has it
+        lively = now - self._moved_at < 1.0
+        await _pause(self._to_poll, TICK if lively else DOZE)
+
+    def _miss(self, mirrors: Sequence[Mirror], now: float) -> None:
+        """The store knows nothing of a log: it has gone, or its node will bring it back."""
+        for mirror in mirrors:
+            if mirror.missing_since is None:
+                mirror.missing_since = now
+            elif now - mirror.missing_since > self._cluster.lease:
+                mirror.lose()
+
+    # The undertaker
+
+    async def _bury_all(self, dead: Iterable[Living]) -> None:
+        with suppress(StoreLost):
+            for living in dead:
+                (tail,) = await self._cluster.read([(living.name, END)])
+                # One whose log is closed waits for nobody but an undertaker, too.
+                if tail is not None and (tail.expired or living.closed):
+                    await self._bury(living.name, tail)
+
+    async def _bury(self, name: Name, tail: Tail) -> bool:
+        """End a dead node's stream for it."""
+        epoch = await self._spoken_epoch(name, tail.last)
+        failure = Interrupted()
+        encoder = FrameEncoder(id_of(name.stream), name.trace_id, epoch)
+        frames = b"" if tail.last else encoder.thinking(1, id_of(name.session))
+        last = max(tail.last, 1) + 1
+        frames += encoder.ending(last, Failed(failure.code, failure.sentence, failure.retryable))
+        claim = Claim(name=name, epoch=tail.epoch or epoch)
+        batch = Batch(claim=claim, first=tail.last, last=last, frames=frames)
+        buried = await self._cluster.bury(batch)
+        if buried:
+            self.counts.buried += 1
+            logger.bind(trace=name.trace_id).warning(
+                "stream_buried trace={} node={}", name.trace_id, name.node
+            )
+            self._stir(name.session)
+        return buried
+
+    async def _spoken_epoch(self, name: Name, last: int) -> int:
+        """What a log's last frame says; 1 of an empty one: who has said nothing supersedes nobody.
+
+        That is not the log's own epoch for one that has only waited in the queue.
+        """
+        frame = await self._last_frame(name, last) if last else {}
+        return int(frame.get("epoch", 1))
+
+    async def _last_frame(self, name: Name, last: int) -> dict[str, Any]:
+        (tail,) = await self._cluster.read([(name, last - 1)])
+        lines = tail.frames.splitlines() if tail is not None else ()
+        frame: dict[str, Any] = orjson.loads(lines[-1]) if lines else {}
+        return frame
+
+    # Watching
+
+    def watch(self, session: str, watcher: Watcher) -> None:
+        """Show a watcher the other nodes' streams of a session: the living, and all to come."""
+        self._watched.setdefault(session, {}).setdefault(watcher, set())
+        self._to_look.set()
+
+    def unwatch(self, session: str, watcher: Watcher) -> None:
+        """Show it no further ones. Idempotent."""
+        watchers = self._watched.get(session, {})
+        watchers.pop(watcher, None)
+        if not watchers:
+            self._watched.pop(session, None)
+
+    async def _look(self) -> None:
+        if not (self._watched or self._subscribed):
+            await _pause(self._to_look, None)
+        self._to_look.clear()
+        for session in self._subscribed - self._watched.keys():
+            await self._cluster.unwatch(session)
+            self._subscribed.discard(session)
+        # First: what is claimed while we look is not missed then.
+        for session in self._watched.keys() - self._subscribed:
+            await self._cluster.watch(session)
+            self._subscribed.add(session)
+        sessions = list(self._watched)
+        found = await self._cluster.living(sessions) if sessions else ()
+        for session, living in zip(sessions, found, strict=True):
+            for watcher, seen in self._watched.get(session, {}).items():
+                for one in living:
+                    if one.name.nonce not in seen and self._is_abroad(one):
+                        watcher.see(Mirror(one.name, self, epoch=one.epoch))
+                seen.clear()
+                seen.update(one.name.nonce for one in living)
+        await _pause(self._to_look, LOOK_EVERY)
+
+    # What other nodes' streams are asked
+
+    async def stop(self, stream: str, seconds: float) -> Stopped | None:
+        """Cancel another node's stream and wait until its agent has stopped, at most so long.
+
+        None when nobody knows it: the stop waits for it then. Raises StoreLost.
+        """
+        until = time.monotonic() + seconds
+        name = await self._cluster.stop(stream)
+        return None if name is None else await self._outlive(name, until)
+
+    async def stop_all(self, session: str, seconds: float) -> int:
+        """Cancel every stream that other nodes have of a session, likewise; how many there were."""
+        until = time.monotonic() + seconds
+        ((*living,),) = await self._cluster.living([session])
+        names = [one.name for one in living if self._is_abroad(one)]
+        for name in reversed(names):
+            await self._cluster.stop(name.stream)
+        for name in names:
+            await self._outlive(name, until)
+        return len(names)
+
+    async def forget(self, session: str, *, live: bool) -> None:
+        """Let nobody replay what a session has said. Raises StoreLost.
+
+        `live`: it was speaking just now, and whoever reads it elsewhere shall see the end.
+        """
+        if live:
+            await asyncio.sleep(2 * DOZE)
+        await self._cluster.forget(session)
+
+    async def _outlive(self, name: Name, until: float) -> Stopped:
+        while True:
+            (living,) = await self._cluster.living([name.session])
+            mine = [one for one in living if one.name.nonce == name.nonce]
+            await self._bury_all(one for one in mine if one.expired)
+            left = until - time.monotonic()
+            if not mine or left <= 0:
+                return Stopped(await self._was_cancelled(name), clean=not mine)
+            await self.stirred(name.session, min(left, WAIT_POLL))
+
+    async def _was_cancelled(self, name: Name) -> bool:
+        (end,) = await self._cluster.read([(name, END)])
+        if end is None or not end.closed:
+            return False
+        frame = await self._last_frame(name, end.last)
+        return frame.get("finish_reason") == "cancelled"
+
+    async def heads(self, sessions: Sequence[str]) -> list[Living | None]:
+        """Of each session the newest stream that has claimed it and lives, if it is another node's.
+
+        Raises StoreLost.
+        """
+        heads: list[Living | None] = []
+        for living in await self._cluster.living(sessions):
+            claimed = [one for one in living if not (one.position or one.by or one.closed)]
+            head = claimed[-1] if claimed else None
+            heads.append(head if head and self._is_abroad(head) and not head.expired else None)
+        return heads
+
+    async def transcript(self, name: Name) -> Transcript | None:
+        """What a stream has said so far; None when nobody knows. Raises StoreLost."""
+        text: list[str] = []
+        seq = 0
+        while True:
+            (tail,) = await self._cluster.read([(name, seq)])
+            if tail is None:
+                return None
+            for line in tail.frames.splitlines():
+                frame = orjson.loads(line)
+                if frame["type"] == "token":
+                    text.append(frame["text"])
+            if tail.last <= seq or tail.closed:
+                return Transcript(
+                    id_of(name.stream), tail.epoch, tail.last, "".join(text), tail.closed
+                )
+            seq = tail.last
+
+
+def _is_queued(stream: Stream) -> bool:
+    return stream.called is not None and not stream.called.done()
+
+
+def _batch(hold: _Hold) -> tuple[Batch, bool]:
+    """What of its log the store does not have, a piece of it; whether that is its end."""
+    stream = hold.stream
+    last, frames = stream.read(hold.shipped)
+    if hold.fenced and stream.state is State.ENDED:
+        while last < stream.seq:  # in one piece: only `close` is let in now
+            last, more = stream.read(last)
+            frames += more
+    batch = Batch(claim=hold.claim, first=hold.shipped, last=last, frames=frames)
+    return batch, stream.state is State.ENDED and last == stream.seq
+
+
+async def _pause(event: asyncio.Event, seconds: float | None) -> None:
+    """Until the event is set, at most so long; then it is not."""
+    if seconds is not None and seconds <= 0:
+        await asyncio.sleep(0)
+    else:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+    event.clear()

@@ -1,0 +1,41 @@
+"""Redis servers of our own."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis_server import RedisServer
+
+from jarvis_stream.cluster import wire
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, it gets connected."""
+    monkeypatch.setattr(wire, "CONNECT_TIMEOUT", 20.0)
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """A running server, for tests that do it no harm; it keeps nothing."""
+    yield from _running("--appendonly", "no")
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A server for one test to do with what it likes."""
+    yield from _running()
+
+
+def _running(*options: str) -> Iterator[RedisServer]:
+    # Not in pytest's own directory: a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="jarvis-redis-") as directory:
+        server = RedisServer(Path(directory), *options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()

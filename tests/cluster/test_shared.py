@@ -1,0 +1,196 @@
+"""What several servers share beside the sessions: tickets, logins, rates. With a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import WSServerHandshakeError
+from contracts.passes import ANN, PassesContract
+from postgres_server import PostgresServer
+from redis_server import RedisServer
+
+from jarvis_stream.cluster.shared import RedisPasses, RedisRates, shared_line
+from jarvis_stream.cluster.wire import Line
+from jarvis_stream.errors import Unavailable
+
+from .servers import nodes
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+async def lines(shared_redis: RedisServer) -> AsyncIterator[list[Line]]:
+    """Two servers' connections."""
+    async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
+        both = [shared_line(shared_redis.url) for _ in range(2)]
+        for line in both:
+            await stack.enter_async_context(line.running())
+        yield both
+
+
+@pytest.fixture
+def kind() -> str:
+    """No other test's."""
+    return f"test-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def pair(lines: list[Line], kind: str) -> AsyncIterator[list[RedisPasses]]:
+    both = [RedisPasses(line, kind, seconds=30, most_each=2) for line in lines]
+    async with both[0].running(), both[1].running():
+        yield both
+
+
+class TestInRedis(PassesContract):
+    """See the contract."""
+
+    @pytest.fixture
+    def keeper(self, pair: list[RedisPasses]) -> RedisPasses:
+        return pair[0]
+
+
+class TestAcrossServers:
+    """What one server issues, another knows."""
+
+    async def test_a_ticket_is_good_once_wherever_it_is_shown(
+        self, pair: list[RedisPasses]
+    ) -> None:
+        word = await pair[0].issue(ANN)
+        found = await asyncio.gather(*(pair[n % 2].redeem(word) for n in range(20)))
+        assert sorted(found, key=bool) == [None] * 19 + [ANN]
+
+    async def test_a_login_is_known_and_its_end_too(self, pair: list[RedisPasses]) -> None:
+        here, there = pair
+        word = await here.issue(ANN)
+        assert await there.look(word) is not None
+        gone = asyncio.Event()
+        there.attend(word, gone.set)
+        await here.drop(word)
+        assert await there.look(word) is None
+        await gone.wait()
+
+    async def test_who_comes_after_the_end_is_told_too(self, pair: list[RedisPasses]) -> None:
+        word = await pair[0].issue(ANN)
+        await pair[0].drop(word)
+        gone = asyncio.Event()
+        pair[1].attend(word, gone.set)
+        await gone.wait()
+
+    async def test_two_kinds_do_not_meet(self, lines: list[Line], kind: str) -> None:
+        login = RedisPasses(lines[0], f"{kind}-login", seconds=30)
+        ticket = RedisPasses(lines[0], f"{kind}-ticket", seconds=30)
+        assert await ticket.redeem(await login.issue(ANN)) is None
+
+    async def test_words_are_kept_as_digests_and_go_by_themselves(
+        self, pair: list[RedisPasses], shared_redis: RedisServer, kind: str
+    ) -> None:
+        word = await pair[0].issue(ANN)
+        client = shared_redis.client()
+        keys = client.keys(f"jarvis:{kind}*")
+        assert len(keys) == 2
+        assert not any(word in str(key) for key in keys)
+        assert all(0 < client.pttl(key) <= 30_000 for key in keys)
+        client.close()
+
+
+class TestRates:
+    """So many in a minute, over all servers together."""
+
+    async def test_both_count_together(self, lines: list[Line], kind: str) -> None:
+        here, there = (RedisRates(line, kind, 5, 60.0) for line in lines)
+        waits = [await (here, there)[n % 2].take("ann") for n in range(5)]
+        assert waits == [0.0] * 5
+        for rates in (here, there):
+            assert 0 < await rates.take("ann") <= 12
+        assert await here.take("bob") == 0.0
+
+    async def test_what_is_given_back_by_time_is_given_to_both(
+        self, lines: list[Line], kind: str
+    ) -> None:
+        here, there = (RedisRates(line, kind, 1, 0.05) for line in lines)
+        assert await here.take("ann") == 0.0
+        wait = 0.05
+        while wait:
+            await asyncio.sleep(wait)
+            wait = await there.take("ann")
+
+    async def test_a_name_is_kept_only_while_it_owes_something(
+        self, lines: list[Line], kind: str, shared_redis: RedisServer
+    ) -> None:
+        await RedisRates(lines[0], kind, 3, 60.0).take("ann")
+        client = shared_redis.client()
+        assert 0 < client.pttl(f"jarvis:{kind}:ann") <= 20_000
+        client.close()
+
+
+async def test_a_ticket_of_one_server_opens_one_socket_at_another(
+    postgres: PostgresServer, shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    token = "anns-token-0123456"
+    flags = ("--auth-tokens", f"ann:{token}")
+    async with nodes(2, postgres.new_database(), shared_redis.url, tmp_path / "diary", *flags) as (
+        here,
+        there,
+    ):
+        http, url = here.api.http, here.api.url
+        asked: dict[str, Any] = {"headers": {"Authorization": f"Bearer {token}", "Origin": url}}
+        async with http.post(f"{url}/api/ticket", **asked) as answer:
+            ticket = (await answer.json())["ticket"]
+        offered = ("jarvis-stream.v1", f"jarvis-stream.ticket.{ticket}")
+        http, url = there.api.http, there.api.url
+        async with http.ws_connect(f"{url}/ws", protocols=offered) as socket:
+            await socket.send_json({"type": "ping"})
+            assert (await socket.receive_json())["status"] == "pong"
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await http.ws_connect(f"{url}/ws", protocols=offered)
+        assert refused.value.status == 401
+
+
+async def test_without_redis_nobody_gets_in_and_rates_are_each_servers_own(
+    redis_server: RedisServer, kind: str
+) -> None:
+    line = shared_line(redis_server.url)
+    async with line.running(), asyncio.timeout(PATIENCE):
+        passes, rates = RedisPasses(line, kind, seconds=30), RedisRates(line, kind, 2, 60.0)
+        word = await passes.issue(ANN)
+        redis_server.kill()
+        for ask in (passes.look(word), passes.redeem(word), passes.drop(word), passes.issue(ANN)):
+            with pytest.raises(Unavailable):
+                await ask
+        assert [await rates.take("ann") > 0 for _ in range(3)] == [False, False, True]
+        redis_server.start()
+        while True:  # it keeps what it was told, and the connection mends itself
+            try:
+                assert await passes.redeem(word) == ANN
+                break
+            except Unavailable:
+                continue
+
+
+async def test_an_ending_that_redis_does_not_tell_is_none(
+    redis_server: RedisServer, kind: str
+) -> None:
+    line = shared_line(redis_server.url)
+    passes = RedisPasses(line, kind, seconds=30)
+    async with line.running(), passes.running(), asyncio.timeout(PATIENCE):
+        word = await passes.issue(ANN)
+        gone: list[str] = []
+        passes.attend(word, lambda: gone.append("gone"))
+        redis_server.kill()
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await passes.look(word)
+        redis_server.start()
+        while True:
+            try:
+                assert await passes.look(word) is not None
+                break
+            except Unavailable:
+                continue
+        assert gone == []

@@ -1,0 +1,543 @@
+"""Two nodes, one store: what holds for a session however many processes serve it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from fakes import FakeReader, Tidy, read_all, says, stubborn, talks
+from nodes import BOUND, LEASE, cloud, in_virtual_time, until
+
+from jarvis_stream.errors import Conflict, CursorAhead, Gone, NotFound, Unavailable
+from jarvis_stream.mirror import Mirror
+from jarvis_stream.stream import Followed, Stream
+
+
+class Tab:
+    """Watches a session, and reads what it is shown."""
+
+    def __init__(self) -> None:
+        self.readers: dict[str, FakeReader] = {}
+
+    def see(self, stream: Followed) -> None:
+        """See node.Watcher."""
+        assert stream.stream_id not in self.readers
+        self.readers[stream.stream_id] = FakeReader(stream)
+
+
+def reason(reader: FakeReader) -> str:
+    frame = reader.frames[-1]
+    return str(frame.get("finish_reason") or frame.get("code"))
+
+
+# Reading
+
+
+@in_virtual_time
+async def test_a_stream_is_read_on_another_node_byte_for_byte() -> None:
+    async with cloud("a", "b", hi=says("Hello", " ", "world")) as (_, a, b):
+        here = await a.start("1", "hi")
+        there = await b.follow("1")
+        assert isinstance(there.stream, Mirror)
+        await there.end()
+        assert there.data == here.data
+        assert there.text == "Hello world"
+
+
+@in_virtual_time
+async def test_it_is_resumed_on_another_node_from_any_position() -> None:
+    async with cloud("a", "b", hi=says(*"abcdefgh")) as (_, a, b):
+        here = await a.start("1", "hi")
+        await here.end()
+        frames = here.data.splitlines(keepends=True)
+        for after in range(len(frames) + 1):
+            there = await b.follow("1", after)
+            await until(lambda there=there: there.ends)  # type: ignore[misc]
+            assert there.data == b"".join(frames[after:])
+
+
+@in_virtual_time
+async def test_a_position_that_its_node_has_shown_already_is_waited_for() -> None:
+    async with cloud("a", "b", hi=talks("one", "two")) as (_, a, b):
+        here = await a.start("1", "hi")
+        await here.sees("two")
+        seq = here.stream.seq
+        there = await b.follow("1", seq)  # at once: nothing of it can be in the store yet
+        assert await b.registry.cancel("1")
+        assert (await there.end())["seq"] == seq + 1
+
+
+@in_virtual_time
+async def test_a_position_that_is_not_there_is_refused() -> None:
+    async with cloud("a", "b", hi=talks("one")) as (_, a, b):
+        await a.start("1", "hi")
+        with pytest.raises(CursorAhead):
+            await b.follow("1", 99)
+
+
+@in_virtual_time
+async def test_a_slow_reader_of_another_nodes_stream_costs_no_more_than_its_window() -> None:
+    async with cloud("a", "b", long=says(*["x" * 30_000] * 100)) as (_, a, b):
+        here = await a.start("1", "long")
+        there = await b.follow("1")
+        there.full = True
+        await here.end()
+        await asyncio.sleep(5)
+        assert there.stream._size < 512 * 1024
+        there.full = False
+        while not there.ends:
+            there.fell_behind(there.follower)
+            await asyncio.sleep(0.05)
+        assert there.data == here.data
+
+
+@in_virtual_time
+async def test_an_unknown_stream_is_unknown_and_one_whose_log_has_gone_is_gone() -> None:
+    async with cloud("a", "b", hi=says("x")) as (shared, a, b):
+        with pytest.raises(NotFound):
+            await b.follow("1")
+        await (await a.start("1", "hi")).end()
+        await asyncio.sleep(2 * shared.store.keep)
+        with pytest.raises(Gone):
+            await b.follow("1")
+
+
+# One live stream per session
+
+
+@in_virtual_time
+async def test_the_newest_message_wins_on_whatever_node_it_lands() -> None:
+    tidy = Tidy(0.5, "old")
+    async with cloud("a", "b", old=tidy, new=says("new")) as (_, a, b):
+        old = await a.start("1", "old")
+        await old.sees("old")
+        new = await b.start("2", "new")
+        await new.begins()
+        assert tidy.complete == 1
+        await new.end()
+        assert old.frames[-1]["superseded_by"] == "2"
+        assert new.frames[0]["epoch"] > old.frames[0]["epoch"]
+
+
+@in_virtual_time
+async def test_it_wins_when_every_word_is_lost() -> None:
+    async with cloud("a", "b", old=talks("old"), new=says("new")) as (shared, a, b):
+        shared.mute = True
+        old = await a.start("1", "old")
+        await old.sees("old")
+        new = await b.start("2", "new")
+        await new.end()
+        await old.end()
+        assert old.frames[-1]["superseded_by"] == "2"
+        assert new.text == "new"
+
+
+@in_virtual_time
+async def test_an_agent_that_does_not_stop_is_waited_for_no_longer_than_the_bound() -> None:
+    async with cloud("a", "b", old=stubborn(20, "old"), new=says("new")) as (_, a, b):
+        old = await a.start("1", "old")
+        await old.sees("old")
+        asked_at = asyncio.get_running_loop().time()
+        new = await b.start("2", "new")
+        await new.begins()
+        waited = asyncio.get_running_loop().time() - asked_at
+        assert BOUND <= waited < BOUND + 0.5
+        await old.end()
+        assert "late" not in old.text
+        await until(lambda: not a.agents.running("1"))
+
+
+@in_virtual_time
+async def test_the_agent_is_told_of_what_another_nodes_agent_has_said() -> None:
+    async with cloud("a", "b", one=talks("partly"), two=says("x")) as (_, a, b):
+        first = await a.start("1", "one")
+        await first.sees("partly")
+        await (await b.start("2", "two")).end()
+        told = [message["content"] for message in b.agents.turns[0].messages]
+        assert told == ["one", "partly", "two"]
+
+
+@in_virtual_time
+async def test_many_starts_on_all_nodes_leave_one_that_speaks() -> None:
+    async with cloud("a", "b", "c", q=talks("x")) as (_, *members):
+        starts = [members[n % 3].start(f"{n}", "q") for n in range(9)]
+        readers = await asyncio.gather(*starts)
+        await asyncio.sleep(3 * BOUND)
+        speaking = [reader for reader in readers if not reader.ends]
+        assert len(speaking) == 1
+        epochs = [reader.frames[0]["epoch"] for reader in readers]
+        assert speaking[0].frames[0]["epoch"] == max(epochs)
+        assert {reason(reader) for reader in readers if reader.ends} == {"superseded"}
+        assert (
+            sum(member.agents.running(r.stream.stream_id) for member in members for r in readers)
+            == 1
+        )
+
+
+@in_virtual_time
+async def test_one_stream_id_on_two_nodes_at_once_is_one_stream() -> None:
+    async with cloud("a", "b", q=says("one")) as (_, a, b):
+        readers = await asyncio.gather(a.start("1", "q"), b.start("1", "q"), a.start("1", "q"))
+        for reader in readers:
+            await reader.end()
+        assert len({reader.data for reader in readers}) == 1
+        assert len(a.agents.turns) + len(b.agents.turns) == 1
+
+
+@in_virtual_time
+async def test_a_stream_id_of_another_session_is_a_conflict_on_every_node() -> None:
+    async with cloud("a", "b", q=talks("x")) as (_, a, b):
+        await a.start("1", "q")
+        with pytest.raises(Conflict):
+            await b.start("1", "q", session_id="other")
+
+
+@in_virtual_time
+async def test_reject_is_refused_while_another_node_is_busy() -> None:
+    async with cloud("a", "b", old=talks("x"), new=says("new")) as (_, a, b):
+        old = await a.start("1", "old")
+        await old.sees("x")
+        with pytest.raises(Conflict, match="busy with stream 1"):
+            await b.start("2", "new", on_conflict="reject")
+        await a.registry.cancel("1")
+        await asyncio.sleep(0.2)
+        again = await b.start("2", "new", on_conflict="reject")  # the name was given back
+        await again.end()
+        assert again.text == "new"
+
+
+@in_virtual_time
+async def test_a_queue_is_one_over_all_nodes() -> None:
+    async with cloud("a", "b", q=talks("x"), one=says("1"), two=says("2")) as (_, a, b):
+        head = await a.start("1", "q")
+        await head.sees("x")
+        first = await b.start("2", "one", on_conflict="enqueue")
+        second = await a.start("3", "two", on_conflict="enqueue")
+        assert [frame.get("position") for frame in first.frames] == [None, 1]
+        assert [frame.get("position") for frame in second.frames] == [None, 2]
+        assert {frame["epoch"] for frame in second.frames} == {head.frames[0]["epoch"]}
+        await a.registry.cancel("1")
+        await first.end()
+        await second.end()
+        assert second.frames[-1]["epoch"] > first.frames[-1]["epoch"]
+        assert (first.text, second.text) == ("1", "2")
+        told = [message["content"] for message in a.agents.turns[-1].messages]
+        assert told == ["q", "x", "one", "1", "two"]
+
+
+@in_virtual_time
+async def test_what_waits_in_the_queue_can_be_stopped_from_another_node() -> None:
+    async with cloud("a", "b", q=talks("x"), one=says("1")) as (_, a, b):
+        await a.start("1", "q")
+        waits = await a.start("2", "one", on_conflict="enqueue")
+        told = await b.registry.cancel("2")
+        assert told.cancelled
+        assert told.clean
+        assert reason(waits) == "cancelled"
+        assert not (await a.follow("1")).ends
+
+
+@in_virtual_time
+async def test_rollback_takes_another_nodes_turn_out_of_the_history() -> None:
+    async with cloud("a", "b", old=talks("x"), new=says("new")) as (shared, a, b):
+        old = await a.start("1", "old")
+        await old.sees("x")
+        await (await b.start("2", "new", on_conflict="rollback")).end()
+        assert [turn.prompt for turn in await shared.history.turns("s")] == ["new"]
+
+
+@in_virtual_time
+async def test_what_is_refused_interrupts_nothing_on_another_node() -> None:
+    async with cloud("a", "b", old=talks("x"), new=says("new")) as (_, a, b):
+        old = await a.start("1", "old")
+        await old.sees("x")
+        with pytest.raises(CursorAhead):
+            await b.start("2", "new", after=7)
+        with pytest.raises(NotFound):
+            await b.start("3", "new", replaces="unknown")
+        b.registry.drain()
+        with pytest.raises(Unavailable):
+            await b.start("4", "new")
+        await asyncio.sleep(1)
+        assert not old.ends
+        for stream_id in ("2", "3", "4"):
+            with pytest.raises(NotFound):
+                await a.follow(stream_id)
+
+
+# Stopping
+
+
+@in_virtual_time
+async def test_a_stop_from_another_node_is_answered_when_the_agent_has_stopped() -> None:
+    tidy = Tidy(0.5, "x")
+    async with cloud("a", "b", q=tidy) as (_, a, b):
+        reader = await a.start("1", "q")
+        await reader.sees("x")
+        told = await b.registry.cancel("1")
+        assert told.cancelled
+        assert told.clean
+        assert told.cleanup_ms >= 500
+        assert tidy.complete == 1
+        assert reason(reader) == "cancelled"
+
+
+@in_virtual_time
+async def test_a_stop_from_another_node_gets_there_within_a_beat_when_words_are_lost() -> None:
+    tidy = Tidy(0.0, "x")
+    async with cloud("a", "b", q=tidy) as (shared, a, b):
+        shared.mute = True
+        reader = await a.start("1", "q")
+        await reader.sees("x")
+        asked_at = asyncio.get_running_loop().time()
+        stop = asyncio.create_task(b.registry.cancel("1"))
+        await tidy.cleaning.wait()
+        assert asyncio.get_running_loop().time() - asked_at <= LEASE / 3 + 0.1
+        assert (await stop).cancelled
+
+
+@in_virtual_time
+async def test_an_agent_that_outlasts_a_stop_is_told_to_be_unclean() -> None:
+    async with cloud("a", "b", q=stubborn(10, "x")) as (_, a, b):
+        reader = await a.start("1", "q")
+        await reader.sees("x")
+        told = await b.registry.cancel("1")
+        assert told.cancelled
+        assert not told.clean
+        await until(lambda: not a.agents.running("1"))
+
+
+@in_virtual_time
+async def test_a_stop_that_comes_before_its_stream_is_not_lost() -> None:
+    async with cloud("a", "b", q=talks("x")) as (_, a, b):
+        with pytest.raises(NotFound):
+            await b.registry.cancel("1")
+        reader = await a.start("1", "q")
+        await reader.end()
+        assert reason(reader) == "cancelled"
+        assert not a.agents.turns
+
+
+@in_virtual_time
+async def test_a_stop_of_a_stream_that_has_ended_tells_how() -> None:
+    async with cloud("a", "b", q=says("x")) as (_, a, b):
+        await (await a.start("1", "q")).end()
+        await asyncio.sleep(1)
+        told = await b.registry.cancel("1")
+        assert not told.cancelled
+        assert told.clean
+
+
+# Readers who leave
+
+
+@in_virtual_time
+async def test_a_stream_that_is_read_only_elsewhere_goes_on_until_nobody_does() -> None:
+    tidy = Tidy(0.0, "x")
+    async with cloud("a", "b", q=tidy) as (_, a, b):
+        here = await a.start("1", "q")
+        there = await b.follow("1")
+        await there.sees("x")
+        here.leave()
+        await asyncio.sleep(4 * LEASE)
+        assert not there.ends
+        assert not tidy.begun
+        there.leave()
+        await asyncio.sleep(LEASE * 1.5)
+        assert tidy.complete == 1
+
+
+@in_virtual_time
+async def test_a_stream_that_nobody_reads_is_stopped_at_once() -> None:
+    tidy = Tidy(0.0, "x")
+    async with cloud("a", "b", q=tidy) as (_, a, _b):
+        here = await a.start("1", "q")
+        await here.sees("x")
+        here.leave()
+        await asyncio.sleep(0.1)
+        assert tidy.complete == 1
+
+
+# Watching
+
+
+@pytest.mark.parametrize("mute", [False, True])
+@in_virtual_time
+async def test_a_session_is_watched_on_every_node(mute: bool) -> None:
+    async with cloud("a", "b", q=talks("x"), r=talks("y")) as (shared, a, b):
+        shared.mute = mute
+        one = await a.start("1", "q")
+        tab = Tab()
+        b.registry.watch("s", tab)
+        await until(lambda: "1" in tab.readers)
+        two = await a.start("2", "r")
+        await until(lambda: "2" in tab.readers)
+        three = await b.start("3", "q")
+        assert isinstance(tab.readers["3"].stream, Stream)
+        await tab.readers["2"].end()
+        for here in (one, two):
+            await here.end()
+            assert tab.readers[here.stream.stream_id].data == here.data
+        await three.sees("x")
+        b.registry.unwatch("s", tab)
+        await a.start("4", "q")
+        await asyncio.sleep(3)
+        assert set(tab.readers) == {"1", "2", "3"}
+
+
+# What a session has
+
+
+@in_virtual_time
+async def test_a_session_that_is_deleted_on_one_node_is_gone_on_all() -> None:
+    tidy = Tidy(0.2, "x")
+    async with cloud("a", "b", old=says("old"), q=tidy) as (shared, a, b):
+        await (await a.start("0", "old")).end()
+        reader = await a.start("1", "q")
+        there = await b.follow("1")
+        await there.sees("x")
+        assert await b.registry.delete("s")
+        assert reason(there) == "cancelled"
+        assert tidy.complete == 1
+        assert reason(reader) == "cancelled"
+        assert await shared.history.turns("s") == []
+        for member in (a, b):
+            for stream_id in ("0", "1"):
+                with pytest.raises((NotFound, Gone)):
+                    await member.follow(stream_id)
+
+
+@in_virtual_time
+async def test_where_the_live_stream_of_another_node_stands_is_known() -> None:
+    async with cloud("a", "b", q=talks("one ", "two")) as (_, a, b):
+        here = await a.start("1", "q")
+        await here.sees("two")
+        await asyncio.sleep(0.1)
+        (head, nobody) = await b.node.heads(["s", "other"])
+        assert nobody is None
+        transcript = await b.node.transcript(head.name)
+        assert transcript.text == "one two"
+        assert (transcript.epoch, transcript.seq) == (here.frames[0]["epoch"], here.stream.seq)
+        assert await a.node.heads(["s"]) == [None]  # which knows better than the store
+
+
+# When nodes and the store lose each other
+
+
+@in_virtual_time
+async def test_a_node_that_is_cut_off_ends_its_streams_when_its_lease_is_over() -> None:
+    async with cloud("a", "b", q=talks("x"), new=says("new")) as (shared, a, b):
+        here = await a.start("1", "q")
+        there = await b.follow("1")
+        await there.sees("x")
+        shared.cut_off.add("a")
+        cut_at = asyncio.get_running_loop().time()
+        await here.end()
+        assert reason(here) == "coordination_lost"
+        assert asyncio.get_running_loop().time() - cut_at <= LEASE + 0.1
+        await there.end()
+        assert reason(there) == "interrupted"
+        assert there.frames[:-1] == here.frames[:-1]
+        new = await b.start("2", "new")
+        await new.end()
+        assert new.text == "new"
+        with pytest.raises(Unavailable):
+            await a.start("3", "new")
+        shared.cut_off.clear()
+        await asyncio.sleep(1)
+        again = await a.follow("1")  # the end that others have seen, here too
+        await again.end()
+        assert again.data == there.data
+
+
+@in_virtual_time
+async def test_a_short_cut_is_not_felt_by_local_readers() -> None:
+    async with cloud("a", "b", q=says(*["x"] * 50, "end"), r=talks("x")) as (shared, a, b):
+        here = await a.start("1", "r")
+        await here.sees("x")
+        shared.cut_off.add("a")
+        await asyncio.sleep(LEASE * 0.5)
+        shared.cut_off.clear()
+        await asyncio.sleep(LEASE)
+        assert not here.ends
+        there = await b.follow("1")
+        await there.sees("x")
+        assert there.data == here.data
+
+
+@in_virtual_time
+async def test_a_newer_stream_does_not_wait_for_a_dead_nodes_lease() -> None:
+    async with cloud("a", "b", q=talks("x"), new=says("new")) as (shared, a, b):
+        here = await a.start("1", "q")
+        await here.sees("x")
+        shared.cut_off.add("a")
+        asked_at = asyncio.get_running_loop().time()
+        await (await b.start("2", "new")).end()
+        assert asyncio.get_running_loop().time() - asked_at < BOUND + 0.5
+        await here.end()
+        shared.cut_off.clear()
+
+
+@in_virtual_time
+async def test_after_a_fall_back_to_an_old_copy_no_position_names_two_frames() -> None:
+    async with cloud("a", "b", q=talks("one", "two"), r=talks("three")) as (shared, a, b):
+        copied = shared.store.copied()
+        here = await a.start("1", "q")
+        there = await b.follow("1")
+        await there.sees("two")
+        shared.store.fall_back(copied)
+        await asyncio.sleep(LEASE)
+        again = await b.follow("1")
+        await again.sees("two")
+        await a.registry.cancel("1")
+        for reader in (again, there, here):
+            await reader.end()
+        assert again.data == there.data == here.data
+        assert a.node.counts.regressed
+
+
+@in_virtual_time
+async def test_readers_of_another_nodes_stream_are_let_go_when_the_store_is_lost() -> None:
+    async with cloud("a", "b", q=talks("x")) as (shared, a, b):
+        await a.start("1", "q")
+        there = await b.follow("1")
+        await there.sees("x")
+        shared.cut_off.add("b")
+        await until(lambda: there.losses == 1)
+        shared.cut_off.clear()
+        again = await b.follow("1", there.frames[-1]["seq"])
+        await a.registry.cancel("1")
+        await again.end()
+
+
+@in_virtual_time
+async def test_a_node_that_stops_ends_what_it_has_for_all_readers() -> None:
+    async with cloud("a", "b", q=talks("x")) as (_, a, b):
+        await a.start("1", "q")
+        there = await b.follow("1")
+        await there.sees("x")
+        await a.registry.shutdown()
+        await there.end()
+        assert reason(there) == "shutdown"
+
+
+@in_virtual_time
+async def test_readers_on_a_node_that_stops_are_sent_elsewhere() -> None:
+    async with cloud("a", "b", q=talks("x")) as (_, a, b):
+        here = await a.start("1", "q")
+        there = await b.follow("1")
+        await there.sees("x")
+        await b.registry.shutdown()
+        assert there.losses == 1
+        assert not here.ends
+
+
+@in_virtual_time
+async def test_the_log_in_the_store_and_its_nodes_own_say_the_same() -> None:
+    async with cloud("a", "b", q=says(*[f"{n} " for n in range(500)])) as (_, a, b):
+        here = await a.start("1", "q")
+        await here.end()
+        there: Any = await b.follow("1")
+        await there.end()
+        assert there.data == read_all(here.stream)
