@@ -509,7 +509,7 @@ def _going(bench: Bench, transport: str, streams: int) -> Callable[[Server], Fig
 
     def measure(server: Server) -> Figures:
         load = server.load(transport, f"tokens={tokens}", connections=streams, spin=True)
-        return {FRAMES: load.frames_per_second_together, BUSY: load.busy}
+        return {**_general(load), FRAMES: load.frames_per_second_together}
 
     return measure
 
