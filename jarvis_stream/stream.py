@@ -416,6 +416,10 @@ class Stream:
         self.state = State.SEALED
         self.ending = ending
         self.ended_at = time.time()
+        if self.deadline is _NEVER:
+            # Now: once a newer stream has spoken, it is stale. Among other nodes frame 1 says that
+            # the question is kept, and has to wait for that.
+            self._think()
         if self._unwatched is not None:
             self._unwatched.cancel()
         if self._keep is None:

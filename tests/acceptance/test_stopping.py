@@ -41,16 +41,15 @@ async def test_a_stop_that_comes_before_its_request_is_kept_for_it(
 @transports
 async def test_a_waiting_stream_can_be_stopped(api: Api, transport: str) -> None:
     session, stream_id = new_id(), new_id()
-    async with (
-        api.posting("tidy 1", session_id=session) as old,
-        api.posting("say no", session_id=session, stream_id=stream_id) as pending,
-    ):
-        answer = await stop(api, transport, stream_id)
-        assert (answer["cancelled"], answer["clean"]) == (True, True)
-        frames = lines(await pending.read())
+    async with api.posting("tidy 1", session_id=session) as old:
+        await old.content.readuntil(b"here")  # else there is nothing to tidy up, nor to wait for
+        async with api.posting("say no", session_id=session, stream_id=stream_id) as pending:
+            answer = await stop(api, transport, stream_id)
+            assert (answer["cancelled"], answer["clean"]) == (True, True)
+            frames = lines(await pending.read())
         check_stream(frames)
         assert outcome(frames) == "cancelled"
-        assert outcome(lines(await old.read())) == "superseded"
+        assert outcome(lines((await old.read()).partition(b"\n")[2])) == "superseded"
     assert await api.evidence(stream_id) == {}
 
 
