@@ -15,7 +15,7 @@ from pathlib import Path
 
 from contracts.history import FakeAnswer, eventually
 
-from jarvis_stream.history.base import History, TurnEnd, TurnStart
+from jarvis_stream.history.base import History, TurnEnd, TurnRecord, TurnStart
 from jarvis_stream.history.open import open_history
 
 CHATS = 4
@@ -127,25 +127,32 @@ async def kill_again_and_again(url: str, directory: Path, *, times: int, seed: i
         journal = Journal.read(path)
         everything.begun |= journal.begun
         everything.ended |= journal.ended
-        async with open_history(url) as history:
-            turns = {}
-            for number in range(CHATS):
-                turns.update({turn.stream_id: turn for turn in await history.turns(f"s{number}")})
-            assert everything.begun <= turns.keys(), "an acknowledged question is lost"
-            for stream_id, size in everything.ended.items():
-                turn = turns[stream_id]
-                assert (turn.status, len(turn.text)) == ("complete", size)
-            assert all(turn.status in ("complete", "interrupted") for turn in turns.values())
-            for stream_id in journal.begun - journal.ended.keys():
-                turn = turns[stream_id]
-                assert turn.prompt == f"question {stream_id}"
-                assert len(turn.text) >= journal.owed(stream_id, killed_at)
-                assert turn.text == f"{stream_id} " * (len(turn.text) // (len(stream_id) + 1))
-                unfinished += 1
-                interrupted += turn.status == "interrupted"
-            assert all(
-                turn.text == f"{stream_id} " * (len(turn.text) // (len(stream_id) + 1))
-                for stream_id, turn in turns.items()
-            )
+        turns: dict[str, TurnRecord] = {}
+
+        async def told(turns: dict[str, TurnRecord] = turns) -> bool:
+            # PostgreSQL may take a moment to see that the process is gone.
+            async with open_history(url) as history:
+                for number in range(CHATS):
+                    for turn in await history.turns(f"s{number}"):
+                        turns[turn.stream_id] = turn
+            return all(turn.status != "streaming" for turn in turns.values())
+
+        await eventually(told)
+        assert everything.begun <= turns.keys(), "an acknowledged question is lost"
+        for stream_id, size in everything.ended.items():
+            turn = turns[stream_id]
+            assert (turn.status, len(turn.text)) == ("complete", size)
+        assert all(turn.status in ("complete", "interrupted") for turn in turns.values())
+        for stream_id in journal.begun - journal.ended.keys():
+            turn = turns[stream_id]
+            assert turn.prompt == f"question {stream_id}"
+            assert len(turn.text) >= journal.owed(stream_id, killed_at)
+            assert turn.text == f"{stream_id} " * (len(turn.text) // (len(stream_id) + 1))
+            unfinished += 1
+            interrupted += turn.status == "interrupted"
+        assert all(
+            turn.text == f"{stream_id} " * (len(turn.text) // (len(stream_id) + 1))
+            for stream_id, turn in turns.items()
+        )
     assert unfinished >= times
     assert interrupted >= times / 2
