@@ -6,6 +6,7 @@ Its script is the prompt, words like `tokens=1000 burst=16`:
     burst=N     so many of them without a turn of the event loop between (1)
     rate=N      so many a second instead; each then holds the time at which it was due
     size=N      characters of a token (6)
+    at=N        nothing before this time, in nanoseconds of CLOCK_MONOTONIC
 
     jarvis-stream --agent benchmarks.agents:speak
 """
@@ -62,6 +63,8 @@ async def answer(prompt: str) -> AsyncIterator[str]:
     """The tokens that a prompt asks for."""
     words = dict(word.partition("=")[::2] for word in prompt.split())
     tokens = int(words.get("tokens", 1))
+    if "at" in words:
+        await wheel().until(int(words["at"]))
     if "rate" in words:
         timer = wheel()
         apart = 1_000_000_000 // int(words["rate"])

@@ -504,12 +504,14 @@ def growth(bench: Bench) -> None:
 
 
 def _going(bench: Bench, transport: str, streams: int) -> Callable[[Server], Figures]:
-    """So long that all of them go at once for most of the time, whatever beginning them costs."""
-    tokens = max(400, int(50_000 * bench.seconds) // streams)
+    """Answers that all wait for each other: what it costs to begin them is not in the figures."""
+    tokens = max(50, int(50_000 * bench.seconds) // streams)
+    beginning = 0.2 + streams / 1000  # seconds
 
     def measure(server: Server) -> Figures:
-        load = server.load(transport, f"tokens={tokens}", connections=streams, spin=True)
-        return {**_general(load), FRAMES: load.frames_per_second_together}
+        at = time.monotonic_ns() + int(beginning * 1e9)
+        load = server.load(transport, f"tokens={tokens} at={at}", connections=streams, spin=True)
+        return {FRAMES: load.frames_per_second_together, BUSY: load.busy}
 
     return measure
 

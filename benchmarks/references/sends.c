@@ -8,8 +8,9 @@
  *
  * POST /api/chat (chunked NDJSON), GET /ws (WebSocket) and POST …/chat/completions (server-sent
  * events, as OpenAI's API has them). The prompt says tokens=N, and maybe burst=N: so many frames
- * are joined into one send; or rate=N: so many a second, each with the time at which it was due. It
- * understands loadgen and aiohttp's client, and no others.
+ * are joined into one send; or rate=N: so many a second, each with the time at which it was due; or
+ * at=N, the time (CLOCK_MONOTONIC, nanoseconds) before which there is nothing. It understands loadgen
+ * and aiohttp's client, and no others.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -183,7 +184,7 @@ static void begin(struct client *client, const char *prompt)
     client->burst = word(prompt, "burst=", 1);
     long rate = word(prompt, "rate=", 0);
     client->apart = rate ? 1000000000l / rate : 0;
-    client->due = rate ? clock_now() : 0;
+    client->due = rate ? clock_now() : word(prompt, "at=", 0);
     if (busy_count == MOST)
         exit(1);
     client->place = busy_count;
@@ -293,7 +294,7 @@ int main(void)
     fflush(stdout);
     for (;;) {
         int count = epoll_wait(poller, events, 256, !busy_count ? -1 : is_paced ? 1 : 0);
-        is_paced = true;
+        is_paced = true; /* nobody has anything to send yet */
         for (int i = 0; i < count; i++) {
             struct client *client = events[i].data.ptr;
             if (!client) {
@@ -312,7 +313,7 @@ int main(void)
         }
         now = clock_now();
         for (int i = busy_count - 1; i >= 0; i--) {
-            is_paced &= busy[i]->apart > 0;
+            is_paced &= busy[i]->apart > 0 || busy[i]->due > now;
             if (!busy[i]->is_full && busy[i]->due <= now)
                 go_on(busy[i]);
         }
