@@ -167,7 +167,7 @@ class Times:
         self.stop = Tally((0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10))
         """From a stop, a supersede or a departure until the agent, its upstream closed, ended."""
         self.delivery = Tally((0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1))
-        """From the log to the readers' connections, of every so many frames one."""
+        """From the log to the readers' connections, of every so many turns of the loop one."""
 
 
 class StreamRegistry:

@@ -389,7 +389,7 @@ class SqlStore:
     def _interrupt(
         self, connection: sa.Connection, statement: sa.UpdateBase, instance_id: str
     ) -> int:
-        ids = (connection.scalars(statement, {"me": instance_id})).all()
+        ids = connection.scalars(statement, {"me": instance_id}).all()
         connection.execute(_FORGET_PIECES, {"ids": ids})
         return len(ids)
 

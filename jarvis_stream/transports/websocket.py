@@ -244,12 +244,13 @@ class Socket:
             owner=self._owner,
         )
         self._check_room(opening.stream_id)
-        is_new = self._registry.find(opening.stream_id, self._owner) is None
-        if is_new and self._check_start is not None:
+        is_carried = opening.stream_id in self._pump
+        is_known = self._registry.find(opening.stream_id, self._owner) is not None
+        if not is_known and self._check_start is not None:
             await self._check_start()
         stream = await self._registry.start(opening)
-        if is_new and stream.stream_id in self._pump:
-            self._pump.keep(stream.stream_id)  # this socket watches the session, and has it already
+        if not is_carried and stream.stream_id in self._pump:
+            self._pump.keep(stream.stream_id)  # this socket watches the session, and was shown it
         else:
             self._pump.follow(stream, opening.after)
 

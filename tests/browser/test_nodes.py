@@ -39,14 +39,19 @@ async def at(page: Page, server: Server, session: str) -> None:
     await come(page, f"{server.url}/#{session.partition('#')[2]}")
 
 
+async def ask_at_one(page: Page, other: Page, servers: tuple[Server, Server], prompt: str) -> None:
+    """Ask at the first server; while it answers, open the conversation at the other one."""
+    a, b = servers
+    await come(page, a.url)
+    await send(page, prompt)
+    await grown(page, answers(page).first, 2)
+    await at(other, b, page.url)
+
+
 async def test_an_answer_is_watched_at_the_other_server(
     page: Page, other: Page, servers: tuple[Server, Server]
 ) -> None:
-    a, b = servers
-    await come(page, a.url)
-    await send(page, ASK)
-    await grown(page, answers(page).first, 2)
-    await at(other, b, page.url)
+    await ask_at_one(page, other, servers, ASK)
     for tab in (page, other):
         await answered(tab, 0, WHOLE)
     await expect(questions(other)).to_have_text([ASK])
@@ -55,11 +60,7 @@ async def test_an_answer_is_watched_at_the_other_server(
 async def test_an_answer_is_stopped_at_the_other_server(
     page: Page, other: Page, servers: tuple[Server, Server]
 ) -> None:
-    a, b = servers
-    await come(page, a.url)
-    await send(page, ASK_ENDLESS)
-    await grown(page, answers(page).first, 2)
-    await at(other, b, page.url)
+    await ask_at_one(page, other, servers, ASK_ENDLESS)
     await grown(other, answers(other).first, 2)
     await other.get_by_test_id("stop").click()
     for tab in (page, other):
@@ -72,11 +73,7 @@ async def test_an_answer_is_stopped_at_the_other_server(
 async def test_a_message_at_the_other_server_replaces_the_answer_on_both_pages(
     page: Page, other: Page, servers: tuple[Server, Server]
 ) -> None:
-    a, b = servers
-    await come(page, a.url)
-    await send(page, ASK_ENDLESS)
-    await grown(page, answers(page).first, 2)
-    await at(other, b, page.url)
+    await ask_at_one(page, other, servers, ASK_ENDLESS)
     await grown(other, answers(other).first, 2)
     await send(other, ASK)
     for tab in (page, other):
@@ -87,11 +84,7 @@ async def test_a_message_at_the_other_server_replaces_the_answer_on_both_pages(
 async def test_a_page_that_moves_to_the_other_server_goes_on_where_the_answer_is(
     page: Page, other: Page, servers: tuple[Server, Server]
 ) -> None:
-    a, b = servers
-    await come(page, a.url)
-    await send(page, ASK)
-    await grown(page, answers(page).first, 2)
-    await at(other, b, page.url)
+    await ask_at_one(page, other, servers, ASK)
     await grown(other, answers(other).first, 1)
     await page.close()  # it is read at the other server only
     await answered(other, 0, WHOLE)

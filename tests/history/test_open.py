@@ -87,7 +87,7 @@ async def main():
     async with open_history("memory:") as history:
         await history.sessions()
 asyncio.run(main())
-sys.exit(bool({{"sqlalchemy", "aiosqlite", "psycopg", "alembic"}} & sys.modules.keys()))
+sys.exit(bool({{"sqlalchemy", "sqlite3", "psycopg", "alembic"}} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert done.returncode == 0
