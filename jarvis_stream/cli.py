@@ -135,6 +135,7 @@ def _run(
                 # Closing the loop would wait for them, and they had their time.
                 logger.warning("agents_left_behind count={}", left)
                 sys.stdout.flush()
+                logs.flush()
                 os._exit(0)
     except KeyboardInterrupt:  # where the loop knows no signal handlers (Windows)
         return 0
@@ -145,6 +146,8 @@ def _run(
     except Exception:
         logger.exception("the server could not go on")
         return 1
+    finally:
+        logs.flush()
     return 0
 
 

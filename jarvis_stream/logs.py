@@ -6,18 +6,23 @@ for people. The package itself only ever calls `logger.bind(...).info("{}", valu
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import re
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from time import gmtime, strftime
-from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeGuard
+from time import gmtime, localtime, strftime
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, TextIO, TypeGuard
 
 import orjson
 from loguru import logger
+
+from jarvis_stream import journal
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -47,6 +52,16 @@ _SIGNS: Final = "://", "bearer", "basic", "key", "passw", "secret", "token", "co
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+HELD_BACK: Final = 0.02
+"""Seconds for which a line of an answer's life is held back, so that many leave in one write."""
+
+MOST_HELD_BACK: Final = 128
+"""Lines that are held back at a time."""
+
+_INFO: Final = 20
+_worker: Final[dict[str, Any]] = {}
+"""Which of several workers this process is, if it is one of several."""
+
 _COLOURS: Final = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[1;31m"}
 _PLAIN: Final = "\x1b[0m"
 
@@ -64,26 +79,124 @@ def configure(
     they stand.
     """
     out = sys.stderr if stream is None else stream
-    redact = _Redactor(secrets)
     if style == "json" or (style == "auto" and not out.isatty()):
-        line_of = _json_line
+        show: _Show = _json_lines
     else:
-        line_of = _coloured_line if out.isatty() and "NO_COLOR" not in os.environ else _pretty_line
-
-    def sink(message: Message) -> None:
-        out.write(line_of(message.record, redact) + "\n")
-        out.flush()
-
+        coloured = out.isatty() and "NO_COLOR" not in os.environ
+        show = _coloured_lines if coloured else _pretty_lines
     logger.remove()
+    sink = _Sink(out, show, _Redactor(secrets))
     logger.add(sink, level=level, format="", backtrace=False, diagnose=False, colorize=False)
+    journal.open_outlet(sink.tell if logger.level(level).no <= _INFO else _ignore)
     logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each of its plugins
     logging.captureWarnings(True)
 
 
+def flush() -> None:
+    """Write what is still held back. For the end: what comes later is not held back for long."""
+    for sink in tuple(_Sink.open):
+        sink.write_out()
+
+
 def name_worker(number: int) -> None:
     """Let every record of this process tell which of several workers it is."""
-    logger.configure(extra={"worker": number})
+    _worker["worker"] = number
+    logger.configure(extra=_worker)
+
+
+class _Entry(NamedTuple):
+    """What a line is made of, whichever way it came."""
+
+    seconds: int
+    """Since the epoch, and the microseconds beside them."""
+    microseconds: int
+    level: str
+    name: str
+    text: str
+    exception: str | None
+    extra: Mapping[str, Any]
+
+
+_Show = Callable[[Sequence[_Entry], "_Redactor"], str]
+
+
+class _Sink:
+    """The place where all lines meet: loguru's, one by one, and the journal's.
+
+    The journal's are held back for HELD_BACK seconds at most, so that many leave in one write; a
+    line of loguru's takes those that were told before it along.
+    """
+
+    open: ClassVar[set[_Sink]] = set()
+
+    def __init__(self, out: TextIO, show: _Show, redact: _Redactor) -> None:
+        self._out = out
+        self._show = show
+        self._redact = redact
+        self._lock = threading.Lock()
+        self._told: list[journal.Line] = []
+        self.open.add(self)
+
+    def write(self, message: Message) -> None:
+        """Write a line of loguru's."""
+        entry = _entry_of(message.record)
+        with self._lock:
+            self._write([*self._take(), entry])
+
+    def tell(self, line: journal.Line) -> None:
+        """Take a line of the journal's."""
+        with self._lock:
+            self._told.append(line)
+            count = len(self._told)
+        if count == 1:
+            asyncio.get_running_loop().call_later(HELD_BACK, self.write_out)
+        elif count >= MOST_HELD_BACK:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """Hold nothing back any longer."""
+        # As with loguru's own lines, a log that nobody reads any more stops nothing.
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            if entries := self._take():
+                self._write(entries)
+
+    def stop(self) -> None:
+        """Loguru has let it go."""
+        journal.open_outlet(None)
+        self.write_out()
+        self.open.discard(self)
+
+    def _take(self) -> list[_Entry]:
+        told, self._told = self._told, []
+        return [_entry_told(line) for line in told]
+
+    def _write(self, entries: Sequence[_Entry]) -> None:
+        self._out.write(self._show(entries, self._redact) + "\n")
+        self._out.flush()
+
+
+def _ignore(line: journal.Line) -> None:
+    """For a level that has no room for it."""
+
+
+def _entry_of(record: Record) -> _Entry:
+    time = record["time"]
+    return _Entry(
+        int(time.timestamp()),
+        time.microsecond,
+        record["level"].name,
+        record["name"] or "",
+        record["message"],
+        _exception_text(record),
+        record["extra"],
+    )
+
+
+def _entry_told(line: journal.Line) -> _Entry:
+    seconds, microseconds = divmod(line.at // 1000, 1_000_000)
+    extra = {**_worker, **line.ids} if _worker else line.ids
+    return _Entry(seconds, microseconds, "INFO", journal.__name__, line.text, None, extra)
 
 
 class _Redactor:
@@ -120,6 +233,11 @@ def _second(seconds: int) -> str:
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
 
 
+@lru_cache(maxsize=2)
+def _local_second(seconds: int) -> str:
+    return strftime("%H:%M:%S", localtime(seconds))
+
+
 def _exception_text(record: Record) -> str | None:
     # Not loguru's own formatting: with `diagnose` it prints the values of variables.
     exception = record["exception"]
@@ -128,53 +246,76 @@ def _exception_text(record: Record) -> str | None:
     return "".join(traceback.format_exception(exception.value)).rstrip()
 
 
-def _json_line(record: Record, redact: _Redactor) -> str:
-    time = record["time"]
-    line: dict[str, str | bool | None] = {
-        "time": f"{_second(int(time.timestamp()))}.{time.microsecond:06}Z",
-        "level": record["level"].name,
-        "logger": record["name"],
-        "message": record["message"],
-    }
-    if (exception := _exception_text(record)) is not None:
-        line["exception"] = exception
-    for key, value in record["extra"].items():
-        line.setdefault(key, value if value is None or isinstance(value, bool) else str(value))
+def _json_lines(entries: Sequence[_Entry], redact: _Redactor) -> str:
+    lines = [_fields_of(entry) for entry in entries]
     # All of it is looked at in one go; seldom does that find a reason to look at each.
-    if redact.suspects("\n".join(filter(_is_text, line.values()))):
-        line = {key: redact(value) if _is_text(value) else value for key, value in line.items()}
+    if redact.suspects(
+        "\n".join([text for line in lines for text in filter(_is_text, line.values())])
+    ):
+        lines = [
+            {key: redact(value) if _is_text(value) else value for key, value in line.items()}
+            for line in lines
+        ]
     try:
-        text = orjson.dumps(line)
+        raw = b"\n".join([orjson.dumps(line) for line in lines])
     except TypeError:  # a lone surrogate
-        text = orjson.dumps(
-            {
-                key: value.encode(errors="backslashreplace").decode() if _is_text(value) else value
-                for key, value in line.items()
-            }
-        )
+        raw = b"\n".join([orjson.dumps(_without_surrogates(line)) for line in lines])
+    text = raw.decode()
+    if text.replace("\n", "").isprintable():
+        return text
     # Inside a JSON string \\uXXXX is the character itself: nothing is lost by escaping it.
-    return _escape(text.decode(), lambda found: f"\\u{ord(found[0]):04x}")
+    return "\n".join(
+        [_escape(line, lambda found: f"\\u{ord(found[0]):04x}") for line in text.split("\n")]
+    )
+
+
+_Fields = dict[str, str | bool | None]
+
+
+def _fields_of(entry: _Entry) -> _Fields:
+    fields: _Fields = {
+        "time": f"{_second(entry.seconds)}.{entry.microseconds:06}Z",
+        "level": entry.level,
+        "logger": entry.name,
+        "message": entry.text,
+    }
+    if entry.exception is not None:
+        fields["exception"] = entry.exception
+    for key, value in entry.extra.items():
+        fields.setdefault(key, value if value is None or isinstance(value, bool) else str(value))
+    return fields
+
+
+def _without_surrogates(fields: _Fields) -> _Fields:
+    return {
+        key: value.encode(errors="backslashreplace").decode() if _is_text(value) else value
+        for key, value in fields.items()
+    }
 
 
 def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str)
 
 
-def _pretty_line(record: Record, redact: _Redactor, colour: str = "") -> str:
-    level = f"{record['level'].name:<8}"
-    text = record["message"]
-    if (exception := _exception_text(record)) is not None:
-        text = f"{text} {exception}"
-    if "worker" in record["extra"]:
-        text = f"[{record['extra']['worker']}] {text}"
+def _pretty_line(entry: _Entry, redact: _Redactor, colour: str = "") -> str:
+    level = f"{entry.level:<8}"
+    text = entry.text if entry.exception is None else f"{entry.text} {entry.exception}"
+    if "worker" in entry.extra:
+        text = f"[{entry.extra['worker']}] {text}"
     if colour:
         level = f"{colour}{level}{_PLAIN}"
-    time = record["time"].strftime("%H:%M:%S.%f")[:-3]
+    time = f"{_local_second(entry.seconds)}.{entry.microseconds // 1000:03}"
     return f"{time} {level} {_escape(redact(text), lambda found: ascii(found[0])[1:-1])}"
 
 
-def _coloured_line(record: Record, redact: _Redactor) -> str:
-    return _pretty_line(record, redact, _COLOURS.get(record["level"].name, "\x1b[2m"))
+def _pretty_lines(entries: Sequence[_Entry], redact: _Redactor) -> str:
+    return "\n".join([_pretty_line(entry, redact) for entry in entries])
+
+
+def _coloured_lines(entries: Sequence[_Entry], redact: _Redactor) -> str:
+    return "\n".join(
+        [_pretty_line(each, redact, _COLOURS.get(each.level, "\x1b[2m")) for each in entries]
+    )
 
 
 class _ToLoguru(logging.Handler):

@@ -798,10 +798,9 @@ class StreamRegistry:
             )
         for previous in older:
             if previous.stopped.done():
-                stream.logger.info(
-                    "prev_stream_finished_cleanly session={} trace={}",
-                    stream.session_id,
-                    previous.trace_id,
+                stream.tell(
+                    f"prev_stream_finished_cleanly session={stream.session_id}"
+                    f" trace={previous.trace_id}"
                 )
         return abroad
 
@@ -845,11 +844,8 @@ class StreamRegistry:
             self.times.first_token.add(stream.first_token_at - stream.started_at)
         if stream.revoked_at:
             self.times.stop.add(time.monotonic() - stream.revoked_at)
-        stream.logger.info(
-            "stream_end trace={} duration_ms={}",
-            stream.trace_id,
-            round((time.monotonic() - stream.started_at) * 1000),
-        )
+        lasted = round((time.monotonic() - stream.started_at) * 1000)
+        stream.tell(f"stream_end trace={stream.trace_id} duration_ms={lasted}")
         if self._trace is not None:
             try:
                 self._trace(stream)
@@ -917,14 +913,14 @@ class StreamRegistry:
                     # Nobody cancelled this task: the agent let a cancellation of its own escape.
                     self._fail(stream, AgentFailure(), error)
                     return
-                logger.info("stream_generator_cancelled trace={}", stream.trace_id)
+                stream.tell(f"stream_generator_cancelled trace={stream.trace_id}")
                 raise
             except StreamFailure as error:
                 self._fail(stream, error, error)
             except Exception as error:
                 self._fail(stream, AgentFailure(), error)
             finally:
-                logger.info("stream_cleanup trace={}", stream.trace_id)
+                stream.tell(f"stream_cleanup trace={stream.trace_id}")
 
     async def _begin_among_others(self, stream: Stream, prompt: str, node: Node) -> Begun:
         """Where others go on when this process dies, frame 1 says that the question is kept."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from loguru import logger
 
+from jarvis_stream import journal
 from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import CoordinationLost, CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
@@ -301,6 +302,11 @@ class Stream:
         """A logger that knows whose lines it writes."""
         return logger.bind(trace=self.trace_id, session=self.session_id, stream=self.stream_id)
 
+    def tell(self, text: str) -> None:
+        """Log a line of its life, with its ids."""
+        ids = {"trace": self.trace_id, "session": self.session_id, "stream": self.stream_id}
+        journal.tell(text, ids)
+
     @property
     def followers(self) -> int:
         """How many readers it has."""
@@ -456,11 +462,8 @@ class Stream:
             return False
         self.revoked_for = reason
         self.revoked_at = time.monotonic()
-        self.logger.info(
-            "stream_cancelled trace={} reason={} session={}",
-            self.trace_id,
-            reason,
-            self.session_id,
+        self.tell(
+            f"stream_cancelled trace={self.trace_id} reason={reason} session={self.session_id}"
         )
         if not self._closing:  # else the agent is tidying up already, and keeps its time for it
             self._cancel_task()
@@ -529,7 +532,7 @@ class Stream:
 
     def abandon(self) -> None:
         """Nobody is left to read it."""
-        self.logger.info("stream_client_disconnected trace={}", self.trace_id)
+        self.tell(f"stream_client_disconnected trace={self.trace_id}")
         self.revoke(Done("cancelled"), "client_disconnected")
 
     # One turn of the loop

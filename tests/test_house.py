@@ -22,7 +22,18 @@ ROOMS = {"agents", "history", "cluster", "identity", "transports"}
 
 WORDS = {"errors", "frames", "ids"}
 PORTS = {"agents.base", "history.base", "cluster.base", "identity.base"}
-CORE = {*WORDS, *PORTS, "framelog", "stream", "shelf", "mirror", "node", "registry", "tally"}
+CORE = {
+    *WORDS,
+    *PORTS,
+    "framelog",
+    "journal",
+    "stream",
+    "shelf",
+    "mirror",
+    "node",
+    "registry",
+    "tally",
+}
 
 # Who may import whom. A room's own modules may import each other; its base.py is a port, which
 # others may know too. The package itself is "".
@@ -34,7 +45,8 @@ ARROWS = {
     "cluster.base": {"errors", "tally"},
     "framelog": {"errors", "frames"},
     "tally": set[str](),
-    "stream": {*WORDS, *PORTS, "framelog", "tally"},
+    "journal": set[str](),
+    "stream": {*WORDS, *PORTS, "framelog", "journal", "tally"},
     "shelf": {*WORDS, "stream"},
     "mirror": {*WORDS, *PORTS, "stream"},
     "node": {*WORDS, *PORTS, "mirror", "stream", "tally"},
@@ -47,7 +59,7 @@ ARROWS = {
     "quota": set[str](),
     "transports": {*WORDS, *PORTS, "passes", "quota", "mirror", "node", "stream", "registry"},
     "metrics": {"history.base", "node", "registry", "tally", "transports"},
-    "logs": set[str](),
+    "logs": {"journal"},
     "settings": {"errors", "identity", ""},
     "tracing": {"frames", "ids", "stream", ""},
     "app": {*CORE, *ROOMS, "metrics", "passes", "quota", "settings", "tracing", ""},

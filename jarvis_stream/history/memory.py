@@ -93,7 +93,10 @@ class MemoryHistory:
         if turn.replaces_from is not None:
             first = bisect_left(turns, turn.replaces_from, hi=place, key=_epoch)
         messages = messages_of(
-            ((turns[at].start.prompt, turns[at].text_so_far) for at in range(first - 1, -1, -1)),
+            [
+                (earlier.start.prompt, earlier.text_so_far)
+                for earlier in reversed(turns[max(0, first - self._max_messages) : first])
+            ],
             turn.prompt,
             max_messages=self._max_messages,
             max_chars=self._max_chars,
