@@ -52,6 +52,10 @@ class Reader(Protocol):
         """Take whole frames at once; False when there is no room, and nothing was taken."""
         ...
 
+    def take_last(self, frames: bytes) -> bool:
+        """The same; after these frames there are no more of this stream."""
+        ...
+
     def fell_behind(self, follower: Follower) -> None:
         """The log holds more for the follower: call its `catch_up` as long as there is room."""
         ...
@@ -592,19 +596,26 @@ class Follower:
         if self.closed:  # by another reader, in this very turn
             return
         if self.seq != first or len(frames) > LARGEST_OFFER:
-            self._reader.fell_behind(self)
+            if self.seq < last:  # else it has read them in the log
+                self._reader.fell_behind(self)
+        elif self.stream.state is _ENDED:
+            self._give(last, frames)
         elif self._reader.take(frames):
             self.seq = last
-            if self.stream.state is _ENDED:
-                self._look_for_end()
 
     def catch_up(self) -> bool:
         """Give a piece of what the log holds after the cursor; False when there was no room."""
         if self.behind:
-            seq, frames = self.stream.read(self.seq)
-            if not self._reader.take(frames):
-                return False
-            self.seq = seq
+            return self._give(*self.stream.read(self.seq))
+        self._look_for_end()
+        return True
+
+    def _give(self, last: int, frames: bytes) -> bool:
+        is_end = self.stream.state is _ENDED and last == self.stream.seq
+        take = self._reader.take_last if is_end else self._reader.take
+        if not take(frames):
+            return False
+        self.seq = last
         self._look_for_end()
         return True
 
@@ -620,6 +631,6 @@ class Follower:
         self.stream.unfollow(self)
 
     def _look_for_end(self) -> None:
-        if not self.closed and self.stream.state is State.ENDED and not self.behind:
+        if self.stream.state is _ENDED and not self.closed and not self.behind:
             self.close()
             self._reader.delivered(self)

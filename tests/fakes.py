@@ -153,6 +153,10 @@ class FakeReader:
         self._changed.set()
         return True
 
+    def take_last(self, frames: bytes) -> bool:
+        """See stream.Reader."""
+        return self.take(frames)
+
     def fell_behind(self, follower: Follower) -> None:
         """See stream.Reader; it takes at once whatever fits."""
         while follower.behind and follower.catch_up():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import HttpVersion11, web
 
 from jarvis_stream.stream import Followed
@@ -84,13 +86,19 @@ async def _send(request: web.Request, stream: Followed, after: int) -> web.Strea
         pump.follow(stream, after)
         writer = await response.prepare(request)
         assert writer is not None
-        writer.send_headers()
+        await asyncio.sleep(0)  # by then an agent that speaks at once has done so
+        if first := pump.gather():
+            await writer.write(first, drain=False)  # in one packet with the headers
+        elif not pump.finished.done():
+            writer.send_headers()
         pump.open(writer.drain)
         with while_valid(request, pump.expire):
             parting = await pump.finished
     finally:
         await pump.close()
-    if parting is not Parting.DELIVERED:
+    if parting is Parting.DELIVERED:
+        await response.write_eof(pump.last)
+    else:
         request.app[COUNTS].let_go["http", parting.value] += 1
         pump.abort()
     return response  # aiohttp writes its end, and knows what to do when nobody is there for it

@@ -42,7 +42,7 @@ class Pump:
     Nothing is written before `open`. `finished` tells when and why it is over: the connection is
     GONE, its reader took nothing for `stall_timeout` seconds (SLOW), what it carries cannot be read
     in this process any more (LOST), or, when `until_idle`, the terminal frame of its last follower
-    has left (DELIVERED). `close` must be awaited in the end.
+    has left, or is in `last` (DELIVERED). `close` must be awaited in the end.
 
     A connection that was silent for `heartbeat` seconds is sent `beat` (bytes as they go over the
     wire). Where `answered`, the peer has as long again to be `heard`; a full connection is not
@@ -56,6 +56,7 @@ class Pump:
         "_drainer",
         "_followers",
         "_full",
+        "_gathered",
         "_heartbeat",
         "_owed",
         "_stall_timeout",
@@ -67,6 +68,7 @@ class Pump:
         "_wrap",
         "_written",
         "finished",
+        "last",
     )
 
     def __init__(
@@ -94,6 +96,9 @@ class Pump:
         self._followers: dict[str, Follower] = {}
         self._watched: dict[str, None] = {}  # empty, a third of a set
         self._full = True
+        self._gathered: list[bytes] | None = None
+        self.last = b""
+        """What is left to write when all was DELIVERED: it may leave together with the end."""
         self._owed = 0
         self._written = False
         self.finished: asyncio.Future[Parting] = asyncio.get_running_loop().create_future()
@@ -139,6 +144,16 @@ class Pump:
                 self._forget(follower)
                 follower.close()
 
+    def gather(self) -> bytes:
+        """What there is already, for a caller who writes it before `open`, in his handshake."""
+        self._full = self.finished.done()
+        self._gathered = []
+        self._catch_up()
+        self._part_if_idle()
+        gathered, self._gathered = b"".join(self._gathered), None
+        self._full = True
+        return gathered
+
     def open(self, drain: Callable[[], Awaitable[None]]) -> None:
         """The handshake is through: write. `drain` waits until the transport's buffer is low."""
         self._drain = drain
@@ -161,6 +176,9 @@ class Pump:
             self._finish(Parting.GONE)
             return
         self._written = True
+        if self._gathered is not None:
+            self._gathered.append(frames)
+            return
         transport.write(self._wrap(frames))
         if transport.get_write_buffer_size() > HIGH_WATER:
             self._full = True
@@ -211,6 +229,21 @@ class Pump:
             return False
         self._send(frames)
         return True
+
+    def take_last(self, frames: bytes) -> bool:
+        """See stream.Reader."""
+        if self._until_idle and not self._full and self._has_room_for(frames):
+            self.last = frames
+            return True
+        return self.take(frames)
+
+    def _has_room_for(self, frames: bytes) -> bool:
+        """Whether they can be written at any later time without waiting for their reader."""
+        return (
+            self._transport is not None
+            and len(self._followers) == 1
+            and len(frames) + self._transport.get_write_buffer_size() < HIGH_WATER
+        )
 
     def fell_behind(self, follower: Follower) -> None:
         """See stream.Reader."""

@@ -144,7 +144,62 @@ async def test_nothing_is_written_before_the_handshake_is_through(
     assert transport.writes == []
     pump.open(drain_of(transport))
     assert await parting(pump) is Parting.DELIVERED
-    assert seqs(transport.sent) == [1, 2, 3]
+    assert seqs(transport.sent + pump.last) == [1, 2, 3]
+    await pump.close()
+
+
+async def test_what_was_there_before_the_handshake_can_leave_together_with_it(
+    transport: FakeTransport,
+) -> None:
+    pump, stream = make_pump(transport, until_idle=True), make_stream()
+    pump.follow(stream, 0)
+    stream.append("a")
+    assert seqs(pump.gather()) == [1, 2]
+    pump.open(drain_of(transport))
+    await turn()
+    assert transport.writes == []
+    stream.append("b")
+    await turn()
+    assert seqs(transport.sent) == [3]
+    assert pump.gather() == b""
+    await pump.close()
+
+
+async def test_the_last_frames_are_left_to_whoever_writes_the_end(
+    transport: FakeTransport,
+) -> None:
+    pump, stream = make_pump(transport, until_idle=True), make_stream()
+    pump.follow(stream, 0)
+    pump.open(drain_of(transport))
+    await turn()
+    stream.append("a")
+    stream.end(Done())
+    assert await parting(pump) is Parting.DELIVERED
+    assert (seqs(transport.sent), seqs(pump.last)) == ([1], [2, 3])
+    await pump.close()
+
+
+async def test_last_frames_for_which_there_may_be_no_room_are_written_at_once(
+    transport: FakeTransport,
+) -> None:
+    pump, stream = make_pump(transport, until_idle=True), make_stream()
+    pump.follow(stream, 0)
+    pump.open(drain_of(transport))
+    await turn()
+    stream.append("x" * HIGH_WATER)
+    stream.end(Done())
+    assert await parting(pump) is Parting.DELIVERED
+    assert (seqs(transport.sent), pump.last) == ([1, 2, 3], b"")
+    await pump.close()
+
+
+async def test_a_socket_that_stays_open_is_left_nothing(transport: FakeTransport) -> None:
+    pump, stream = make_pump(transport), make_stream()
+    pump.follow(stream, 0)
+    pump.open(drain_of(transport))
+    stream.end(Done())
+    await turn()
+    assert (seqs(transport.sent), pump.last) == ([1, 2], b"")
     await pump.close()
 
 
@@ -166,7 +221,7 @@ async def test_a_full_connection_falls_behind_and_catches_up_without_a_gap(
     assert not pump.finished.done()
     transport.unblock()
     assert await parting(pump) is Parting.DELIVERED
-    assert seqs(transport.sent) == list(range(1, 503))
+    assert seqs(transport.sent + pump.last) == list(range(1, 503))
     await pump.close()
 
 
@@ -179,7 +234,7 @@ async def test_a_reader_that_takes_a_little_is_never_let_go(transport: FakeTrans
         stream.append("x" * 1000)
     stream.end(Done())
     assert await parting(pump) is Parting.DELIVERED
-    assert seqs(transport.sent) == list(range(1, 503))
+    assert seqs(transport.sent + pump.last) == list(range(1, 503))
     await pump.close()
 
 
@@ -214,7 +269,7 @@ async def test_of_what_was_said_in_one_turn_a_full_connection_holds_only_a_piece
     assert HIGH_WATER < len(transport.sent) < 3 * HIGH_WATER
     transport.unblock()
     assert await parting(pump) is Parting.DELIVERED
-    assert seqs(transport.sent) == list(range(1, 3003))
+    assert seqs(transport.sent + pump.last) == list(range(1, 3003))
     await pump.close()
 
 
