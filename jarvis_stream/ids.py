@@ -37,11 +37,12 @@ def owner_of(key: str) -> str:
 
 def new_stream_id() -> str:
     """A UUIDv7 (RFC 9562): 48 bits of time in milliseconds, then randomness."""
-    value = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    time_ms = f"{time.time_ns() // 1_000_000:012x}"
+    digits = _random_digits()
+    return (
+        f"{time_ms[:8]}-{time_ms[8:]}-7{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}"
+        f"-{digits[7:19]}"
+    )
 
 
 def new_session_id() -> str:
@@ -51,12 +52,32 @@ def new_session_id() -> str:
 
 def new_trace_id() -> str:
     """32 lower-case hex digits."""
-    return os.urandom(16).hex()
+    return _random_digits()
 
 
 def new_span_id() -> str:
     """16 lower-case hex digits."""
-    return os.urandom(8).hex()
+    return _random_digits()[:16]
+
+
+# The kernel is asked for many at a time. A list's pop is one step, whatever the threads do, and a
+# forked process must not have what its parent has.
+_spare: Final[list[str]] = []
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
+def _random_digits() -> str:
+    """32 hex digits that nobody can guess."""
+    try:
+        return _spare.pop()
+    except IndexError:
+        digits = os.urandom(16 * 128).hex()
+        _spare.extend(digits[at : at + 32] for at in range(32, len(digits), 32))
+        return digits[:32]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_spare.clear)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ _STATUS_OF_REASON: dict[str, EndStatus] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Opening:
     """A valid request for one answer."""
 
@@ -834,6 +834,7 @@ class StreamRegistry:
             stream.logger.opt(exception=error).error("stream_task_failed trace={}", stream.trace_id)
         stream.undead = False
         stream.stopped.set_result(None)
+        stream.release()
         self._forget(stream)
         if not stream.deleted:
             self._shelf.put(stream)

@@ -126,7 +126,7 @@ class Delivery:
         if not self._streams:
             if self._turns % DELAYS_EVERY == 0:
                 self._since = time.monotonic()
-            asyncio.get_running_loop().call_soon(self._deliver)
+            stream.loop.call_soon(self._deliver)
         self._streams.append(stream)
 
     def _deliver(self) -> None:
@@ -158,7 +158,6 @@ class Stream:
         "_fresh",
         "_keep",
         "_log",
-        "_loop",
         "_task",
         "_turn_noted",
         "_unwatched",
@@ -175,6 +174,7 @@ class Stream:
         "first_token_at",
         "forgotten",
         "key",
+        "loop",
         "on_disconnect",
         "owner",
         "parent",
@@ -248,9 +248,9 @@ class Stream:
         self.revoked_at = 0.0
         self.parent = parent
         self.place = TraceParent(trace_id, new_span_id(), parent is None or parent.sampled)
-        self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.stopped: asyncio.Future[None] = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self.loop.create_future()
+        self.stopped: asyncio.Future[None] = self.loop.create_future()
         self.begun: asyncio.Future[Begun] | None = None
         self.called: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -473,6 +473,10 @@ class Stream:
             self._cancel_task()
         return True
 
+    def release(self) -> None:
+        """Let go what only its task needed: it may be kept for a long time yet, to be replayed."""
+        self._task = self._keep = self.begun = self.called = None
+
     def lapse(self) -> None:
         """Its node has heard nothing for so long that the session may be another node's by now."""
         failure = CoordinationLost()
@@ -520,7 +524,7 @@ class Stream:
         if not self.is_open:
             return
         if self.on_disconnect == "continue":
-            self._unwatched = self._loop.call_later(self.unwatched_timeout, self._desert)
+            self._unwatched = self.loop.call_later(self.unwatched_timeout, self._desert)
         else:
             self._desert()
 

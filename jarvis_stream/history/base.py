@@ -58,7 +58,8 @@ class Answer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, like what else is made for every answer: that would take three times as long.
+@dataclass(slots=True, kw_only=True)
 class TurnStart:
     """A question that was accepted. `created_at` is in seconds since the epoch."""
 
@@ -72,7 +73,7 @@ class TurnStart:
     """The epoch of the turn whose place it takes: that one leaves, and all between the two."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TurnEnd:
     """How its answer ended; `usage` must be JSON-serialisable."""
 
