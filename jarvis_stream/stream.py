@@ -112,25 +112,24 @@ class Delivery:
     a fifth of a frame's way.
     """
 
-    __slots__ = ("_delays", "_since", "_streams", "_turns")
+    __slots__ = ("_delays", "_since", "_turns", "streams")
 
     def __init__(self, delays: Tally | None = None) -> None:
         """`delays` counts how long frames take from the log to their readers' connections."""
+        self.streams: list[Stream] = []
+        """Those whose `deliver` is to be called at the end of this turn."""
         self._delays = delays
-        self._streams: list[Stream] = []
         self._turns = 0
         self._since = 0.0
 
-    def note(self, stream: Stream) -> None:
-        """Call the stream's `deliver` at the end of this turn; to be told once per turn."""
-        if not self._streams:
-            if self._turns % DELAYS_EVERY == 0:
-                self._since = time.monotonic()
-            stream.loop.call_soon(self._deliver)
-        self._streams.append(stream)
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The first stream of a turn is there."""
+        if self._turns % DELAYS_EVERY == 0:
+            self._since = time.monotonic()
+        loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        streams, self._streams = self._streams, []
+        streams, self.streams = self.streams, []
         for stream in streams:
             try:
                 stream.deliver()
@@ -351,8 +350,8 @@ class Stream:
         """
         if self.state is not _ACTIVE:
             raise StreamRevoked
-        if not self._turn_noted:
-            self._note_turn()  # an agent that yields only empty text must not hold the loop either
+        if not self._turn_noted:  # an agent that yields only empty text must not hold the loop either
+            self._note_turn()
             if self.deadline is not _NEVER and time.monotonic() > self.deadline:
                 self.lapse()
                 raise StreamRevoked
@@ -385,7 +384,7 @@ class Stream:
         until = 0.0
         try:
             async for piece in pieces:
-                if isinstance(piece, Done):
+                if type(piece) is not str and isinstance(piece, Done):
                     if piece.finish_reason not in AGENT_REASONS:
                         raise ValueError(f"no agent ends with {piece.finish_reason!r}")
                     done = piece
@@ -559,7 +558,10 @@ class Stream:
 
     def _note_turn(self) -> None:
         self._turn_noted = True
-        self._delivery.note(self)
+        streams = self._delivery.streams
+        if not streams:
+            self._delivery.begin(self.loop)
+        streams.append(self)
 
     def deliver(self) -> None:
         """Hand what was appended during this turn to the followers."""
@@ -570,8 +572,7 @@ class Stream:
         self._fresh = []
         last = self._log.seq
         first = last - len(fresh)
-        piece = fresh[0]
-        if len(fresh) == 1 and isinstance(piece, str):
+        if len(fresh) == 1 and type(piece := fresh[0]) is str:
             frames = self._encoder.token(last, piece)
         else:
             frames = self._encoder.frames(first + 1, fresh)

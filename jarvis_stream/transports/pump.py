@@ -168,21 +168,9 @@ class Pump:
             return
         if self._full:
             self._owed += len(line)
-        self._send(line)
-
-    def _send(self, frames: bytes) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            self._finish(Parting.GONE)
-            return
-        self._written = True
-        if self._gathered is not None:
-            self._gathered.append(frames)
-            return
-        transport.write(self._wrap(frames))
-        if transport.get_write_buffer_size() > HIGH_WATER:
-            self._full = True
-            self._start_draining()
+        was_full, self._full = self._full, False
+        self.take(line)
+        self._full |= was_full
 
     def heard(self) -> None:
         """The peer has given a sign of life."""
@@ -225,9 +213,21 @@ class Pump:
 
     def take(self, frames: bytes) -> bool:
         """See stream.Reader."""
+        # The way of every token: what is called here decides how many a server can carry.
         if self._full:
             return False
-        self._send(frames)
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            self._finish(Parting.GONE)
+            return True
+        self._written = True
+        if self._gathered is not None:
+            self._gathered.append(frames)
+            return True
+        transport.write(self._wrap(frames))
+        if transport.get_write_buffer_size() > HIGH_WATER:
+            self._full = True
+            self._start_draining()
         return True
 
     def take_last(self, frames: bytes) -> bool:
