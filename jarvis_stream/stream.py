@@ -350,7 +350,9 @@ class Stream:
         """
         if self.state is not _ACTIVE:
             raise StreamRevoked
-        if not self._turn_noted:  # an agent that yields only empty text must not hold the loop either
+        if (
+            not self._turn_noted
+        ):  # an agent that yields only empty text must not hold the loop either
             self._note_turn()
             if self.deadline is not _NEVER and time.monotonic() > self.deadline:
                 self.lapse()

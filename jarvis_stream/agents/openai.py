@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -75,20 +75,22 @@ class EventReader:
         self._max_line = max_line
         self._tail = bytearray()
 
-    def feed(self, chunk: bytes) -> Iterator[bytearray]:
+    def feed(self, chunk: bytes) -> list[bytes]:
         """The payloads whose lines `chunk` completes; ValueError where a line is too long."""
-        self._tail += chunk
-        if b"\n" in chunk:
-            *lines, self._tail = self._tail.split(b"\n")
-            for line in lines:
-                self._check(line)
-                if line.startswith(b"data:") and (payload := line[5:].strip()):
-                    yield payload
-        self._check(self._tail)
-
-    def _check(self, line: bytearray) -> None:
-        if len(line) > self._max_line:
+        lines = chunk.split(b"\n")
+        begun, tail = self._tail, lines.pop()
+        if not lines:
+            begun += tail
+        else:
+            lines[0] = bytes(begun + lines[0])
+            self._tail = bytearray(tail)
+        # Only then can one of them be.
+        if len(begun) + len(chunk) > self._max_line and (
+            max(map(len, [*lines, self._tail])) > self._max_line
+        ):
             raise ValueError(f"a line of the event stream is longer than {self._max_line} bytes")
+        payloads = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        return payloads if all(payloads) else [payload for payload in payloads if payload]
 
 
 async def read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
@@ -435,8 +437,10 @@ class _Completion:
         if not chunk:
             raise _Transient(_BROKEN_OFF)
         try:
-            for payload in self._reader.feed(chunk):
+            payloads = self._reader.feed(chunk)
+            if payloads:
                 self._waiting_since = self._loop.time()
+            for payload in payloads:
                 if payload == b"[DONE]":
                     self._ended = True
                     await self._linger()
@@ -451,7 +455,7 @@ class _Completion:
                 while await self._content.readany():
                     pass
 
-    def _take(self, payload: bytes | bytearray, pieces: list[Piece]) -> None:
+    def _take(self, payload: bytes, pieces: list[Piece]) -> None:
         """Append what one event says to `pieces`."""
         try:
             event = orjson.loads(payload)
@@ -469,6 +473,7 @@ class _Completion:
 
     def _take_choice(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
         delta = choice.get("delta") or choice.get("message") or {}
+        reason = choice.get("finish_reason")
         if text := delta.get("content"):
             if not isinstance(text, str):
                 raise TypeError("content is no string")
@@ -479,7 +484,7 @@ class _Completion:
         for call in delta.get("tool_calls") or ():
             if name := (call.get("function") or {}).get("name"):
                 pieces.append(Status("tool", name=str(name)))
-        if reason := choice.get("finish_reason"):
+        if reason:
             self._finish_reason = reason if reason in AGENT_REASONS else "stop"
 
 
@@ -492,7 +497,7 @@ def _parse_base_url(text: str) -> URL:
     return url.with_path(url.path.rstrip("/").removesuffix("/chat/completions") or "/v1")
 
 
-def _quote(body: bytes | bytearray, key: str) -> str:
+def _quote(body: bytes, key: str) -> str:
     """An upstream's own words for the log: bounded, on one line, without the key."""
     text = body.decode(errors="replace")
     if key:
