@@ -88,7 +88,8 @@ async def _send(request: web.Request, stream: Followed, after: int) -> web.Strea
         assert writer is not None
         await asyncio.sleep(0)  # by then an agent that speaks at once has done so
         if first := pump.gather():
-            await writer.write(first, drain=False)  # in one packet with the headers
+            # In one packet with the headers. Not drained: the pump sees to it that it flows.
+            await writer.write(first, drain=False)  # type: ignore[call-arg]
         elif not pump.finished.done():
             writer.send_headers()
         pump.open(writer.drain)
