@@ -90,8 +90,14 @@ def _beside(command: Sequence[str]) -> Iterator[None]:
         pinned(LOAD_CORE, list(command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as looking:
         time.sleep(0.5)  # it must have attached itself
-        yield
-        looking.send_signal(signal.SIGINT)
+        try:
+            yield
+        finally:
+            looking.send_signal(signal.SIGINT)
+            try:
+                looking.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                looking.kill()
 
 
 def by_another(command: Sequence[str], work: Callable[[Server], object]) -> None:
@@ -118,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             by_cprofile(work, base.with_suffix(".python.txt"))
             if py_spy:
-                flames = ["--native", "--rate", "500", "--output", f"{base}.svg"]
+                flames = ["--native", "--rate", "100", "--output", f"{base}.svg"]
                 by_another([py_spy, "record", *flames, "--pid"], work)
             if strace:
                 by_another([strace, "-c", "-f", "-o", f"{base}.syscalls.txt", "-p"], work)

@@ -120,9 +120,10 @@ def checks(results: Results) -> Iterator[Check]:
             case = f"{streams} streams, {t}"
             figure = ask.median("paced", case, metric)
             beside = ask.median("paced", case, metric, PUSH.name)
-            what = f"paced, {case}: {metric}; beside it {PUSH.name}"
+            by_cpu = _inverse(ask.ratio("paced", case, COST, PUSH.name))
+            what = f"paced, {case}: {metric}; beside it, and by processor time of it, {PUSH.name}"
             check = (_at_most if metric == LATE else _at_least)(3, what, target, figure)
-            yield replace(check, beside=beside)
+            yield replace(check, beside=beside, by_cpu=by_cpu)
     for case in ask.cases("openai", "fast"):
         yield ask.of_frames(4, 0.7, "openai", case, PASSED_ON)
     for case in ask.cases("openai", "tokens a second"):

@@ -511,7 +511,7 @@ def growth(bench: Bench) -> None:
 def _going(bench: Bench, transport: str, streams: int) -> Callable[[Server], Figures]:
     """Answers that all wait for each other: what it costs to begin them is not in the figures."""
     tokens = max(50, int(50_000 * bench.seconds) // streams)
-    beginning = 0.2 + streams / 1000  # seconds
+    beginning = 0.5 + streams / 400  # seconds
 
     def measure(server: Server) -> Figures:
         at = time.monotonic_ns() + int(beginning * 1e9)

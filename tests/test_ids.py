@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import uuid
 
@@ -40,6 +42,21 @@ def test_minted_names_are_recognised_and_never_the_same() -> None:
     assert SESSION_ID.fullmatch(new_session_id())
     assert new_session_id() != new_session_id()
     assert trace_id_of(f"00-{new_trace_id()}-{PARENT}-01")
+
+
+def test_a_forked_process_mints_names_of_its_own() -> None:
+    code = """
+import os
+from jarvis_stream.ids import new_trace_id
+new_trace_id()
+child = os.fork()
+print(*(new_trace_id() for _ in range(20)), flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours, theirs = (set(line.split()) for line in done.stdout.splitlines())
+    assert len(ours | theirs) == 40
 
 
 @given(st.uuids())

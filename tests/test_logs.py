@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from jarvis_stream import logs
+from jarvis_stream import journal, logs
 
 NASTY = "a\r\nb\x1b[2Jc\u2028d\u2029e\x85f\x00g\u202eh\x7fi<red>j</red>{k}{}\ud800"
 
@@ -250,3 +251,112 @@ def test_what_looks_like_a_secret_is_hidden(
     logs.configure("INFO", "json", stream=out)
     logger.info("{}", text)
     assert orjson.loads(out.getvalue())["message"] == (text if shown is None else shown)
+
+
+IDS = {"trace": "t1", "session": "s1", "stream": "i1"}
+
+
+def told(out: io.StringIO) -> list[str]:
+    return [orjson.loads(line)["message"] for line in out.getvalue().splitlines()]
+
+
+async def test_a_line_of_an_answers_life_is_like_any_other() -> None:
+    out = configured()
+    journal.tell("stream_end trace=t1 duration_ms=3", IDS)
+    logs.flush()
+    record = only_record(out)
+    logger.bind(**IDS).info("{}", "stream_end trace=t1 duration_ms=3")
+    other = orjson.loads(out.getvalue().splitlines()[1])
+    assert record.keys() == other.keys()
+    for each in (record, other):
+        assert re.fullmatch(r"\d{4}(-\d\d){2}T\d\d(:\d\d){2}\.\d{6}Z", each.pop("time"))
+        each.pop("logger")
+    assert record == other
+
+
+async def test_lines_of_answers_leave_together_and_soon() -> None:
+    written = asyncio.Event()
+
+    class Out(io.StringIO):
+        def flush(self) -> None:
+            written.set()
+
+    out = Out()
+    logs.configure("INFO", "json", stream=out)
+    for number in range(3):
+        journal.tell(f"line {number}", IDS)
+    assert out.getvalue() == ""
+    await written.wait()
+    assert told(out) == ["line 0", "line 1", "line 2"]
+
+
+async def test_no_more_than_some_lines_are_held_back() -> None:
+    out = configured()
+    for number in range(logs.MOST_HELD_BACK):
+        journal.tell(f"line {number}", IDS)
+    assert len(told(out)) == logs.MOST_HELD_BACK
+
+
+async def test_a_line_of_another_kind_takes_those_before_it_along() -> None:
+    out = configured()
+    journal.tell("first", IDS)
+    logger.warning("second")
+    journal.tell("third", IDS)
+    logger.info("fourth")
+    assert told(out) == ["first", "second", "third", "fourth"]
+
+
+async def test_secrets_stay_out_of_the_lines_of_answers() -> None:
+    out = configured(secret="hunter2hunter2")
+    journal.tell("stream_end trace=t1", IDS)
+    journal.tell("stream_end trace=t2", {**IDS, "session": "hunter2hunter2"})
+    logs.flush()
+    assert "hunter2" not in out.getvalue()
+    assert [orjson.loads(line)["session"] for line in out.getvalue().splitlines()] == ["s1", "***"]
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=())), style=st.sampled_from(["json", "pretty"])
+)
+def test_any_line_of_an_answer_is_one_line(text: str, style: logs.Style) -> None:
+    async def tell() -> None:
+        out.seek(0)
+        out.truncate()  # asyncio tells of itself
+        journal.tell(text, IDS)
+
+    out = configured(style)
+    asyncio.run(tell())
+    logs.flush()
+    assert out.getvalue().count("\n") == 1
+    assert "\x1b" not in out.getvalue()
+
+
+async def test_below_their_level_the_lines_of_answers_are_not_told() -> None:
+    out = io.StringIO()
+    logs.configure("WARNING", "json", stream=out)
+    journal.tell("stream_end trace=t1", IDS)
+    logs.flush()
+    assert out.getvalue() == ""
+
+
+async def test_a_log_that_is_gone_stops_nothing() -> None:
+    out = configured()
+    journal.tell("nobody will read this", IDS)
+    out.close()
+    logs.flush()
+
+
+async def test_whoever_sets_up_loguru_himself_gets_the_lines_of_answers_from_it(
+    log_lines: list[str],
+) -> None:
+    journal.tell("stream_end trace=t1", IDS)
+    assert log_lines == ["stream_end trace=t1"]
+
+
+async def test_what_is_held_back_is_written_when_the_log_is_set_up_anew() -> None:
+    before = configured()
+    journal.tell("before", IDS)
+    after = configured()
+    journal.tell("after", IDS)
+    logs.flush()
+    assert (told(before), told(after)) == (["before"], ["after"])

@@ -58,7 +58,7 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def _send(request: web.Request, stream: Followed, after: int) -> web.StreamResponse:
     limits = request.app[LIMITS]
-    response = web.StreamResponse(
+    response = _Answer(
         headers={
             "Content-Type": "application/x-ndjson",
             "X-Session-Id": stream.session_id,
@@ -103,6 +103,13 @@ async def _send(request: web.Request, stream: Followed, after: int) -> web.Strea
         request.app[COUNTS].let_go["http", parting.value] += 1
         pump.abort()
     return response  # aiohttp writes its end, and knows what to do when nobody is there for it
+
+
+class _Answer(web.StreamResponse):
+    """An answer, whose headers leave with its first frames."""
+
+    # A private name of aiohttp's. Should it go, the headers leave alone, in a packet of their own.
+    _send_headers_immediately = False
 
 
 def _chunk(frames: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 import pytest
 
@@ -23,6 +25,23 @@ async def test_an_answer_is_one_frame_per_line(client: Client) -> None:
     frames = [orjson.loads(line) for line in (await response.read()).splitlines()]
     assert [frame["type"] for frame in frames] == ["status", "token", "token", "done"]
     assert response.headers["X-Session-Id"] == frames[0]["session_id"]
+
+
+async def test_the_headers_leave_with_the_first_frames_and_the_end_with_the_last(
+    client: Client,
+) -> None:
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    body = orjson.dumps({"prompt": "a"})
+    head = f"POST /api/chat HTTP/1.1\r\nHost: {client.host}\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: application/json\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode() + body)
+    first = await reader.read(1 << 16)
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"thinking" in first
+    rest = await reader.read()
+    writer.close()
+    end = (first + rest).rpartition(b'{"type":"done"')[2]
+    assert end.endswith(b'"finish_reason":"stop"}\n\r\n0\r\n\r\n')
 
 
 async def test_a_stream_is_read_again_under_its_id(client: Client) -> None:
