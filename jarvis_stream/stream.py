@@ -476,7 +476,7 @@ class Stream:
 
     def release(self) -> None:
         """Let go what only its task needed: it may be kept for a long time yet, to be replayed."""
-        self._task = self._keep = self.begun = self.called = None
+        self._task = self._keep = self.begun = None
 
     def lapse(self) -> None:
         """Its node has heard nothing for so long that the session may be another node's by now."""

@@ -213,9 +213,8 @@ class World:
     async def kills(self, name: str) -> None:
         """Somebody cancels a stream's task behind the registry's back."""
         seen = self.seen[name]
-        task = seen.stream._task
-        assert task is not None
-        seen.killed = task.cancel()
+        task = seen.stream._task  # None: it has ended already
+        seen.killed = task is not None and task.cancel()
 
     async def leaves(self, name: str) -> None:
         """A reader's connection is lost."""
