@@ -48,9 +48,10 @@ _LOOK = (pack("CLUSTER", "INFO"), pack("CLUSTER", "SLOTS"))
 
 def slot_of(command: bytes) -> int | None:
     """The slot of a packed command's first key; None for one without keys."""
-    *_, name, size, rest = command.split(b"\r\n", 4)
+    _, _, name, *key = command.split(b"\r\n", 4)
     if name in _KEYLESS:
         return None
+    size, rest = key
     if name == b"EVALSHA":  # sha, how many keys, the first one
         *_, size, rest = rest.split(b"\r\n", 4)
     return key_slot(rest[: int(size[1:])])
@@ -291,7 +292,7 @@ class Primaries:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wire.CONNECT_TIMEOUT):
                     for line in tuple(self._lines.values()):
-                        await line.up.wait()
+                        await line.tried.wait()
             if not any(line.up.is_set() for line in self._lines.values()):
                 places = " ".join(line.place for line in self._lines.values())
                 raise StoreLost(

@@ -232,6 +232,8 @@ class Line(Wire):
         self.greeting = greeting
         self.up = asyncio.Event()
         """Set while it is connected."""
+        self.tried = asyncio.Event()
+        """Set when it was connected once, or could not be."""
         self.answers = True
         """Whether what was asked last was answered."""
         self._down_since = time.monotonic()
@@ -307,6 +309,7 @@ class Line(Wire):
         for _ in self.greeting:
             await connection.read_response()
         self.up.set()
+        self.tried.set()
 
     async def _serve(self, connection: Connection) -> None:
         try:
@@ -351,6 +354,7 @@ class Line(Wire):
             self._patience.reschedule(self._sent[0].due if self._sent else None)
 
     def _lost(self) -> None:
+        self.tried.set()
         if self.up.is_set():
             self.up.clear()
             self._down_since = time.monotonic()

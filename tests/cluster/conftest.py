@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis_cluster_servers import ClusterOfServers
+from redis_cluster_servers import ClusterNode, ClusterOfServers
 from redis_server import RedisServer
 
 from jarvis_stream.cluster import wire
@@ -53,6 +53,18 @@ def redis_cluster() -> Iterator[ClusterOfServers]:
             yield cluster
         finally:
             cluster.kill()
+
+
+@pytest.fixture
+def new_server() -> Iterator[ClusterNode]:
+    """One of a Redis Cluster that is yet to be."""
+    with tempfile.TemporaryDirectory(prefix="jarvis-redis-") as directory:
+        server = ClusterNode(Path(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
 
 
 def _running(*options: str) -> Iterator[RedisServer]:

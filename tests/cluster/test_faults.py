@@ -461,12 +461,6 @@ async def test_a_replica_is_said(redis_server: RedisServer) -> None:
             assert "is a read-only replica" in await refusal(replica.url)
 
 
-async def test_a_redis_cluster_is_said() -> None:
-    with another_server("--cluster-enabled", "yes") as server:
-        server.start()
-        assert "is a Redis Cluster" in await refusal(server.url)
-
-
 async def test_a_redis_that_comes_up_late_is_waited_for() -> None:
     with another_server() as server:
         opening = asyncio.create_task(open_and_close(server.url))
