@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis_server import RedisServer
 
 PATIENCE = 30.0
@@ -148,6 +149,26 @@ class ClusterOfServers:
 
     def _follows(self, replica: ClusterNode) -> bool:
         return bool(replica.ask("INFO", "replication").get("master_link_status") == "up")
+
+
+def slot_of_session(session: str) -> int:
+    """Where its keys are."""
+    return key_slot(b"jarvis:{%b}" % session.encode())
+
+
+def session_at(server: ClusterNode) -> str:
+    """A session that this primary holds."""
+    slots = server.slots
+    names = map("session-{}".format, itertools.count())
+    return next(name for name in names if slots[slot_of_session(name)] == server.port)
+
+
+def streams_at(server: ClusterNode) -> Iterator[str]:
+    """Streams whose names this primary holds."""
+    slots = server.slots
+    for name in map("00000000-0000-4000-8000-{:012x}".format, itertools.count()):
+        if slots[key_slot(b"jarvis:name:" + name.encode())] == server.port:
+            yield name
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

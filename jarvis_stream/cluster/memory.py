@@ -1,8 +1,8 @@
 """The store in this very process: for tests with several nodes, in real or in virtual time.
 
 It decides what the scripts of redis.py decide, step by step; one contract suite is fed by both.
-What can go wrong between a node and a store is asked of `fate` and `heard`. Without them every
-call is carried out and answered, in order.
+What can go wrong between a node and a store is asked of `fate`, `is_away` and `heard`. Without them
+every call is carried out and answered, in order.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ class MemoryStore:
         """What becomes of a node's call, named like the port's."""
         self.heard: Callable[[str, Word], bool] = lambda node, word: True
         """Whether a node hears a word."""
-        self.away: set[str] = set()
-        """Sessions that are in a part of the store which does not answer."""
+        self.is_away: Callable[[str], bool] = lambda session: False
+        """Whether a session is in a part of the store that does not answer."""
         self.nodes: dict[str, MemoryCluster] = {}
         """Those that run."""
         self._state = _State()
@@ -574,7 +574,7 @@ class MemoryCluster:
         """The same for many: what is lost has a StoreLost in its place."""
         lost = StoreLost("a part of the store did not answer in time")
         answers: list[T | StoreLost] = [lost] * len(works)
-        here = [at for at, session in enumerate(sessions) if session not in self._store.away]
+        here = [at for at, session in enumerate(sessions) if not self._store.is_away(session)]
         if here:
             try:
                 found = await self._ask(call, lambda: [works[at]() for at in here])
@@ -592,7 +592,7 @@ class MemoryCluster:
 
     async def _ask(self, call: str, work: Callable[[], T], session: str = "") -> T:
         """Send the work to the store, and wait for its answer as long as one may."""
-        if session in self._store.away:
+        if session and self._store.is_away(session):
             self._lose()
             raise StoreLost("the part of the store with this session did not answer in time")
         loop = asyncio.get_running_loop()

@@ -132,7 +132,7 @@ class RedisCluster:
         self._ttl = round(keep * 1000)
         self._router = router = Router(url, timeout=timeout, wait=wait, greeting=_LUA.load)
         self._ear = Ear(
-            router.url, self._hear_words, self.health, timeout=timeout, where=router.somewhere
+            router.url, self._hear_words, self.health, timeout=timeout, where=router.near
         )
         self._hear: Callable[[Word], None] = lambda word: None
 

@@ -79,7 +79,7 @@ class Router:
         self.ask: Callable[[Sequence[bytes]], Awaitable[list[Any]]] = self._line.ask
         """The reply to each command, or the ResponseError or (not of a single Redis) StoreLost that
         stands in its place; raises StoreLost when there are no replies at all. What has no key
-        is asked of every primary: the reply is of any, but an error when there is one."""
+        is asked of every primary: the reply is that of any which answers."""
 
     @property
     def url(self) -> str:
@@ -106,9 +106,9 @@ class Router:
         """When the newest connection to a primary was made, on the monotonic clock."""
         return (self._primaries or self._line).connected_at
 
-    def somewhere(self) -> Address | None:
-        """Any node that is thought to live; None when there is but one."""
-        return self._primaries.somewhere() if self._primaries is not None else None
+    def near(self, address: Address | None) -> Address | None:
+        """The same if it is a node, else any that lives; None when there is but one."""
+        return self._primaries.near(address) if self._primaries is not None else None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -151,10 +151,13 @@ class Router:
                 logger.warning("cluster_unreachable reason={}", error)
 
     async def _look(self, line: Line) -> View | None:
-        (info,) = await line.ask([pack("INFO")])
-        if not isinstance(info, Exception):
+        info, more = await line.ask([pack("INFO"), _LOOK[0]])
+        if isinstance(info, Exception):  # this user may not look
+            is_cluster = not isinstance(more, Exception)
+        else:
             self.info = _fields(info)
-        if self.info.get("redis_mode") != "cluster":
+            is_cluster = self.info.get("redis_mode") == "cluster"
+        if not is_cluster:
             if len(self._seeds) > 1:
                 raise StoreLost(f"Redis at {line.place} is no Redis Cluster: name one host")
             return None
@@ -278,8 +281,10 @@ class Primaries:
         times = (line.connected_at for line in self._lines.values())
         return max((at for at in times if at != math.inf), default=math.inf)
 
-    def somewhere(self) -> Address:
+    def near(self, address: Address | None) -> Address:
         """See Router."""
+        if address in self._view.nodes:
+            return address
         living = [address for address, line in self._lines.items() if line.up.is_set()]
         return random.choice(living or self._view.nodes)
 
@@ -355,15 +360,25 @@ class Primaries:
         while True:
             await self._stale.wait()
             self._stale.clear()
-            view = await self._look()
-            if view is not None:
-                before = self._view
-                idle = [line for line in self._use(view) if line.is_idle]
-                if view.slots != before.slots:
-                    places = {":".join(map(str, address)) for *_, address in view.slots}
-                    logger.info("cluster_slots_moved primaries={}", " ".join(sorted(places)))
-                await self._let_go(idle)
+            try:
+                view = await self._look()
+            except Exception:
+                logger.exception("cluster_slots_unknown")
+            else:
+                if view is not None:
+                    await self._change_to(view)
             await asyncio.sleep(LEARN_EVERY)
+
+    async def _change_to(self, view: View) -> None:
+        if view.slots != self._view.slots:
+            places = {":".join(map(str, address)) for *_, address in view.slots}
+            logger.info("cluster_slots_moved primaries={}", " ".join(sorted(places)))
+        useless = self._use(view)
+        idle = [line for line in useless if line.is_idle]
+        if len(idle) < len(useless):
+            # None may stay: who is promoted again must be seen to be new (see Health.since).
+            self._stale.set()
+        await self._let_go(idle)
 
     async def _look(self) -> View | None:
         """The newest map that anybody has."""
@@ -489,5 +504,5 @@ class _Call:
         self._keep(at, lost)
 
     def _keep(self, at: int, reply: Any) -> None:
-        if not isinstance(self._replies[at], Exception):  # of those without a key the worst
+        if self._replies[at] is None or isinstance(self._replies[at], Exception):
             self._replies[at] = reply

@@ -375,11 +375,12 @@ class Ear(Wire):
         health: Health,
         *,
         timeout: float = TIMEOUT,
-        where: Callable[[], Address | None] = lambda: None,
+        where: Callable[[Address | None], Address | None] = lambda now: None,
     ) -> None:
         """`hear` is given the channel and what was said; it must not raise.
 
-        `where` tells for every connection where to listen, if not where the URL says.
+        `where` tells where to listen, if not where the URL says: given where it does now, or None
+        for a new connection.
         """
         super().__init__(url)
         self._where = where
@@ -409,8 +410,7 @@ class Ear(Wire):
             self._send(pack("UNSUBSCRIBE", channel))
 
     async def _connect(self) -> Connection:
-        address = self._where()
-        if address is not None:
+        if address := self._where(None):
             self.go_to(address)
         return await super()._connect()
 
@@ -439,6 +439,8 @@ class Ear(Wire):
                 async with asyncio.timeout(PULSE):
                     await self._asked.wait()
             self._asked.clear()
+            if self._where(self.address) not in (None, self.address):
+                raise ConnectionError("nothing is heard there any more")
             commands, self._unsent = [*self._unsent, pack("PING")], []
             await connection.send_packed_command(commands, check_health=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -11,13 +10,19 @@ from typing import Any, TypeVar
 import pytest
 import redis
 from contracts.cluster import PATIENCE, Node, batch, eventually, lines
-from redis.crc import key_slot
-from redis_cluster_servers import ClusterNode, ClusterOfServers, wait_until
+from redis_cluster_servers import (
+    ClusterNode,
+    ClusterOfServers,
+    session_at,
+    slot_of_session,
+    streams_at,
+    wait_until,
+)
 from redis_proxy import in_front_of
 from redis_server import RedisServer
 
 from jarvis_stream.cluster import wire
-from jarvis_stream.cluster.base import Appended, Claim, StoreLost, Verdict, Word, only
+from jarvis_stream.cluster.base import Appended, Claim, Health, StoreLost, Verdict, Word, only
 from jarvis_stream.cluster.redis import RedisCluster
 from jarvis_stream.cluster.routing import slot_of
 from jarvis_stream.cluster.wire import pack
@@ -43,33 +48,9 @@ async def node(url: str, name: str = "ours", **options: Any) -> AsyncIterator[No
         yield Node(cluster, words)
 
 
-def slot_of_session(session: str) -> int:
-    return key_slot(b"jarvis:{%b}" % session.encode())
-
-
-def named_at(server: ClusterNode, key: str) -> str:
-    """A number that puts such a key on that primary."""
-    slots = server.slots
-    return next(
-        name
-        for name in map(str, itertools.count())
-        if slots[key_slot(key.format(name).encode())] == server.port
-    )
-
-
-def session_at(server: ClusterNode) -> str:
-    """A session that this primary holds."""
-    return named_at(server, "jarvis:{{{}}}")
-
-
-def stream_at(server: ClusterNode) -> str:
-    """A stream whose name this primary holds."""
-    return named_at(server, "jarvis:name:{}")
-
-
 async def start_at(view: Node, server: ClusterNode) -> Claim:
     """A stream that has nothing on other primaries."""
-    return await view.start(stream_at(server), session_at(server))
+    return await view.start(next(streams_at(server)), session_at(server))
 
 
 async def until_it_works(call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
@@ -263,9 +244,9 @@ async def test_a_primary_without_a_replica_takes_with_it_only_what_it_holds(
             assert isinstance(lost, StoreLost)
             assert only([renewed]).verdict is Verdict.GOOD
             assert not ours.cluster.health.reachable
-        lost, appended = await ours.cluster.append([batch(there, 0, 1), batch(here, 0, 1)])
-        assert isinstance(lost, StoreLost)
-        assert appended == Appended(Verdict.GOOD, 1)
+        both = await ours.cluster.append([batch(there, 0, 1), batch(here, 0, 1)])
+        assert isinstance(both[0], StoreLost)
+        assert both[1] == Appended(Verdict.GOOD, 1)
         assert isinstance((await ours.cluster.living([there.name.session]))[0], StoreLost)
         with pytest.raises(StoreLost):
             await ours.cluster.ticket(there.name.session, 0)
@@ -282,7 +263,7 @@ async def test_a_lease_is_renewed_though_the_primary_of_the_streams_name_is_away
 ) -> None:
     living, frozen, _ = steady_cluster.primaries
     async with node(steady_cluster.url, timeout=0.3) as ours:
-        stream, session = stream_at(frozen), session_at(living)
+        stream, session = next(streams_at(frozen)), session_at(living)
         claim = await until_it_works(ours.start, stream, session)
         frozen.freeze()
         assert (await ours.renew(claim)).verdict is Verdict.GOOD
@@ -325,6 +306,27 @@ async def test_words_are_heard_at_another_server_when_the_one_dies(
         await eventually(is_heard)
 
 
+async def test_who_listens_moves_on_when_a_server_is_no_part_of_the_cluster_any_more(
+    steady_cluster: ClusterOfServers,
+) -> None:
+    one, two, _ = steady_cluster.primaries
+    places = [one, two]
+
+    def where(now: wire.Address | None) -> wire.Address:
+        return "127.0.0.1", places[0].port
+
+    async def hears(server: ClusterNode) -> bool:
+        return bool(server.ask("PUBSUB", "NUMSUB", "channel")[1])
+
+    ear = wire.Ear(one.url, lambda channel, said: None, Health(), where=where)
+    async with ear.running():
+        await ear.listen(b"channel")
+        assert await hears(one)
+        del places[0]
+        await eventually(lambda: hears(two))
+        assert not await hears(one)
+
+
 # The start
 
 
@@ -357,6 +359,18 @@ async def refusal(url: str) -> str:
     text = str(lost.value)
     assert "secret" not in text
     return text
+
+
+async def test_who_may_not_look_at_a_server_finds_the_cluster_all_the_same(
+    steady_cluster: ClusterOfServers,
+) -> None:
+    for server in steady_cluster.nodes:
+        server.ask("ACL", "SETUSER", "jarvis", "on", ">right", "~jarvis:*", "&jarvis:*", "+@all")
+        server.ask("ACL", "SETUSER", "jarvis", "-@admin", "-@dangerous", "+cluster")
+    port = steady_cluster.nodes[0].port
+    async with node(f"redis://jarvis:right@127.0.0.1:{port}") as ours:
+        for number in range(10):
+            await ours.start(f"A{number}", f"s{number}")
 
 
 async def test_a_database_number_is_refused(shared_redis_cluster: ClusterOfServers) -> None:

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import WSServerHandshakeError
 from contracts.passes import ANN, PassesContract
 from postgres_server import PostgresServer
+from redis_cluster_servers import ClusterOfServers
 from redis_server import RedisServer
 
 from jarvis_stream.cluster.routing import Router
@@ -24,11 +25,18 @@ from .servers import nodes
 PATIENCE = 20.0
 
 
+@pytest.fixture(params=["shared_redis", "shared_redis_cluster"])
+def store(request: pytest.FixtureRequest) -> RedisServer | ClusterOfServers:
+    """One Redis, and several."""
+    found: RedisServer | ClusterOfServers = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
-async def routers(shared_redis: RedisServer) -> AsyncIterator[list[Router]]:
+async def routers(store: RedisServer | ClusterOfServers) -> AsyncIterator[list[Router]]:
     """Two servers' connections."""
     async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
-        both = [shared_router(shared_redis.url) for _ in range(2)]
+        both = [shared_router(store.url) for _ in range(2)]
         for router in both:
             await stack.enter_async_context(router.running())
         yield both
@@ -45,6 +53,18 @@ async def pair(routers: list[Router], kind: str) -> AsyncIterator[list[RedisPass
     both = [RedisPasses(router, kind, seconds=30, most_each=2) for router in routers]
     async with both[0].running(), both[1].running():
         yield both
+
+
+def ttls_of(store: RedisServer | ClusterOfServers, pattern: str) -> dict[str, int]:
+    """How long keys are kept yet, wherever they are, in milliseconds."""
+    ttls: dict[str, int] = {}
+    for server in store.nodes if isinstance(store, ClusterOfServers) else [store]:
+        with server.client() as client:
+            found: Any = client.keys(pattern)
+            for key in found:
+                ttl: Any = client.pttl(key)
+                ttls[key.decode()] = ttl
+    return ttls
 
 
 class TestInRedis(PassesContract):
@@ -88,15 +108,13 @@ class TestAcrossServers:
         assert await ticket.redeem(await login.issue(ANN)) is None
 
     async def test_words_are_kept_as_digests_and_go_by_themselves(
-        self, pair: list[RedisPasses], shared_redis: RedisServer, kind: str
+        self, pair: list[RedisPasses], store: RedisServer | ClusterOfServers, kind: str
     ) -> None:
         word = await pair[0].issue(ANN)
-        client = shared_redis.client()
-        keys = client.keys(f"jarvis:{kind}*")
-        assert len(keys) == 2
-        assert not any(word in str(key) for key in keys)
-        assert all(0 < client.pttl(key) <= 30_000 for key in keys)
-        client.close()
+        ttls = ttls_of(store, f"jarvis:{kind}*")
+        assert len(ttls) == 2
+        assert not any(word in key for key in ttls)
+        assert all(0 < ttl <= 30_000 for ttl in ttls.values())
 
 
 class TestRates:
@@ -121,12 +139,11 @@ class TestRates:
             wait = await there.take("ann")
 
     async def test_a_name_is_kept_only_while_it_owes_something(
-        self, routers: list[Router], kind: str, shared_redis: RedisServer
+        self, routers: list[Router], kind: str, store: RedisServer | ClusterOfServers
     ) -> None:
         await RedisRates(routers[0], kind, 3, 60.0).take("ann")
-        client = shared_redis.client()
-        assert 0 < client.pttl(f"jarvis:{kind}:ann") <= 20_000
-        client.close()
+        ((ttl),) = ttls_of(store, f"jarvis:{kind}:ann").values()
+        assert 0 < ttl <= 20_000
 
 
 async def test_a_ticket_of_one_server_opens_one_socket_at_another(
