@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -12,6 +13,7 @@ from fakes import FakeReader, Tidy, read_all, says, stubborn, talks
 from nodes import BOUND, LEASE, cloud, in_virtual_time, until
 
 from jarvis_stream.agents.base import Piece, Turn
+from jarvis_stream.cluster.memory import Fate
 from jarvis_stream.errors import Conflict, CursorAhead, Gone, NotFound, Unavailable
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.stream import Followed, Stream
@@ -574,11 +576,12 @@ async def test_a_part_that_is_away_for_less_than_a_lease_is_not_felt() -> None:
     async with cloud("a", "b", counts=counts) as (shared, a, b):
         here = await a.start("1", "counts")
         far = await b.follow("1")
-        for moment in range(10):  # whenever since the last heartbeat, of which there are three
-            await asyncio.sleep(LEASE + moment / 10)
-            shared.away.add("s")
-            await asyncio.sleep(LEASE * 0.6)
-            shared.away.clear()
+        shared.store.fate = lambda node, call: Fate(out=0.02, back=0.02)
+        await asyncio.sleep(LEASE / 3)
+        await until(lambda: here.stream.deadline > time.monotonic() + LEASE - 0.1)  # a heartbeat
+        shared.away.add("s")
+        await asyncio.sleep(LEASE * 0.9)
+        shared.away.clear()
         await asyncio.sleep(LEASE)
         assert not here.ends
         assert far.losses == 0

@@ -199,8 +199,8 @@ class Health:
         self.failures = 0
         """Calls that were not."""
         self.since = math.inf
-        """Since when the same connections to it hold, on the monotonic clock. What broke the one
-        before may have been a failover, and have lost the newest writes."""
+        """Since when the same connections to the same servers hold, on the monotonic clock. What
+        changed them may have been a failover, and have lost the newest writes."""
         self.last_answer = -math.inf
         """When any part of it gave the last one, on the monotonic clock."""
         self.reachable = False

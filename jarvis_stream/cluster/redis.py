@@ -3,8 +3,8 @@
 What is known of one session has one hash tag; common.lua tells what it is. Names are apart from
 it, since who asks for a stream_id knows no session. All of it expires: logs and names when nobody
 has renewed them for `keep`, the counters of a session after a day. The logs need no trimming, since
-an answer is bounded. One primary is asked, wherever its address leads: a failover is followed, a
-Redis Cluster (whose slots the keys would suit) is not routed to.
+an answer is bounded. In a Redis Cluster a session is at one primary, and a name perhaps at another
+(see routing.py); what is published is heard at every one.
 
 Redis is trusted with who owns a session now, and with the last minutes of its logs; not with the
 conversation, which the history keeps.
@@ -347,7 +347,7 @@ class RedisCluster:
                 return replies
         else:
             self.health.reachable = self._router.is_whole
-        self.health.since = self._router.connected_at
+        self.health.since = self._router.since
         self.health.last_answer = time.monotonic()
         self.health.trips.add(self.health.last_answer - asked_at)
         return replies

@@ -16,6 +16,7 @@ import asyncio
 import math
 import random
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -102,9 +103,9 @@ class Router:
         return self._primaries is None or self._primaries.is_whole
 
     @property
-    def connected_at(self) -> float:
-        """When the newest connection to a primary was made, on the monotonic clock."""
-        return (self._primaries or self._line).connected_at
+    def since(self) -> float:
+        """See Health."""
+        return self._line.connected_at if self._primaries is None else self._primaries.since
 
     def near(self, address: Address | None) -> Address | None:
         """The same if it is a node, else any that lives; None when there is but one."""
@@ -269,6 +270,8 @@ class Primaries:
         """By slot."""
         self._stale = asyncio.Event()
         """The map may be wrong."""
+        self._moved_at = time.monotonic()
+        """When a slot was last found elsewhere."""
 
     @property
     def is_whole(self) -> bool:
@@ -276,10 +279,10 @@ class Primaries:
         return all(line.answers and not line.is_down for line in self._lines.values())
 
     @property
-    def connected_at(self) -> float:
-        """See Router."""
+    def since(self) -> float:
+        """See Health. The clock of who has a slot now may not be that of who had it."""
         times = (line.connected_at for line in self._lines.values())
-        return max((at for at in times if at != math.inf), default=math.inf)
+        return max([self._moved_at, *(at for at in times if at != math.inf)])
 
     def near(self, address: Address | None) -> Address:
         """See Router."""
@@ -332,6 +335,7 @@ class Primaries:
 
     def line_at(self, ask: AskError, line: Line) -> Line:
         """Where `line` says that one should ask."""
+        self._moved_at = time.monotonic()
         return self._line_at((ask.host or line.address[0], ask.port))
 
     def doubt(self) -> None:
@@ -373,6 +377,7 @@ class Primaries:
         if view.slots != self._view.slots:
             places = {":".join(map(str, address)) for *_, address in view.slots}
             logger.info("cluster_slots_moved primaries={}", " ".join(sorted(places)))
+            self._moved_at = time.monotonic()
         useless = self._use(view)
         idle = [line for line in useless if line.is_idle]
         if len(idle) < len(useless):

@@ -106,7 +106,7 @@ class Node:
         return tail is not None and tail.expired
 
     async def hears(self, *words: Word) -> None:
-        """Wait for these words, in this order among themselves."""
+        """Wait for these words, in this order among themselves: they are about one session."""
 
         async def heard() -> bool:
             return [word for word in self.words if word in words] == list(words)
@@ -747,8 +747,8 @@ class ClusterContract:
             Word(kind="claimed", session="s", stream="B"),
             Word(kind="released", session="s", stream="A"),
             Word(kind="claimed", session="s", stream="B"),
-            Word(kind="claimed", session="t", stream="C"),
         )
+        await theirs.hears(Word(kind="claimed", session="t", stream="C"))
         await theirs.cluster.unwatch("s")
         await theirs.cluster.unwatch("s")
         await ours.start("D")
