@@ -244,8 +244,11 @@ class _Part:
 
     def add(self, at: int, command: bytes, *before: bytes) -> None:
         """`before`: what must go before it."""
-        self.commands += (*before, command)
-        self.places += (*(None for _ in before), at)
+        if before:
+            self.commands += before
+            self.places += [None] * len(before)
+        self.commands.append(command)
+        self.places.append(at)
 
 
 class Primaries:
@@ -484,9 +487,12 @@ class _Call:
                 replies = [lost] * len(part.places)
             for at, reply in zip(part.places, replies, strict=True):
                 if at is not None:
-                    self._sort(line, at, reply)
+                    if isinstance(reply, Exception):
+                        self._sort(line, at, reply)
+                    else:
+                        self._replies[at] = reply
 
-    def _sort(self, line: Line, at: int, reply: Any) -> None:
+    def _sort(self, line: Line, at: int, reply: Exception) -> None:
         """Whoever is sent elsewhere was not carried out, and is asked again."""
         match reply:
             case MovedError():
@@ -502,12 +508,12 @@ class _Call:
             case StoreLost():
                 self._lose(at, reply)
             case _:
-                self._keep(at, reply)
+                self._fail(at, reply)
 
     def _lose(self, at: int, lost: StoreLost) -> None:
         self._primaries.doubt()
-        self._keep(at, lost)
+        self._fail(at, lost)
 
-    def _keep(self, at: int, reply: Any) -> None:
-        if self._replies[at] is None or isinstance(self._replies[at], Exception):
-            self._replies[at] = reply
+    def _fail(self, at: int, error: Exception) -> None:
+        if self._replies[at] is None:  # where one without a key goes, another may have answered
+            self._replies[at] = error
