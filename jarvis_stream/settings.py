@@ -269,7 +269,7 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """The Redis (or Redis Cluster) that servers of the same sessions share, besides a PostgreSQL."""
+    """The Redis (or Redis Cluster) that servers of the same sessions share, besides PostgreSQL."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """How many processes serve on this machine; more than one need --redis-url."""

@@ -380,8 +380,10 @@ class Primaries:
         if view.slots != self._view.slots:
             places = {":".join(map(str, address)) for *_, address in view.slots}
             logger.info("cluster_slots_moved primaries={}", " ".join(sorted(places)))
-            self._moved_at = time.monotonic()
+        before = self._owners
         useless = self._use(view)
+        if self._owners != before:
+            self._moved_at = time.monotonic()
         idle = [line for line in useless if line.is_idle]
         if len(idle) < len(useless):
             # None may stay: who is promoted again must be seen to be new (see Health.since).
