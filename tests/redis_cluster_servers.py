@@ -27,6 +27,7 @@ class ClusterNode(RedisServer):
         enabled = ["--cluster-enabled", "yes", "--appendonly", "no", "--bind", "127.0.0.1"]
         # Nobody is promoted but by a test; and what still has a primary is served.
         enabled += ["--cluster-node-timeout", "60000", "--cluster-require-full-coverage", "no"]
+        enabled += ["--repl-ping-replica-period", "1"]  # a replica is named once it heard of one
         ports = ["--port", str(self.port), "--cluster-port", str(self.bus_port)]
         super().__init__(directory, *enabled, *ports, *options)
         self.url = f"redis://127.0.0.1:{self.port}"
@@ -94,7 +95,7 @@ class ClusterOfServers:
         wait_until(lambda: all(self._knows_all(node) for node in self.nodes))
         for replica in self.replicas:
             replica.ask("CLUSTER", "REPLICATE", self.nodes[0].id)
-            wait_until(lambda replica=replica: self._follows(replica))  # type: ignore[misc]
+            wait_until(lambda replica=replica: self._is_known(replica))  # type: ignore[misc]
 
     def kill(self) -> None:
         """All of them."""
@@ -147,8 +148,12 @@ class ClusterOfServers:
         is_full = len(node.slots) == REDIS_CLUSTER_HASH_SLOTS
         return node.is_ok and is_full and all(other.id in known for other in self.nodes)
 
-    def _follows(self, replica: ClusterNode) -> bool:
-        return bool(replica.ask("INFO", "replication").get("master_link_status") == "up")
+    def _is_known(self, replica: ClusterNode) -> bool:
+        """Whether it has caught up, and whoever asks for the map is told of it."""
+        if replica.ask("INFO", "replication").get("master_link_status") != "up":
+            return False
+        maps = [node.ask("CLUSTER", "SLOTS") for node in self.nodes]
+        return all(any(row[1] == replica.port for row in rows[0][3:]) for rows in maps)
 
 
 def slot_of_session(session: str) -> int:

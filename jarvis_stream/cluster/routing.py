@@ -41,6 +41,8 @@ SETTLE = 0.01
 """Seconds until a slot that moves is asked again."""
 LEARN_EVERY = 0.1
 """Seconds between two looks at the map of the slots, at least."""
+LEARN_ANYWAY = 15.0
+"""And at most: new replicas are known before they are needed."""
 
 _KEYLESS = frozenset((b"PING", b"INFO"))
 _ASKING = pack("ASKING")
@@ -365,7 +367,9 @@ class Primaries:
 
     async def _learn(self) -> None:
         while True:
-            await self._stale.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEARN_ANYWAY):
+                    await self._stale.wait()
             self._stale.clear()
             try:
                 view = await self._look()

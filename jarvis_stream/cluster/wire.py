@@ -149,15 +149,15 @@ class Wire(ABC):
             connection = await self._reconnect(pauses())
 
     async def _reconnect(self, rests: Iterable[float]) -> Connection:
-        last = ""
+        said: set[str] = set()
         for pause in rests:
             await asyncio.sleep(pause)
             try:
                 connection = await self._connect()
             except StoreLost as error:
-                if str(error) != last:
+                if str(error) not in said:
                     logger.warning("cluster_unreachable reason={}", error)
-                last = str(error)
+                    said.add(str(error))
             else:
                 logger.info("cluster_connected place={}", self.place)
                 return connection

@@ -234,6 +234,20 @@ async def test_a_replica_that_is_promoted_is_found_and_others_notice_nothing(
         assert ours.cluster.health.since > killed_at
 
 
+async def test_a_replica_that_alone_is_left_is_found(redis_cluster: ClusterOfServers) -> None:
+    dying = redis_cluster.primaries[0]
+    (replica,) = redis_cluster.replicas
+    async with node(dying.url, timeout=0.3) as ours:
+        claim = await until_it_works(start_at, ours, dying)
+        await until_it_works(ours.append, claim, 0, 1)
+        assert dying.ask("WAIT", 1, 5000) == 1
+        for server in redis_cluster.primaries:
+            server.kill()
+        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        assert await until_it_works(ours.append, claim, 1, 2) == Appended(Verdict.GOOD, 2)
+        assert (await until_it_works(ours.renew, claim)).verdict is Verdict.GOOD
+
+
 async def test_a_primary_without_a_replica_takes_with_it_only_what_it_holds(
     redis_cluster: ClusterOfServers,
 ) -> None:
