@@ -213,18 +213,20 @@ def _shared(settings: Settings) -> _Shared:
     from jarvis_stream.cluster import shared
 
     try:
-        line = shared.shared_line(settings.redis_url.get_secret_value())
+        router = shared.shared_router(
+            settings.redis_url.get_secret_value(), wait=settings.redis_wait
+        )
     except StoreLost as error:
         raise BadSettings([str(error)]) from error
-    tickets = shared.RedisPasses(line, "ticket", seconds=gate.TICKET_SECONDS)
-    logins = shared.RedisPasses(line, "login", seconds=settings.login_seconds)
+    tickets = shared.RedisPasses(router, "ticket", seconds=gate.TICKET_SECONDS)
+    logins = shared.RedisPasses(router, "login", seconds=settings.login_seconds)
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        async with line.running(wait=settings.redis_wait), logins.running():
+        async with router.running(), logins.running():
             yield
 
-    starts = shared.RedisRates(line, "starts", settings.max_starts_per_minute, 60.0)
+    starts = shared.RedisRates(router, "starts", settings.max_starts_per_minute, 60.0)
     return _Shared(tickets, logins, starts, running)
 
 

@@ -64,7 +64,7 @@ class Mirror:
         self.seq = last
         self.state = State.ACTIVE
         self.missing_since: float | None = None
-        """Since when the store knows nothing of its log, on the monotonic clock."""
+        """Since when nothing was learnt of its log, on the monotonic clock."""
         self._closed = closed
         self._feeder = feeder
         self._follower: Follower | None = None

@@ -14,7 +14,8 @@ things quick; all of them happen without it too, a beat later.
 
 Five tasks do this, each one round after the other, so that nothing of one kind overtakes itself:
 what a round finds undone, the next one finds again. A store that does not answer is asked again
-and again; what becomes of a stream then, its deadline decides.
+and again; what becomes of a stream then, its deadline decides. When only a part of the store is
+away, that is so for the sessions in it, and the others go on.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from jarvis_stream.cluster.base import (
     Tail,
     Verdict,
     Word,
+    only,
 )
 from jarvis_stream.errors import Interrupted
 from jarvis_stream.frames import Failed, FrameEncoder
@@ -123,11 +125,14 @@ class _Hold:
     """The seq up to which the store has its log."""
     fenced: bool = False
     closed: bool = False
+    retry_at: float = 0.0
+    """Its part of the store did not answer: when it is asked again, on the monotonic clock."""
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the store lacks frames of it."""
-        return not self.closed and self.shipped < self.stream.seq
+        """Whether the store lacks frames of it, and may be asked now."""
+        is_fresh = not self.closed and self.shipped < self.stream.seq
+        return is_fresh and (not self.retry_at or time.monotonic() >= self.retry_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,8 @@ class Node:
         """By session: who watches it, and which streams (their nonces) each has been shown."""
         self._subscribed: set[str] = set()
         self._deserted: set[_Hold] = set()
+        self._unrenewed: set[_Hold] = set()
+        """Those of which the last beat learnt nothing."""
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         """By session: who waits for something to happen there."""
         self._errands: set[asyncio.Task[None]] = set()
@@ -419,17 +426,26 @@ class Node:
             self._to_beat.set()
 
     async def _beat(self) -> None:
-        await _pause(self._to_beat, self._beat_at - time.monotonic())
+        rest = self._beat_at - time.monotonic()
+        await _pause(self._to_beat, min(rest, RETRY) if self._unrenewed else rest)
         sent = time.monotonic()
-        holds = list(self._holds.values())
         deserted = tuple(self._deserted)
-        names = {mirror.name for mirror in self._mirrors}
-        if names:
-            await self._cluster.attend(list(names))
+        if sent < self._beat_at:
+            holds = [hold for hold in self._holds.values() if hold in self._unrenewed]
+        else:
+            self._beat_at = sent + self._cluster.lease / 3
+            holds = list(self._holds.values())
+            names = {mirror.name for mirror in self._mirrors}
+            if names:
+                with suppress(StoreLost):  # the next beat comes soon enough
+                    await self._cluster.attend(list(names))
+        self._unrenewed.clear()
         renewed = await self._cluster.renew([hold.claim for hold in holds]) if holds else ()
-        self._beat_at = sent + self._cluster.lease / 3
         for hold, news in zip(holds, renewed, strict=True):
             stream = hold.stream
+            if isinstance(news, StoreLost):
+                self._unrenewed.add(hold)
+                continue
             if news.verdict is Verdict.GOOD:
                 stream.deadline = sent + self._cluster.lease
             elif news.verdict is Verdict.REGRESSED:
@@ -485,6 +501,8 @@ class Node:
             await self._cluster.claim(hold.claim)
         except Outrun as outrun:
             self._on_fenced(hold, outrun.by, rollback=False)
+        except StoreLost:
+            self._unrenewed.add(hold)  # which finds it regressed once more
         else:
             stream.deadline = sent + self._cluster.lease
 
@@ -516,9 +534,8 @@ class Node:
             if is_end:
                 await self._close(hold, batch)
         for hold in tuple(self._ended):
-            if hold.closed and hold.stream.stopped.done():
-                await self._cluster.release(hold.claim)
-                self._let_go(hold)
+            if hold.closed and hold.stream.stopped.done() and time.monotonic() >= hold.retry_at:
+                await self._release(hold)
         now = time.monotonic()
         if batches:
             self.counts.rounds.add(now - started)
@@ -529,7 +546,9 @@ class Node:
         results = await self._cluster.append([batch for _, batch in appends])
         self.counts.batches += len(appends)
         for (hold, batch), result in zip(appends, results, strict=True):
-            if result.verdict is Verdict.GOOD:
+            if isinstance(result, StoreLost):
+                hold.retry_at = time.monotonic() + RETRY
+            elif result.verdict is Verdict.GOOD:
                 self.counts.frames += batch.last - batch.first
                 hold.shipped = result.last
             elif result.verdict is Verdict.REGRESSED:
@@ -542,7 +561,11 @@ class Node:
                 self._to_beat.set()
 
     async def _close(self, hold: _Hold, batch: Batch) -> None:
-        result = await self._cluster.close(batch)
+        try:
+            result = await self._cluster.close(batch)
+        except StoreLost:
+            hold.retry_at = time.monotonic() + RETRY
+            return
         if result.verdict is Verdict.REGRESSED:
             self.counts.regressed += 1
             hold.shipped = result.last
@@ -552,8 +575,17 @@ class Node:
             self.counts.fenced += 1
             self._disown(hold.stream)
 
+    async def _release(self, hold: _Hold) -> None:
+        try:
+            await self._cluster.release(hold.claim)
+        except StoreLost:
+            hold.retry_at = time.monotonic() + RETRY
+        else:
+            self._let_go(hold)
+
     def _let_go(self, hold: _Hold) -> None:
         self._deserted.discard(hold)
+        self._unrenewed.discard(hold)
         self._ended.discard(hold)
         if self._holds.get(hold.stream.key) is hold:
             del self._holds[hold.stream.key]
@@ -573,7 +605,7 @@ class Node:
         """The stream that has a name, likewise."""
         patience = time.monotonic() + CATCH_UP_TIME
         while True:
-            (tail,) = await self._cluster.read([(name, END)])
+            tail = only(await self._cluster.read([(name, END)]))
             if tail is None:
                 return None
             if tail.last >= after or tail.closed or time.monotonic() > patience:
@@ -607,15 +639,10 @@ class Node:
         for mirror in self._mirrors:
             if mirror.has_room:
                 places.setdefault((mirror.name, mirror.seq), []).append(mirror)
-        try:
-            tails = await self._cluster.read(list(places)) if places else ()
-        except StoreLost:
-            if not self.is_in_touch:
-                self.lose_mirrors()  # other nodes may be able to read them
-            raise
+        tails = await self._cluster.read(list(places)) if places else ()
         now = time.monotonic()
         for ((name, seq), mirrors), tail in zip(places.items(), tails, strict=True):
-            if tail is None:
+            if tail is None or isinstance(tail, StoreLost):
                 self._miss(mirrors, now)
                 continue
             if tail.last > seq:
@@ -632,7 +659,8 @@ class Node:
         await _pause(self._to_poll, TICK if lively else DOZE)
 
     def _miss(self, mirrors: Sequence[Mirror], now: float) -> None:
-        """The store knows nothing of a log: it has gone, or its node will bring it back."""
+        """Nothing is known of a log: it has gone, or its node will bring it back; or its part of
+        the store is away, and another node may be able to read it."""
         for mirror in mirrors:
             if mirror.missing_since is None:
                 mirror.missing_since = now
@@ -652,7 +680,7 @@ class Node:
             return
         with suppress(StoreLost):
             for living in dead:
-                (tail,) = await self._cluster.read([(living.name, END)])
+                tail = only(await self._cluster.read([(living.name, END)]))
                 # One whose log is closed waits for nobody but an undertaker, too.
                 if tail is not None and (tail.expired or living.closed):
                     await self._bury(living.name, tail)
@@ -685,7 +713,7 @@ class Node:
         return int(frame.get("epoch", 1))
 
     async def _last_frame(self, name: Name, last: int) -> dict[str, Any]:
-        (tail,) = await self._cluster.read([(name, last - 1)])
+        tail = only(await self._cluster.read([(name, last - 1)]))
         lines = tail.frames.splitlines() if tail is not None else ()
         frame: dict[str, Any] = orjson.loads(lines[-1]) if lines else {}
         return frame
@@ -718,6 +746,8 @@ class Node:
         sessions = list(self._watched)
         found = await self._cluster.living(sessions) if sessions else ()
         for session, living in zip(sessions, found, strict=True):
+            if isinstance(living, StoreLost):
+                continue
             for watcher, seen in self._watched.get(session, {}).items():
                 for one in living:
                     if one.name.nonce not in seen and self._is_abroad(one):
@@ -740,7 +770,7 @@ class Node:
     async def stop_all(self, session: str, seconds: float) -> int:
         """Cancel every stream that other nodes have of a session, likewise; how many there were."""
         until = time.monotonic() + seconds
-        ((*living,),) = await self._cluster.living([session])
+        living = only(await self._cluster.living([session]))
         names = [one.name for one in living if self._is_abroad(one)]
         for name in reversed(names):
             await self._cluster.stop(name.stream)
@@ -759,7 +789,7 @@ class Node:
 
     async def _outlive(self, name: Name, until: float) -> Stopped:
         while True:
-            (living,) = await self._cluster.living([name.session])
+            living = only(await self._cluster.living([name.session]))
             mine = [one for one in living if one.name.nonce == name.nonce]
             await self._bury_all(one for one in mine if one.expired)
             left = until - time.monotonic()
@@ -768,19 +798,19 @@ class Node:
             await self.stirred(name.session, min(left, WAIT_POLL))
 
     async def _was_cancelled(self, name: Name) -> bool:
-        (end,) = await self._cluster.read([(name, END)])
+        end = only(await self._cluster.read([(name, END)]))
         if end is None or not end.closed:
             return False
         frame = await self._last_frame(name, end.last)
         return frame.get("finish_reason") == "cancelled"
 
     async def heads(self, sessions: Sequence[str]) -> list[Living | None]:
-        """Of each session the newest stream that has claimed it and lives, if it is another node's.
-
-        Raises StoreLost.
-        """
+        """Of each session the newest stream that has claimed it and lives, if it is another node's,
+        as far as that can be asked."""
         heads: list[Living | None] = []
         for living in await self._cluster.living(sessions):
+            if isinstance(living, StoreLost):
+                living = ()
             claimed = [one for one in living if not (one.position or one.by or one.closed)]
             head = claimed[-1] if claimed else None
             heads.append(head if head and self._is_abroad(head) and not head.expired else None)
@@ -791,7 +821,7 @@ class Node:
         text: list[str] = []
         seq = 0
         while True:
-            (tail,) = await self._cluster.read([(name, seq)])
+            tail = only(await self._cluster.read([(name, seq)]))
             if tail is None:
                 return None
             for line in tail.frames.splitlines():

@@ -273,8 +273,7 @@ class StreamRegistry:
         """Which sessions have a live stream, on whatever node as far as that can be asked."""
         abroad: Sequence[object] = ()
         if self.node is not None and session_ids:
-            with suppress(StoreLost):
-                abroad = await self.node.heads([key_of(owner, each) for each in session_ids])
+            abroad = await self.node.heads([key_of(owner, each) for each in session_ids])
         abroad = abroad or [None] * len(session_ids)
         return [
             there is not None or self.head(session_id, owner) is not None

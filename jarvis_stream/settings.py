@@ -264,11 +264,12 @@ class Settings(BaseSettings):
         Field(
             json_schema_extra={
                 "also": "REDIS_URL",
-                "allowed": "redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], or rediss:// for TLS",
+                "allowed": "redis://[USER:PASSWORD@]HOST[:PORT][/NUMBER], or rediss:// for TLS;"
+                " of a Redis Cluster any nodes: HOST[:PORT],HOST[:PORT]",
             }
         ),
     ] = None
-    """The Redis of several servers that serve the same sessions; they share a PostgreSQL too."""
+    """The Redis (or Redis Cluster) that servers of the same sessions share, besides PostgreSQL."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """How many processes serve on this machine; more than one need --redis-url."""

@@ -87,9 +87,12 @@ class Cloud:
         self.history = MemoryHistory()
         self.cut_off: set[str] = set()
         """Nodes that reach the store no more, and hear nothing."""
+        self.away: set[str] = set()
+        """Sessions in a part of the store that nobody reaches."""
         self.mute = False
         """Whether every word is lost."""
         self.store.fate = lambda node, call: Fate(lost=node in self.cut_off)
+        self.store.is_away = self.away.__contains__
         self.store.heard = lambda node, word: not self.mute and node not in self.cut_off
         self._stack = AsyncExitStack()
 
@@ -114,8 +117,10 @@ async def cloud(*names: str, **scripts: Script) -> AsyncIterator[tuple[Any, ...]
     try:
         yield shared, *members
         assert not shared.cut_off
+        assert not shared.away
     finally:
         shared.cut_off.clear()
+        shared.away.clear()
         await shared.leave()
     assert shared.store.is_empty, "something lives on in the store"
 

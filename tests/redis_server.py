@@ -39,6 +39,11 @@ class RedisServer:
             time.sleep(0.02)
 
     @property
+    def is_alive(self) -> bool:
+        """Whether it was started, and not killed."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """Of its process."""
         assert self._process is not None

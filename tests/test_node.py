@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from fakes import FakeReader, Tidy, read_all, says, stubborn, talks
 from nodes import BOUND, LEASE, cloud, in_virtual_time, until
 
+from jarvis_stream.agents.base import Piece, Turn
+from jarvis_stream.cluster.memory import Fate
 from jarvis_stream.errors import Conflict, CursorAhead, Gone, NotFound, Unavailable
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.stream import Followed, Stream
@@ -527,6 +532,79 @@ async def test_readers_of_another_nodes_stream_are_let_go_when_the_store_is_lost
         again = await b.follow("1", there.frames[-1]["seq"])
         await a.registry.cancel("1")
         await again.end()
+
+
+async def counts(turn: Turn) -> AsyncGenerator[Piece, None]:
+    """A number every tenth of a second."""
+    for number in itertools.count():
+        yield f"{number} "
+        await asyncio.sleep(0.1)
+
+
+@in_virtual_time
+async def test_a_part_of_the_store_that_is_away_ends_its_sessions_and_the_others_go_on() -> None:
+    async with cloud("a", "b", counts=counts, new=says("new")) as (shared, a, b):
+        lost = await a.start("1", "counts", session_id="s")
+        kept = await a.start("2", "counts", session_id="t")
+        far = await b.follow("2")
+        await far.sees("5 ")
+        shared.away.add("s")
+        await lost.end()
+        assert reason(lost) == "coordination_lost"
+        with pytest.raises(Unavailable):
+            await a.start("3", "new", session_id="s")
+        await asyncio.sleep(2 * LEASE)
+        for node in (a.node, b.node):
+            assert node.is_in_touch
+        behind = kept.frames[-1]["seq"] - far.frames[-1]["seq"]
+        assert behind <= 2  # as ever
+        assert await b.registry.active(["s", "t"]) == [False, True]
+        await (await b.start("4", "new", session_id="u")).end()
+        await b.registry.cancel("2")
+        for reader in (kept, far):
+            assert (await reader.end())["finish_reason"] == "cancelled"
+        assert far.data == kept.data
+        shared.away.clear()
+        await asyncio.sleep(1)  # its end was owed to the store until now
+        again = await b.follow("1")
+        await again.end()
+        assert again.data == lost.data
+
+
+@in_virtual_time
+async def test_a_part_that_is_away_for_less_than_a_lease_is_not_felt() -> None:
+    async with cloud("a", "b", counts=counts) as (shared, a, b):
+        here = await a.start("1", "counts")
+        far = await b.follow("1")
+        shared.store.fate = lambda node, call: Fate(out=0.02, back=0.02)
+        await asyncio.sleep(LEASE / 3)
+        await until(lambda: here.stream.deadline > time.monotonic() + LEASE - 0.1)  # a heartbeat
+        shared.away.add("s")
+        await asyncio.sleep(LEASE * 0.9)
+        shared.away.clear()
+        await asyncio.sleep(LEASE)
+        assert not here.ends
+        assert far.losses == 0
+        await a.registry.cancel("1")
+        for reader in (here, far):
+            await reader.end()
+        assert far.data == here.data
+
+
+@in_virtual_time
+async def test_readers_of_a_part_that_is_away_are_let_go_and_the_others_are_not() -> None:
+    async with cloud("a", "b", counts=counts) as (shared, a, b):
+        for stream, session in (("1", "s"), ("2", "t")):
+            await a.start(stream, "counts", session_id=session)
+        lost, kept = await b.follow("1"), await b.follow("2")
+        await lost.sees("5 ")
+        shared.away.add("s")
+        await until(lambda: lost.losses == 1)
+        await asyncio.sleep(LEASE)
+        assert kept.losses == 0
+        shared.away.clear()
+        await a.registry.cancel("2")
+        await kept.end()
 
 
 @in_virtual_time

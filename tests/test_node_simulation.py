@@ -56,6 +56,9 @@ class Simulation:
     cuts: list[tuple[str, float, float]] = field(default_factory=list)
     """Which node was cut off, from when until when."""
 
+    parts: list[tuple[str, float, float]] = field(default_factory=list)
+    """Which session's part of the store was away, from when until when."""
+
     @property
     def now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -88,6 +91,11 @@ class Simulation:
         if draw < 0.05:
             return Fate(back=1.0)
         return Fate(out=self.dice.uniform(0, 0.02), back=self.dice.uniform(0, 0.02))
+
+    def is_away(self, session: str) -> bool:
+        return any(
+            session == which and since <= self.now < till for which, since, till in self.parts
+        )
 
     def hears(self, node: str) -> bool:
         if any(node == who and since <= self.now < till for who, since, till in self.cuts):
@@ -193,9 +201,12 @@ class Simulation:
                 assert stream in self.stopped, f"nobody stopped {stream}"
 
     def was_cut(self, stream: str) -> bool:
-        """Whether the node of a stream was cut off since it was asked for."""
-        _, asked_at, node = self.asked[stream]
-        return any(who == node and till > asked_at for who, _, till in self.cuts)
+        """Whether the node of a stream, or its session, was cut off since it was asked for."""
+        session, asked_at, node = self.asked[stream]
+        return any(
+            which in (node, session) and till > asked_at
+            for which, _, till in self.cuts + self.parts
+        )
 
     def check_agents(self) -> None:
         for newer in self.runs:
@@ -229,7 +240,7 @@ def opening(stream: str, session: str, **fields: Any) -> Opening:
     return Opening(prompt="q", stream_id=stream, trace_id=stream, session_id=session, **fields)
 
 
-@pytest.mark.parametrize("faults", ["none", "losses", "cuts"])
+@pytest.mark.parametrize("faults", ["none", "losses", "cuts", "parts"])
 @pytest.mark.parametrize("seed", range(SIMULATIONS))
 def test_what_readers_and_agents_see(seed: int, faults: str) -> None:
     logger.disable("jarvis_stream")
@@ -245,6 +256,7 @@ async def simulate(seed: int, faults: str) -> None:
     cloud = Cloud()
     cloud.store.fate = simulation.fate
     cloud.store.heard = lambda node, word: simulation.hears(node)
+    cloud.store.is_away = simulation.is_away
     members = [await cloud.join(name) for name in ("a", "b", "c")[: dice.choice((2, 3))]]
     for member in members:
         member.agents.scripts = {"q": simulation.agent}
@@ -254,6 +266,12 @@ async def simulate(seed: int, faults: str) -> None:
             simulation.cuts.append(
                 (dice.choice(members).name, since, since + dice.uniform(0.5, 3 * LEASE))
             )
+    if faults == "parts":
+        for _ in range(dice.randrange(1, 5)):
+            since = dice.uniform(0, SECONDS)
+            simulation.parts.append(
+                (dice.choice(SESSIONS), since, since + dice.uniform(0.5, 3 * LEASE))
+            )
     users = [simulation.user(chr(ord("u") + n), members) for n in range(USERS)]
     await asyncio.gather(*users)
     async with asyncio.timeout(600):
@@ -262,6 +280,9 @@ async def simulate(seed: int, faults: str) -> None:
     simulation.faults = False
     simulation.cuts = [
         (who, since, min(till, simulation.now)) for who, since, till in simulation.cuts
+    ]
+    simulation.parts = [
+        (which, since, min(till, simulation.now)) for which, since, till in simulation.parts
     ]
     await asyncio.sleep(5 * LEASE)
     silent = [r for _, r, _ in simulation.readers if not (r.ends or r.losses or r.follower.closed)]

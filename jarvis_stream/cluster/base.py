@@ -19,7 +19,9 @@ A stream with `enqueue` that finds its session busy waits in the session's queue
 when it may be its turn. Each in the queue has a lease, and a log it may append to, as an owner has.
 
 Every call may be repeated: what happened already happens once. Every call raises StoreLost when
-the store does not answer in time; what was asked may have happened then, or may still happen.
+the store does not answer in time; what was asked may have happened then, or may still happen. A
+store may have several parts, each with some of the sessions, and one of them be away: calls for
+many sessions raise nothing, but have a StoreLost in the place of each answer that did not come.
 """
 
 from __future__ import annotations
@@ -29,14 +31,24 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from jarvis_stream.errors import JarvisError
 from jarvis_stream.tally import Tally
 
+T = TypeVar("T")
+
 
 class StoreLost(JarvisError):
     """The store that the nodes share did not answer in time, or refused."""
+
+
+def only(answers: Sequence[T | StoreLost]) -> T:
+    """What the store answered who asked about one thing; raises StoreLost when it did not."""
+    (answer,) = answers
+    if isinstance(answer, StoreLost):
+        raise answer
+    return answer
 
 
 OnConflict = Literal["interrupt", "rollback", "reject", "enqueue"]
@@ -187,12 +199,13 @@ class Health:
         self.failures = 0
         """Calls that were not."""
         self.since = math.inf
-        """Since when the same connection to it holds, on the monotonic clock. What broke the one
-        before may have been a failover, and have lost the newest writes."""
+        """Since when the same connections to the same servers hold, on the monotonic clock. What
+        changed them may have been a failover, and have lost the newest writes."""
         self.last_answer = -math.inf
-        """When the last one was, on the monotonic clock."""
+        """When any part of it gave the last one, on the monotonic clock."""
         self.reachable = False
-        """Whether the last call was answered. One is made every second, whatever happens."""
+        """Whether the last call was answered, by every part of the store that was asked. One is
+        made every second, whatever happens."""
         self.listening = False
         """Whether words are heard."""
 
@@ -266,7 +279,7 @@ class Cluster(Protocol):
         """Who claimed its session with a lower epoch and has not been released, oldest first."""
         ...
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed]:
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed | StoreLost]:
         """Heartbeat, one trip for all: begin the leases anew, and hear what became of each.
 
         For whoever has not been released: owners, those in the queue, the superseded that tidy up,
@@ -280,7 +293,7 @@ class Cluster(Protocol):
         later (a request that was late), that is refused."""
         ...
 
-    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living]]:
+    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living] | StoreLost]:
         """Who has claimed each session, or is in its queue, and has not been released; oldest
         first, the queue last. One trip for all."""
         ...
@@ -294,7 +307,7 @@ class Cluster(Protocol):
 
     # Logs
 
-    async def append(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+    async def append(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
         """Append to logs of owners: one trip for all, each batch for itself, at most one of each
         log.
 
@@ -321,7 +334,7 @@ class Cluster(Protocol):
         """
         ...
 
-    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | None]:
+    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
         """What each log holds after its cursor (a piece of it, when it is much); one trip for all.
 
         None when nothing is known of the log (any more).
@@ -329,7 +342,10 @@ class Cluster(Protocol):
         ...
 
     async def attend(self, names: Sequence[Name]) -> None:
-        """Tell the nodes of these streams, for the time of one lease, that they are read here."""
+        """Tell the nodes of these streams, for the time of one lease, that they are read here.
+
+        Raises StoreLost when one of them is not told; the others are.
+        """
         ...
 
     # Words

@@ -1,8 +1,8 @@
 """The store in this very process: for tests with several nodes, in real or in virtual time.
 
 It decides what the scripts of redis.py decide, step by step; one contract suite is fed by both.
-What can go wrong between a node and a store is asked of `fate` and `heard`. Without them every
-call is carried out and answered, in order.
+What can go wrong between a node and a store is asked of `fate`, `is_away` and `heard`. Without them
+every call is carried out and answered, in order.
 """
 
 from __future__ import annotations
@@ -158,6 +158,8 @@ class MemoryStore:
         """What becomes of a node's call, named like the port's."""
         self.heard: Callable[[str, Word], bool] = lambda node, word: True
         """Whether a node hears a word."""
+        self.is_away: Callable[[str], bool] = lambda session: False
+        """Whether a session is in a part of the store that does not answer."""
         self.nodes: dict[str, MemoryCluster] = {}
         """Those that run."""
         self._state = _State()
@@ -496,56 +498,62 @@ class MemoryCluster:
             self.watched.clear()
 
     async def reserve(self, name: Name) -> Reserved | Name:
-        return await self._ask("reserve", partial(self._store.reserve, name, self.lease))
+        return await self._ask(
+            "reserve", partial(self._store.reserve, name, self.lease), name.session
+        )
 
     async def find(self, stream: str) -> Name | None:
         return await self._ask("find", partial(self._store.find, stream))
 
     async def free(self, name: Name) -> None:
-        await self._ask("free", partial(self._store.free, name))
+        await self._ask("free", partial(self._store.free, name), name.session)
 
     async def stop(self, stream: str) -> Name | None:
         return await self._ask("stop", partial(self._store.stop, stream))
 
     async def ticket(self, session: str, floor: int) -> int:
-        return await self._ask("ticket", partial(self._store.ticket, session, floor))
+        return await self._ask("ticket", partial(self._store.ticket, session, floor), session)
 
     async def claim(
         self, claim: Claim, *, on_conflict: OnConflict = "interrupt"
     ) -> Sequence[Living]:
         work = partial(self._store.claim, claim, on_conflict, self.lease)
-        return await self._ask("claim", work)
+        return await self._ask("claim", work, claim.name.session)
 
     async def older(self, claim: Claim) -> Sequence[Living]:
-        return await self._ask("older", partial(self._store.older, claim))
+        return await self._ask("older", partial(self._store.older, claim), claim.name.session)
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed]:
-        return await self._ask(
-            "renew", lambda: [self._store.renew(claim, self.lease) for claim in claims]
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed | StoreLost]:
+        return await self._ask_each(
+            "renew",
+            [partial(self._store.renew, claim, self.lease) for claim in claims],
+            [claim.name.session for claim in claims],
         )
 
     async def release(self, claim: Claim) -> None:
-        await self._ask("release", partial(self._store.release, claim))
+        await self._ask("release", partial(self._store.release, claim), claim.name.session)
 
-    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living]]:
-        return await self._ask("living", lambda: [self._store.living(key) for key in sessions])
+    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living] | StoreLost]:
+        works = [partial(self._store.living, key) for key in sessions]
+        return await self._ask_each("living", works, sessions)
 
     async def forget(self, session: str) -> None:
-        await self._ask("forget", partial(self._store.forget, session))
+        await self._ask("forget", partial(self._store.forget, session), session)
 
-    async def append(self, batches: Sequence[Batch]) -> Sequence[Appended]:
-        return await self._ask("append", lambda: [self._store.append(batch) for batch in batches])
+    async def append(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
+        works = [partial(self._store.append, batch) for batch in batches]
+        sessions = [batch.claim.name.session for batch in batches]
+        return await self._ask_each("append", works, sessions)
 
     async def close(self, batch: Batch) -> Appended:
-        return await self._ask("close", partial(self._store.close, batch))
+        return await self._ask("close", partial(self._store.close, batch), batch.claim.name.session)
 
     async def bury(self, batch: Batch) -> bool:
-        return await self._ask("bury", partial(self._store.bury, batch))
+        return await self._ask("bury", partial(self._store.bury, batch), batch.claim.name.session)
 
-    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | None]:
-        return await self._ask(
-            "read", lambda: [self._store.read(name, cursor) for name, cursor in cursors]
-        )
+    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
+        works = [partial(self._store.read, name, cursor) for name, cursor in cursors]
+        return await self._ask_each("read", works, [name.session for name, _ in cursors])
 
     async def attend(self, names: Sequence[Name]) -> None:
         def work() -> None:
@@ -560,8 +568,33 @@ class MemoryCluster:
     async def unwatch(self, session: str) -> None:
         self.watched.discard(session)
 
-    async def _ask(self, call: str, work: Callable[[], T]) -> T:
+    async def _ask_each(
+        self, call: str, works: Sequence[Callable[[], T]], sessions: Sequence[str]
+    ) -> Sequence[T | StoreLost]:
+        """The same for many: what is lost has a StoreLost in its place."""
+        lost = StoreLost("a part of the store did not answer in time")
+        answers: list[T | StoreLost] = [lost] * len(works)
+        here = [at for at, session in enumerate(sessions) if not self._store.is_away(session)]
+        if here:
+            try:
+                found = await self._ask(call, lambda: [works[at]() for at in here])
+            except StoreLost as error:
+                return [error] * len(works)
+            for at, answer in zip(here, found, strict=True):
+                answers[at] = answer
+        if len(here) < len(works):
+            self._lose()
+        return answers
+
+    def _lose(self) -> None:
+        self.health.reachable = False
+        self.health.failures += 1
+
+    async def _ask(self, call: str, work: Callable[[], T], session: str = "") -> T:
         """Send the work to the store, and wait for its answer as long as one may."""
+        if session and self._store.is_away(session):
+            self._lose()
+            raise StoreLost("the part of the store with this session did not answer in time")
         loop = asyncio.get_running_loop()
         fate = self._store.fate(self.node, call)
         answer: asyncio.Future[T | JarvisError] = loop.create_future()
@@ -572,7 +605,7 @@ class MemoryCluster:
         self.health.reachable = answer.done()
         if not answer.done():
             answer.cancel()
-            self.health.failures += 1
+            self._lose()
             raise StoreLost("the store did not answer in time")
         self.health.trips.add(loop.time() - asked_at)
         self.health.last_answer = time.monotonic()

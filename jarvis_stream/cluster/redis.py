@@ -3,8 +3,8 @@
 What is known of one session has one hash tag; common.lua tells what it is. Names are apart from
 it, since who asks for a stream_id knows no session. All of it expires: logs and names when nobody
 has renewed them for `keep`, the counters of a session after a day. The logs need no trimming, since
-an answer is bounded. One primary is asked, wherever its address leads: a failover is followed, a
-Redis Cluster (whose slots the keys would suit) is not routed to.
+an answer is bounded. In a Redis Cluster a session is at one primary, and a name perhaps at another
+(see routing.py); what is published is heard at every one.
 
 Redis is trusted with who owns a session now, and with the last minutes of its logs; not with the
 conversation, which the history keeps.
@@ -17,7 +17,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -25,7 +25,6 @@ from urllib.parse import quote
 
 import orjson
 from loguru import logger
-from redis.exceptions import NoScriptError, ResponseError
 
 from jarvis_stream.cluster.base import (
     Appended,
@@ -44,7 +43,8 @@ from jarvis_stream.cluster.base import (
     Verdict,
     Word,
 )
-from jarvis_stream.cluster.wire import PULSE, TIMEOUT, Ear, Line, pack, pack_arguments
+from jarvis_stream.cluster.routing import Router
+from jarvis_stream.cluster.wire import PULSE, TIMEOUT, Ear, pack, pack_arguments
 
 SESSION_TTL = 24 * 3600.0
 """Seconds for which a session's epochs are remembered; older ones the clock outgrows."""
@@ -128,23 +128,24 @@ class RedisCluster:
         self.node = node or os.urandom(8).hex()
         self.lease = lease
         self.health = Health()
-        self._wait = wait
         self._lease = round(lease * 1000)
         self._ttl = round(keep * 1000)
-        self._line = Line(url, timeout=timeout, greeting=_LUA.load)
-        self._ear = Ear(url, self._hear_words, self.health, timeout=timeout)
+        self._router = router = Router(url, timeout=timeout, wait=wait, greeting=_LUA.load)
+        self._ear = Ear(
+            router.url, self._hear_words, self.health, timeout=timeout, where=router.near
+        )
         self._hear: Callable[[Word], None] = lambda word: None
 
     @property
     def place(self) -> str:
         """Where the store is, without names and passwords."""
-        return self._line.place
+        return self._router.place
 
     @asynccontextmanager
     async def running(self, hear: Callable[[Word], None]) -> AsyncIterator[RedisCluster]:
         self._hear = hear
-        async with self._line.running(wait=self._wait), self._ear.running():
-            await self._check()
+        async with self._router.running(), self._ear.running():
+            self._check()
             for channel in (f"jarvis:node:{self.node}", "jarvis:nodes"):
                 await self._ear.listen(channel.encode())
             pulse = asyncio.create_task(self._beat())
@@ -154,24 +155,14 @@ class RedisCluster:
                 pulse.cancel()
                 await asyncio.wait([pulse])
 
-    async def _check(self) -> None:
+    def _check(self) -> None:
         """Raises StoreLost for a server that will not do."""
-        try:
-            (text,) = await self._ask([pack("INFO")])
-        except StoreLost as error:
-            if isinstance(error.__cause__, ResponseError):  # this user may not look
-                return
-            raise
-        info = dict(
-            line.split(":", 1) for line in text.decode().splitlines() if line[:1] not in ("", "#")
-        )
+        info = self._router.info
         if int(info.get("redis_version", str(OLDEST)).partition(".")[0]) < OLDEST:
             raise StoreLost(
                 f"Redis at {self.place} is too old: {OLDEST}.0 is the first that will do"
             )
-        if info.get("redis_mode") == "cluster":
-            raise StoreLost(f"Redis at {self.place} is a Redis Cluster: name a single primary")
-        if info.get("role") == "slave":
+        if info.get("role") == "slave" and not self._router.is_cluster:
             raise StoreLost(f"Redis at {self.place} is a read-only replica: name the primary")
         if info.get("maxmemory_policy", "noeviction") != "noeviction":
             logger.warning(
@@ -181,12 +172,12 @@ class RedisCluster:
             )
 
     async def _beat(self) -> None:
-        """Ask something at least every second, so that `health` is true."""
+        """Ask something at least every second, of every primary, so that `health` is true."""
         while True:
             await asyncio.sleep(PULSE)
-            if time.monotonic() - self.health.last_answer > PULSE / 2:
-                with suppress(StoreLost):
-                    await self._ask([pack("PING")])
+            is_silent = time.monotonic() - self.health.last_answer > PULSE / 2
+            if is_silent or self._router.is_cluster:
+                await self._ask_each([pack("PING")])
 
     # Names
 
@@ -246,7 +237,7 @@ class RedisCluster:
         (rows,) = await self._ask([_living(claim.name.session)])
         return _older(rows, claim)
 
-    async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed]:
+    async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed | StoreLost]:
         commands = []
         for claim in claims:
             name = claim.name
@@ -254,36 +245,31 @@ class RedisCluster:
                 _LUA.renew(_keys(name), name.nonce, claim.epoch, self._lease, self._ttl)
             )
             commands.append(self._take(name))
-        replies = await self._ask(commands)
-        return [
-            Renewed(
-                verdict=_VERDICTS[verdict],
-                cancelled=taken == b"!",
-                attended=bool(attended),
-                by=by.decode(),
-                rollback=bool(rollback),
-            )
-            for (verdict, attended, by, rollback), taken in zip(
-                replies[::2], replies[1::2], strict=True
-            )
-        ]
+        replies = await self._ask_each(commands)
+        return list(map(_renewed, replies[::2], replies[1::2]))
 
     async def release(self, claim: Claim) -> None:
         await self._ask([_LUA.release(_keys(claim.name), claim.name.nonce, self._ttl)])
 
-    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living]]:
-        replies = await self._ask([_living(session) for session in sessions])
-        return [_living_of(map(orjson.loads, rows)) for rows in replies]
+    async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living] | StoreLost]:
+        replies = await self._ask_each([_living(session) for session in sessions])
+        return [
+            rows if isinstance(rows, StoreLost) else _living_of(map(orjson.loads, rows))
+            for rows in replies
+        ]
 
     async def forget(self, session: str) -> None:
         await self._ask([_LUA.forget([_session_key(session)], session)])
 
     # Logs
 
-    async def append(self, batches: Sequence[Batch]) -> Sequence[Appended]:
+    async def append(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
         ttl = pack_arguments(self._ttl)
-        replies = await self._ask([_append(batch) + ttl for batch in batches])
-        return [Appended(_VERDICTS[verdict], last) for verdict, last in replies]
+        replies = await self._ask_each([_append(batch) + ttl for batch in batches])
+        return [
+            reply if isinstance(reply, StoreLost) else Appended(_VERDICTS[reply[0]], reply[1])
+            for reply in replies
+        ]
 
     async def close(self, batch: Batch) -> Appended:
         ((verdict, last),) = await self._ask([self._ending(_LUA.close, batch)])
@@ -304,15 +290,18 @@ class RedisCluster:
             self._ttl,
         )
 
-    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | None]:
+    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
         room = pack_arguments(min(READ_BYTES, READ_ALL_BYTES // max(1, len(cursors))))
-        replies = await self._ask(
+        replies = await self._ask_each(
             [
                 _read_head(name.session, name.nonce) + pack_arguments(cursor) + room
                 for name, cursor in cursors
             ]
         )
-        return [_tail(reply, cursor) for reply, (_, cursor) in zip(replies, cursors, strict=True)]
+        return [
+            reply if isinstance(reply, StoreLost) else _tail(reply, cursor)
+            for reply, (_, cursor) in zip(replies, cursors, strict=True)
+        ]
 
     async def attend(self, names: Sequence[Name]) -> None:
         await self._ask([_LUA.attend(_keys(name)[:2], self._lease) for name in names])
@@ -334,41 +323,62 @@ class RedisCluster:
             self._hear(word)
 
     async def _ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """The replies, none of them an error; nothing is asked when there are no commands."""
+        """The replies, none of them an error."""
+        replies = await self._ask_each(commands)
+        for reply in replies:
+            if isinstance(reply, StoreLost):
+                raise reply
+        return replies
+
+    async def _ask_each(self, commands: Sequence[bytes]) -> list[Any]:
+        """The replies, or a StoreLost in the place of each; without commands nothing is asked."""
         if not commands:
             return []
         asked_at = time.monotonic()
         try:
-            replies = await self._line.ask(commands)
-            if any(isinstance(reply, ResponseError) for reply in replies):
-                replies = await self._mend(commands, replies)
-        except StoreLost:
+            replies = await self._router.ask(commands)
+        except StoreLost as lost:
+            replies = [lost] * len(commands)
+        if any(isinstance(reply, Exception) for reply in replies):
+            replies = [self._lost(reply) for reply in replies]
             self.health.failures += 1
             self.health.reachable = False
-            raise
-        self.health.since = self._line.connected_at
+            if all(isinstance(reply, StoreLost) for reply in replies):
+                return replies
+        else:
+            self.health.reachable = self._router.is_whole
+        self.health.since = self._router.since
         self.health.last_answer = time.monotonic()
         self.health.trips.add(self.health.last_answer - asked_at)
-        self.health.reachable = True
         return replies
 
-    async def _mend(self, commands: Sequence[bytes], replies: list[Any]) -> list[Any]:
-        """Load the scripts when they have been flushed, and ask again what has failed for that."""
-        missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if missing:
-            again = await self._line.ask([*_LUA.load, *(commands[at] for at in missing)])
-            for at, reply in zip(missing, again[len(_LUA.load) :], strict=True):
-                replies[at] = reply
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                if self.health.reachable:
-                    logger.error("cluster_refused place={} reason={}", self.place, reply)
-                raise StoreLost(f"Redis at {self.place} refused: {reply}") from reply
-        return replies
+    def _lost(self, reply: Any) -> Any:
+        """What is refused is lost, too."""
+        if not isinstance(reply, Exception) or isinstance(reply, StoreLost):
+            return reply
+        if self.health.reachable:
+            logger.error("cluster_refused place={} reason={}", self.place, reply)
+        lost = StoreLost(f"Redis at {self.place} refused: {reply}")
+        lost.__cause__ = reply
+        return lost
 
 
 _RESERVED = {b"=": Reserved.FREE, b"!": Reserved.STOPPED}
 _VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}
+
+
+def _renewed(reply: Any, taken: Any) -> Renewed | StoreLost:
+    """From what is replied about the session; the name may be elsewhere, and lost alone."""
+    if isinstance(reply, StoreLost):
+        return reply
+    verdict, attended, by, rollback = reply
+    return Renewed(
+        verdict=_VERDICTS[verdict],
+        cancelled=taken == b"!",
+        attended=bool(attended),
+        by=by.decode(),
+        rollback=bool(rollback),
+    )
 
 
 def _session_key(session: str) -> bytes:

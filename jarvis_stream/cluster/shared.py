@@ -19,7 +19,8 @@ import orjson
 from loguru import logger
 
 from jarvis_stream.cluster.base import StoreLost
-from jarvis_stream.cluster.wire import Line, pack
+from jarvis_stream.cluster.routing import Router
+from jarvis_stream.cluster.wire import pack
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.identity.base import Principal
 from jarvis_stream.passes import digest
@@ -46,10 +47,10 @@ _TAKE_SHA: Final = hashlib.sha1(_TAKE.encode()).hexdigest()
 class RedisPasses:
     """See passes.Keeper: a word that one server issues is good at every other one, and once."""
 
-    def __init__(self, line: Line, kind: str, *, seconds: float, most_each: int = 64) -> None:
+    def __init__(self, router: Router, kind: str, *, seconds: float, most_each: int = 64) -> None:
         """`kind` tells these words from others in the same Redis."""
         self.seconds = seconds
-        self._line = line
+        self._router = router
         self._kind = kind
         self._most_each = most_each
         self._attending: dict[str, set[Callable[[], object]]] = {}
@@ -130,10 +131,10 @@ class RedisPasses:
             await asyncio.sleep(LOOK_EVERY)
             keys = list(self._attending)
             if keys:
-                with suppress(Unavailable):
-                    found = await self._ask(*(pack("EXISTS", key) for key in keys))
+                with suppress(StoreLost):
+                    found = await self._router.ask([pack("EXISTS", key) for key in keys])
                     for key, exists in zip(keys, found, strict=True):
-                        if not exists:
+                        if exists == 0:  # not an error: some may be told though others are not
                             self._gone(key)
 
     def _gone(self, key: str) -> None:
@@ -148,7 +149,7 @@ class RedisPasses:
 
     async def _ask(self, *commands: bytes) -> list[Any]:
         try:
-            return await _answers(self._line, *commands)
+            return await _answers(self._router, *commands)
         except StoreLost as error:
             raise Unavailable("who asks cannot be told now", retry_after=1) from error
 
@@ -156,9 +157,9 @@ class RedisPasses:
 class RedisRates:
     """See quota.Limiter: a rate for each name, over all servers together."""
 
-    def __init__(self, line: Line, kind: str, count: float, seconds: float) -> None:
+    def __init__(self, router: Router, kind: str, count: float, seconds: float) -> None:
         """At most `count` times in any `seconds`; here alone, when Redis does not answer."""
-        self._line = line
+        self._router = router
         self._kind = kind
         self._here = Rates(count, seconds)
         self._every = seconds * 1000 / count
@@ -171,21 +172,23 @@ class RedisRates:
         key = f"jarvis:{self._kind}:{name}"
         command = pack("EVALSHA", _TAKE_SHA, 1, key, str(self._every), str(self._burst))
         try:
-            (wait_ms,) = await _answers(self._line, command)
+            (wait_ms,) = await _answers(self._router, command)
         except StoreLost as error:
             logger.debug("rate_not_shared reason={}", error)
             return 0.0
         return float(wait_ms) / 1000
 
 
-def shared_line(url: str) -> Line:
-    """The connection for both; raises StoreLost for a URL that cannot be used."""
-    return Line(url, greeting=[pack("SCRIPT", "LOAD", _TAKE)])
+def shared_router(url: str, *, wait: float = 0.0) -> Router:
+    """The way to Redis for both; see Router."""
+    return Router(url, wait=wait, greeting=[pack("SCRIPT", "LOAD", _TAKE)])
 
 
-async def _answers(line: Line, *commands: bytes) -> list[Any]:
-    replies = await line.ask(commands)
+async def _answers(router: Router, *commands: bytes) -> list[Any]:
+    replies = await router.ask(commands)
     for reply in replies:
+        if isinstance(reply, StoreLost):
+            raise reply
         if isinstance(reply, Exception):
-            raise StoreLost(f"Redis at {line.place} refused: {reply}") from reply
+            raise StoreLost(f"Redis at {router.place} refused: {reply}") from reply
     return replies

@@ -14,9 +14,10 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from loguru import logger
@@ -26,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
+    NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -39,6 +41,8 @@ CONNECT_TIMEOUT = 1.0
 """Seconds it may take to connect, TLS and signing in included."""
 PAUSES = (0.05, 1.0)
 """Seconds between two attempts to connect: the first, which doubles, and the longest."""
+Address = tuple[str, int]
+"""Host and port."""
 PULSE = 1.0
 """Seconds after which a silent connection is asked whether it lives."""
 
@@ -85,25 +89,36 @@ class Wire(ABC):
     def __init__(self, url: str) -> None:
         """Raises StoreLost for a URL that cannot be used."""
         self._pool: Any = connect(url).connection_pool
-        options = self._pool.connection_kwargs
-        options["socket_timeout"] = None  # whatever the URL says: who asks has a timeout
-        self.place = options.get("path") or "{}:{}".format(
-            options.get("host", "localhost"), options.get("port", 6379)
-        )
-        """Where the store is, without names and passwords."""
+        self._options: dict[str, Any] = self._pool.connection_kwargs
+        self._options["socket_timeout"] = None  # whatever the URL says: who asks has a timeout
         self.connected_at = math.inf
-        """When the connection of now was made, on the monotonic clock."""
+        """When the newest connection was made, on the monotonic clock."""
+
+    @property
+    def address(self) -> Address:
+        """Its host and port; what they would be, of a Unix socket."""
+        return self._options.get("host", "localhost"), int(self._options.get("port", 6379))
+
+    @property
+    def place(self) -> str:
+        """Where the store is, without names and passwords."""
+        return self._options.get("path") or "{}:{}".format(*self.address)
+
+    def go_to(self, address: Address) -> None:
+        """Connect there from the next time on, with the same names, passwords and TLS."""
+        self._options["host"], self._options["port"] = address
 
     @asynccontextmanager
-    async def running(self, *, wait: float = 0.0) -> AsyncIterator[None]:
-        """Connected on entry, or StoreLost; tries for `wait` seconds, and once in any case."""
-        connection = await self._first(wait)
-        task = asyncio.create_task(self._run(connection))
+    async def running(self) -> AsyncIterator[None]:
+        """Connected on entry, or StoreLost."""
+        connection = await self._connect()
+        task = asyncio.create_task(self.run(connection))
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait([task])
+            await connection.disconnect(nowait=True)  # a task that never began has not
 
     @abstractmethod
     async def _greet(self, connection: Connection) -> None:
@@ -117,20 +132,10 @@ class Wire(ABC):
     def _lost(self) -> None:
         """The connection has broken. Called in the same step."""
 
-    async def _first(self, wait: float) -> Connection:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
-        pauses = _pauses()
-        while True:
-            try:
-                return await self._connect()
-            except StoreLost as error:
-                if loop.time() >= deadline:
-                    raise
-                logger.warning("cluster_waiting reason={}", error)
-                await asyncio.sleep(min(next(pauses), max(0.0, deadline - loop.time())))
-
-    async def _run(self, connection: Connection) -> None:
+    async def run(self, connection: Connection | None = None) -> None:
+        """Connect, and again whenever it breaks, until cancelled."""
+        if connection is None:
+            connection = await self._reconnect(chain((0.0,), pauses()))
         while True:
             try:
                 await self._serve(connection)
@@ -141,18 +146,18 @@ class Wire(ABC):
             finally:
                 self._lost()
                 await connection.disconnect(nowait=True)
-            connection = await self._reconnect()
+            connection = await self._reconnect(pauses())
 
-    async def _reconnect(self) -> Connection:
-        last = ""
-        for pause in _pauses():
+    async def _reconnect(self, rests: Iterable[float]) -> Connection:
+        said: set[str] = set()
+        for pause in rests:
             await asyncio.sleep(pause)
             try:
                 connection = await self._connect()
             except StoreLost as error:
-                if str(error) != last:
+                if str(error) not in said:
                     logger.warning("cluster_unreachable reason={}", error)
-                last = str(error)
+                    said.add(str(error))
             else:
                 logger.info("cluster_connected place={}", self.place)
                 return connection
@@ -186,13 +191,15 @@ class Wire(ABC):
             return f"Redis at {self.place} is a read-only replica: name the primary"
         if isinstance(error, TimeoutError) or "imeout" in text:
             return f"Redis at {self.place} does not answer: is it running, and may this host ask it"
+        if text.startswith("SELECT is not allowed"):
+            return f"Redis at {self.place} is a Redis Cluster: it has no database but 0"
         if isinstance(error, ResponseError):
             return f"Redis at {self.place} refused: {text}"
         return f"there is no Redis at {self.place} ({text or type(error).__name__})"
 
 
 @dataclass(slots=True, eq=False)
-class _Question:
+class Question:
     """Some commands, and who waits for what is replied to them."""
 
     commands: bytes
@@ -201,50 +208,108 @@ class _Question:
     answer: asyncio.Future[list[Any] | None]
     """None: the connection broke."""
     replies: list[Any] = field(default_factory=list)
+    failed: bool = False
+    """Whether one of them is an error."""
 
 
 class Line(Wire):
     """Asks, for many callers at once; what is asked first is carried out first."""
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT, greeting: Sequence[bytes]) -> None:
-        """`greeting`: commands that every connection begins with, none of which may fail."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = TIMEOUT,
+        greeting: Sequence[bytes],
+        on_lost: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`greeting`: commands that every connection begins with, none of which may fail.
+
+        `on_lost` is called when the connection breaks, and when one could not be made.
+        """
         super().__init__(url)
         self.timeout = timeout
-        self._greeting = greeting
-        self._unsent: deque[_Question] = deque()
-        self._sent: deque[_Question] = deque()
+        self.greeting = greeting
+        self.up = asyncio.Event()
+        """Set while it is connected."""
+        self.tried = asyncio.Event()
+        """Set when it was connected once, or could not be."""
+        self.answers = True
+        """Whether what was asked last was answered."""
+        self._down_since = time.monotonic()
+        self._on_lost = on_lost
+        self._unsent: deque[Question] = deque()
+        self._sent: deque[Question] = deque()
         self._asked = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
 
-    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
+    @property
+    def is_down(self) -> bool:
+        """Whether it has had no connection for so long that it is no use to wait for one."""
+        return not self.up.is_set() and time.monotonic() - self._down_since > self.timeout
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return not (self._unsent or self._sent)
+
+    async def ask(self, commands: Sequence[bytes], *, mend: bool = True) -> list[Any]:
         """The reply to each command, or the ResponseError that it was; raises StoreLost.
 
-        Cancelling it takes back nothing that has been sent.
+        Greets again, and asks again, when scripts have been flushed, if it is to `mend`. Cancelling
+        it takes back nothing that has been sent.
         """
+        question = self.put(commands)
+        try:
+            await asyncio.wait([question.answer], timeout=self.timeout)
+        finally:
+            self.withdraw(question)
+        replies = self.take(question)
+        if question.failed and mend:
+            missing = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if missing:
+                again = [*self.greeting, *(commands[at] for at in missing)]
+                found = await self.ask(again, mend=False)
+                for at, reply in zip(missing, found[len(self.greeting) :], strict=True):
+                    replies[at] = reply
+        return replies
+
+    # The same in three steps, for who asks several
+
+    def put(self, commands: Sequence[bytes]) -> Question:
+        """Ask, in this very step; then wait for its `answer`."""
         loop = asyncio.get_running_loop()
-        question = _Question(
+        question = Question(
             b"".join(commands), len(commands), loop.time() + self.timeout, loop.create_future()
         )
         self._unsent.append(question)
         self._asked.set()
-        try:
-            await asyncio.wait([question.answer], timeout=self.timeout)
-        finally:
-            answered = question.answer.done()
-            question.answer.cancel()
-            if question in self._unsent:
-                self._unsent.remove(question)
-        if not answered:
+        return question
+
+    def withdraw(self, question: Question) -> None:
+        """Nobody waits for it any more: to be called in any case."""
+        question.answer.cancel()
+        if question in self._unsent:
+            self._unsent.remove(question)
+
+    def take(self, question: Question) -> list[Any]:
+        """What was replied until it was withdrawn; raises StoreLost."""
+        if question.answer.cancelled():
+            self.answers = asyncio.get_running_loop().time() < question.due
             raise StoreLost(f"Redis at {self.place} did not answer in time")
         replies = question.answer.result()
         if replies is None:
+            self.answers = False
             raise StoreLost(f"the connection to Redis at {self.place} broke")
+        self.answers = True
         return replies
 
     async def _greet(self, connection: Connection) -> None:
-        await connection.send_packed_command(self._greeting, check_health=False)
-        for _ in self._greeting:
+        await connection.send_packed_command(self.greeting, check_health=False)
+        for _ in self.greeting:
             await connection.read_response()
+        self.up.set()
+        self.tried.set()
 
     async def _serve(self, connection: Connection) -> None:
         try:
@@ -274,6 +339,7 @@ class Line(Wire):
                 raise  # demoted: another one is the primary now
             except ResponseError as error:
                 reply = error
+                self._sent[0].failed = True
             question = self._sent[0]
             question.replies.append(reply)
             if len(question.replies) == question.count:
@@ -288,10 +354,15 @@ class Line(Wire):
             self._patience.reschedule(self._sent[0].due if self._sent else None)
 
     def _lost(self) -> None:
+        self.tried.set()
+        if self.up.is_set():
+            self.up.clear()
+            self._down_since = time.monotonic()
         while self._sent:
             question = self._sent.popleft()
             if not question.answer.done():
                 question.answer.set_result(None)
+        self._on_lost()
 
 
 class Ear(Wire):
@@ -304,9 +375,15 @@ class Ear(Wire):
         health: Health,
         *,
         timeout: float = TIMEOUT,
+        where: Callable[[Address | None], Address | None] = lambda now: None,
     ) -> None:
-        """`hear` is given the channel and what was said; it must not raise."""
+        """`hear` is given the channel and what was said; it must not raise.
+
+        `where` tells where to listen, if not where the URL says: given where it does now, or None
+        for a new connection.
+        """
         super().__init__(url)
+        self._where = where
         self._timeout = timeout
         self._hear = hear
         self._health = health
@@ -331,6 +408,11 @@ class Ear(Wire):
         """Hear it no more. Idempotent."""
         if self._channels.pop(channel, None) is not None:
             self._send(pack("UNSUBSCRIBE", channel))
+
+    async def _connect(self) -> Connection:
+        if address := self._where(None):
+            self.go_to(address)
+        return await super()._connect()
 
     def _send(self, command: bytes) -> None:
         if self._greeted:  # else the next greeting says it all
@@ -357,6 +439,8 @@ class Ear(Wire):
                 async with asyncio.timeout(PULSE):
                     await self._asked.wait()
             self._asked.clear()
+            if self._where(self.address) not in (None, self.address):
+                raise ConnectionError("nothing is heard there any more")
             commands, self._unsent = [*self._unsent, pack("PING")], []
             await connection.send_packed_command(commands, check_health=False)
 
@@ -381,7 +465,7 @@ class Ear(Wire):
             has.clear()
 
 
-def _pauses() -> Iterator[float]:
+def pauses() -> Iterator[float]:
     """Ever longer, and never in step with the other nodes."""
     pause, longest = PAUSES
     while True:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis_cluster_servers import ClusterNode, ClusterOfServers
 from redis_server import RedisServer
 
 from jarvis_stream.cluster import wire
@@ -28,6 +29,42 @@ def shared_redis() -> Iterator[RedisServer]:
 def redis_server() -> Iterator[RedisServer]:
     """A server for one test to do with what it likes."""
     yield from _running()
+
+
+@pytest.fixture(scope="session")
+def shared_redis_cluster() -> Iterator[ClusterOfServers]:
+    """A running Redis Cluster, for tests that do it no harm."""
+    with tempfile.TemporaryDirectory(prefix="jarvis-redis-") as directory:
+        cluster = ClusterOfServers(Path(directory))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.kill()
+
+
+@pytest.fixture
+def redis_cluster() -> Iterator[ClusterOfServers]:
+    """One for a test to do with what it likes: its first primary has a replica."""
+    with tempfile.TemporaryDirectory(prefix="jarvis-redis-") as directory:
+        cluster = ClusterOfServers(Path(directory), replica=True)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.kill()
+
+
+@pytest.fixture
+def new_server() -> Iterator[ClusterNode]:
+    """One of a Redis Cluster that is yet to be."""
+    with tempfile.TemporaryDirectory(prefix="jarvis-redis-") as directory:
+        server = ClusterNode(Path(directory))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
 
 
 def _running(*options: str) -> Iterator[RedisServer]:

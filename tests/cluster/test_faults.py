@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from contracts.cluster import PATIENCE, Node, batch, eventually, lines, streams
+from contracts.cluster import PATIENCE, Node, batch, eventually, lines, streams, told
 from redis_proxy import RedisProxy, in_front_of
 from redis_server import RedisServer
 
@@ -228,7 +228,7 @@ async def test_without_words_the_heartbeat_tells(redis_server: RedisServer) -> N
         proxy.deaf_to = b"message"
         await theirs.cluster.stop("A")
         await theirs.start("C", "t", on_conflict="rollback")
-        renewed = await ours.cluster.renew([one, other])
+        renewed = told(await ours.cluster.renew([one, other]))
         assert (renewed[0].verdict, renewed[0].cancelled) == (Verdict.GOOD, True)
         assert (renewed[1].verdict, renewed[1].by, renewed[1].rollback) == (
             Verdict.FENCED,
@@ -459,12 +459,6 @@ async def test_a_replica_is_said(redis_server: RedisServer) -> None:
         async with in_front_of(redis_server.socket) as proxy:
             await replicate(replica, proxy)
             assert "is a read-only replica" in await refusal(replica.url)
-
-
-async def test_a_redis_cluster_is_said() -> None:
-    with another_server("--cluster-enabled", "yes") as server:
-        server.start()
-        assert "is a Redis Cluster" in await refusal(server.url)
 
 
 async def test_a_redis_that_comes_up_late_is_waited_for() -> None:

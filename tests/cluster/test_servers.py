@@ -10,6 +10,7 @@ import pytest
 from acceptance.clients import lines, new_id, outcome, text_of
 from acceptance.conftest import assert_quiet
 from postgres_server import PostgresServer
+from redis_cluster_servers import ClusterOfServers, session_at, streams_at
 from redis_server import RedisServer
 
 from .agents import read_diary
@@ -94,6 +95,59 @@ async def test_a_killed_servers_answer_is_interrupted_for_every_reader(
     assert outcome(again) == "stop"
     _, body = await call(living, "GET", "/api/sessions/s/messages")
     assert [m["content"] for m in body["messages"]][0::2] == ["9999 0.01 0", "3 0 0"]
+
+
+async def test_on_a_redis_cluster_start_resume_and_stop_on_two_servers(
+    postgres: PostgresServer, shared_redis_cluster: ClusterOfServers, tmp_path: Path
+) -> None:
+    url = shared_redis_cluster.url
+    async with nodes(2, postgres.new_database(), url, tmp_path / "diary") as pair:
+        a, b = (node.api for node in pair)
+        for number in range(6):  # on each of the three primaries, surely
+            session_id, old, new, last = f"s{number}", new_id(), new_id(), new_id()
+            async with a.posting("999 0.01 0", session_id=session_id, stream_id=old) as one:
+                await one.content.readline()
+                async with b.posting("30 0.01 0", session_id=session_id, stream_id=new) as two:
+                    await two.content.readline()
+                    assert lines(await one.read())[-1]["superseded_by"] == new
+                    there = lines(await a.replay(new))
+                    assert (text_of(there), there[1:]) == (said(30), lines(await two.read()))
+            async with a.posting("999 0.01 0", session_id=session_id, stream_id=last) as one:
+                await one.content.readline()
+                status, told = await b.cancel(last)
+                assert (status, told["cancelled"], told["clean"]) == (200, True, True)
+                assert lines(await one.read())[-1]["finish_reason"] == "cancelled"
+        for node in pair:
+            assert_quiet(node.server.log)
+
+
+async def test_a_primary_of_a_redis_cluster_that_dies_ends_what_it_holds_and_nothing_else(
+    postgres: PostgresServer, redis_cluster: ClusterOfServers, tmp_path: Path
+) -> None:
+    living, dying, _ = redis_cluster.primaries
+    here, there = session_at(living), session_at(dying)
+    names = iter(streams_at(living))
+    async with nodes(
+        2, postgres.new_database(), redis_cluster.url, tmp_path / "diary", "--lease", "1"
+    ) as pair:
+        a, b = (node.api for node in pair)
+        async with (
+            a.posting("300 0.02 0", session_id=here, stream_id=next(names)) as survivor,
+            a.posting("9999 0.02 0", session_id=there, stream_id=next(names)) as victim,
+        ):
+            for response in (survivor, victim):
+                await response.content.readline()
+            dying.kill()
+            assert outcome(lines(await victim.read())) == "coordination_lost"
+            for node in pair:
+                assert (await call(node, "GET", "/readyz"))[0] == 200
+            refused = {"prompt": "3 0 0", "session_id": there, "stream_id": next(names)}
+            status, body = await call(pair[1], "POST", "/api/chat", json=refused)
+            assert (status, body["code"]) == (503, "unavailable")
+            newer = next(names)
+            async with b.posting("20 0.01 0", session_id=here, stream_id=newer) as response:
+                assert lines(await survivor.read())[-1]["superseded_by"] == newer
+                assert text_of(lines(await response.read())) == said(20)
 
 
 async def test_a_server_starts_only_with_a_redis_and_a_shared_database(

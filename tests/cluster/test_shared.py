@@ -13,10 +13,11 @@ import pytest
 from aiohttp import WSServerHandshakeError
 from contracts.passes import ANN, PassesContract
 from postgres_server import PostgresServer
+from redis_cluster_servers import ClusterOfServers
 from redis_server import RedisServer
 
-from jarvis_stream.cluster.shared import RedisPasses, RedisRates, shared_line
-from jarvis_stream.cluster.wire import Line
+from jarvis_stream.cluster.routing import Router
+from jarvis_stream.cluster.shared import RedisPasses, RedisRates, shared_router
 from jarvis_stream.errors import Unavailable
 
 from .servers import nodes
@@ -24,13 +25,20 @@ from .servers import nodes
 PATIENCE = 20.0
 
 
+@pytest.fixture(params=["shared_redis", "shared_redis_cluster"])
+def store(request: pytest.FixtureRequest) -> RedisServer | ClusterOfServers:
+    """One Redis, and several."""
+    found: RedisServer | ClusterOfServers = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
-async def lines(shared_redis: RedisServer) -> AsyncIterator[list[Line]]:
+async def routers(store: RedisServer | ClusterOfServers) -> AsyncIterator[list[Router]]:
     """Two servers' connections."""
     async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
-        both = [shared_line(shared_redis.url) for _ in range(2)]
-        for line in both:
-            await stack.enter_async_context(line.running())
+        both = [shared_router(store.url) for _ in range(2)]
+        for router in both:
+            await stack.enter_async_context(router.running())
         yield both
 
 
@@ -41,10 +49,22 @@ def kind() -> str:
 
 
 @pytest.fixture
-async def pair(lines: list[Line], kind: str) -> AsyncIterator[list[RedisPasses]]:
-    both = [RedisPasses(line, kind, seconds=30, most_each=2) for line in lines]
+async def pair(routers: list[Router], kind: str) -> AsyncIterator[list[RedisPasses]]:
+    both = [RedisPasses(router, kind, seconds=30, most_each=2) for router in routers]
     async with both[0].running(), both[1].running():
         yield both
+
+
+def ttls_of(store: RedisServer | ClusterOfServers, pattern: str) -> dict[str, int]:
+    """How long keys are kept yet, wherever they are, in milliseconds."""
+    ttls: dict[str, int] = {}
+    for server in store.nodes if isinstance(store, ClusterOfServers) else [store]:
+        with server.client() as client:
+            found: Any = client.keys(pattern)
+            for key in found:
+                ttl: Any = client.pttl(key)
+                ttls[key.decode()] = ttl
+    return ttls
 
 
 class TestInRedis(PassesContract):
@@ -82,28 +102,26 @@ class TestAcrossServers:
         pair[1].attend(word, gone.set)
         await gone.wait()
 
-    async def test_two_kinds_do_not_meet(self, lines: list[Line], kind: str) -> None:
-        login = RedisPasses(lines[0], f"{kind}-login", seconds=30)
-        ticket = RedisPasses(lines[0], f"{kind}-ticket", seconds=30)
+    async def test_two_kinds_do_not_meet(self, routers: list[Router], kind: str) -> None:
+        login = RedisPasses(routers[0], f"{kind}-login", seconds=30)
+        ticket = RedisPasses(routers[0], f"{kind}-ticket", seconds=30)
         assert await ticket.redeem(await login.issue(ANN)) is None
 
     async def test_words_are_kept_as_digests_and_go_by_themselves(
-        self, pair: list[RedisPasses], shared_redis: RedisServer, kind: str
+        self, pair: list[RedisPasses], store: RedisServer | ClusterOfServers, kind: str
     ) -> None:
         word = await pair[0].issue(ANN)
-        client = shared_redis.client()
-        keys = client.keys(f"jarvis:{kind}*")
-        assert len(keys) == 2
-        assert not any(word in str(key) for key in keys)
-        assert all(0 < client.pttl(key) <= 30_000 for key in keys)
-        client.close()
+        ttls = ttls_of(store, f"jarvis:{kind}*")
+        assert len(ttls) == 2
+        assert not any(word in key for key in ttls)
+        assert all(0 < ttl <= 30_000 for ttl in ttls.values())
 
 
 class TestRates:
     """So many in a minute, over all servers together."""
 
-    async def test_both_count_together(self, lines: list[Line], kind: str) -> None:
-        here, there = (RedisRates(line, kind, 5, 60.0) for line in lines)
+    async def test_both_count_together(self, routers: list[Router], kind: str) -> None:
+        here, there = (RedisRates(router, kind, 5, 60.0) for router in routers)
         waits = [await (here, there)[n % 2].take("ann") for n in range(5)]
         assert waits == [0.0] * 5
         for rates in (here, there):
@@ -111,9 +129,9 @@ class TestRates:
         assert await here.take("bob") == 0.0
 
     async def test_what_is_given_back_by_time_is_given_to_both(
-        self, lines: list[Line], kind: str
+        self, routers: list[Router], kind: str
     ) -> None:
-        here, there = (RedisRates(line, kind, 1, 0.05) for line in lines)
+        here, there = (RedisRates(router, kind, 1, 0.05) for router in routers)
         assert await here.take("ann") == 0.0
         wait = 0.05
         while wait:
@@ -121,12 +139,11 @@ class TestRates:
             wait = await there.take("ann")
 
     async def test_a_name_is_kept_only_while_it_owes_something(
-        self, lines: list[Line], kind: str, shared_redis: RedisServer
+        self, routers: list[Router], kind: str, store: RedisServer | ClusterOfServers
     ) -> None:
-        await RedisRates(lines[0], kind, 3, 60.0).take("ann")
-        client = shared_redis.client()
-        assert 0 < client.pttl(f"jarvis:{kind}:ann") <= 20_000
-        client.close()
+        await RedisRates(routers[0], kind, 3, 60.0).take("ann")
+        ((ttl),) = ttls_of(store, f"jarvis:{kind}:ann").values()
+        assert 0 < ttl <= 20_000
 
 
 async def test_a_ticket_of_one_server_opens_one_socket_at_another(
@@ -155,9 +172,9 @@ async def test_a_ticket_of_one_server_opens_one_socket_at_another(
 async def test_without_redis_nobody_gets_in_and_rates_are_each_servers_own(
     redis_server: RedisServer, kind: str
 ) -> None:
-    line = shared_line(redis_server.url)
-    async with line.running(), asyncio.timeout(PATIENCE):
-        passes, rates = RedisPasses(line, kind, seconds=30), RedisRates(line, kind, 2, 60.0)
+    router = shared_router(redis_server.url)
+    async with router.running(), asyncio.timeout(PATIENCE):
+        passes, rates = RedisPasses(router, kind, seconds=30), RedisRates(router, kind, 2, 60.0)
         word = await passes.issue(ANN)
         redis_server.kill()
         for ask in (passes.look(word), passes.redeem(word), passes.drop(word), passes.issue(ANN)):
@@ -176,9 +193,9 @@ async def test_without_redis_nobody_gets_in_and_rates_are_each_servers_own(
 async def test_an_ending_that_redis_does_not_tell_is_none(
     redis_server: RedisServer, kind: str
 ) -> None:
-    line = shared_line(redis_server.url)
-    passes = RedisPasses(line, kind, seconds=30)
-    async with line.running(), passes.running(), asyncio.timeout(PATIENCE):
+    router = shared_router(redis_server.url)
+    passes = RedisPasses(router, kind, seconds=30)
+    async with router.running(), passes.running(), asyncio.timeout(PATIENCE):
         word = await passes.issue(ANN)
         gone: list[str] = []
         passes.attend(word, lambda: gone.append("gone"))
