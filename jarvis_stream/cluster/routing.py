@@ -6,7 +6,8 @@ nothing was carried out then: so it may be asked again. A map of the slots is ke
 when a connection breaks or a map was wrong, from whichever nodes answer: where a primary has died
 and its replica was promoted, all goes on by itself.
 
-What is asked of one primary is carried out in that order; of several, at once. One that does not
+What is asked of one primary is carried out in that order; of several, at once. While a slot moves,
+what one caller asks of a key keeps its order, and what several do may not. A primary that does not
 answer costs the answers that it owes, and no others.
 """
 
