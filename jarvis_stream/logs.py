@@ -95,7 +95,7 @@ def configure(
 
 def flush() -> None:
     """Write what is still held back. For the end: what comes later is not held back for long."""
-    for sink in tuple(_Sink.open):
+    for sink in tuple(_Sink.in_use):
         sink.write_out()
 
 
@@ -128,7 +128,7 @@ class _Sink:
     line of loguru's takes those that were told before it along.
     """
 
-    open: ClassVar[set[_Sink]] = set()
+    in_use: ClassVar[set[_Sink]] = set()
 
     def __init__(self, out: TextIO, show: _Show, redact: _Redactor) -> None:
         self._out = out
@@ -136,7 +136,7 @@ class _Sink:
         self._redact = redact
         self._lock = threading.Lock()
         self._told: list[journal.Line] = []
-        self.open.add(self)
+        self.in_use.add(self)
 
     def write(self, message: Message) -> None:
         """Write a line of loguru's."""
@@ -165,7 +165,7 @@ class _Sink:
         """Loguru has let it go."""
         journal.open_outlet(None)
         self.write_out()
-        self.open.discard(self)
+        self.in_use.discard(self)
 
     def _take(self) -> list[_Entry]:
         told, self._told = self._told, []

@@ -350,10 +350,8 @@ class Stream:
         """
         if self.state is not _ACTIVE:
             raise StreamRevoked
-        if (
-            not self._turn_noted
-        ):  # an agent that yields only empty text must not hold the loop either
-            self._note_turn()
+        if not self._turn_noted:
+            self._note_turn()  # for an empty text too: whoever yields only those holds the loop
             if self.deadline is not _NEVER and time.monotonic() > self.deadline:
                 self.lapse()
                 raise StreamRevoked
