@@ -1,7 +1,8 @@
 """Where log records go, configured once and only by the entry point.
 
 Whatever a record contains, it leaves as exactly one line: a JSON object, or on a terminal a line
-for people. The package itself only ever calls `logger.bind(...).info("{}", value)`.
+for people. The package itself only ever calls `logger.bind(...).info("{}", value)`, or for the
+lines that come with every answer `journal.tell`.
 """
 
 from __future__ import annotations

@@ -271,10 +271,9 @@ class StreamRegistry:
 
     async def active(self, session_ids: Sequence[str], owner: str = "") -> list[bool]:
         """Which sessions have a live stream, on whatever node as far as that can be asked."""
-        abroad: Sequence[object] = ()
-        if self.node is not None and session_ids:
+        abroad: Sequence[object] = [None] * len(session_ids)
+        if self.node is not None:
             abroad = await self.node.heads([key_of(owner, each) for each in session_ids])
-        abroad = abroad or [None] * len(session_ids)
         return [
             there is not None or self.head(session_id, owner) is not None
             for session_id, there in zip(session_ids, abroad, strict=True)
