@@ -157,6 +157,8 @@ class FrameEncoder:
 
 def _are_plain(pieces: Sequence[str | bytes]) -> TypeGuard[Sequence[str]]:
     """Whether all are texts, of characters that JSON writes as themselves, in one byte each."""
+    if type(pieces[0]) is bytes or type(pieces[-1]) is bytes:  # as a stream begins, and as it ends
+        return False
     try:
         text = "".join(pieces)  # type: ignore[arg-type]
     except TypeError:

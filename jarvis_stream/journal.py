@@ -9,7 +9,7 @@ they go through loguru, like everything else that is logged.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from loguru import logger
@@ -21,8 +21,15 @@ class Line(NamedTuple):
     at: int
     """When it was told, in nanoseconds since the epoch."""
     text: str
-    ids: Mapping[str, str]
-    """Whose it is: `trace`, `session`, `stream`."""
+    trace: str
+    session: str
+    stream: str
+    """Whose it is."""
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Whose it is, as the log's fields."""
+        return {"trace": self.trace, "session": self.session, "stream": self.stream}
 
 
 Outlet = Callable[[Line], None]
@@ -36,9 +43,10 @@ def open_outlet(outlet: Outlet | None) -> None:
     _outlet = outlet
 
 
-def tell(text: str, ids: Mapping[str, str]) -> None:
+def tell(text: str, trace: str, session: str, stream: str) -> None:
     """Log a line of an answer's life. Never waits."""
+    line = Line(time.time_ns(), text, trace, session, stream)
     if _outlet is None:
-        logger.bind(**ids).opt(depth=1).info("{}", text)
+        logger.bind(**line.ids).opt(depth=1).info("{}", text)
     else:
-        _outlet(Line(time.time_ns(), text, ids))
+        _outlet(line)

@@ -53,6 +53,7 @@ _SIGNS: Final = "://", "bearer", "basic", "key", "passw", "secret", "token", "co
 _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_HEX: Final = re.compile("[0-9a-f -]*")
 HELD_BACK: Final = 0.02
 """Seconds for which a line of an answer's life is held back, so that many leave in one write."""
 
@@ -143,7 +144,7 @@ class _Sink:
         """Write a line of loguru's."""
         entry = _entry_of(message.record)
         with self._lock:
-            self._write([*self._take(), entry])
+            self._write(self._text([*map(_entry_told, self._take()), entry]))
 
     def tell(self, line: journal.Line) -> None:
         """Take a line of the journal's."""
@@ -159,8 +160,10 @@ class _Sink:
         """Hold nothing back any longer."""
         # As with loguru's own lines, a log that nobody reads any more stops nothing.
         with self._lock, contextlib.suppress(OSError, ValueError):
-            if entries := self._take():
-                self._write(entries)
+            if told := self._take():
+                is_plain = self._show is _json_lines and _are_plain(told, self._redact)
+                text = _plain_json(told) if is_plain else self._text(map(_entry_told, told))
+                self._write(text)
 
     def stop(self) -> None:
         """Loguru has let it go."""
@@ -168,12 +171,15 @@ class _Sink:
         self.write_out()
         self.in_use.discard(self)
 
-    def _take(self) -> list[_Entry]:
+    def _take(self) -> list[journal.Line]:
         told, self._told = self._told, []
-        return [_entry_told(line) for line in told]
+        return told
 
-    def _write(self, entries: Sequence[_Entry]) -> None:
-        self._out.write(self._show(entries, self._redact) + "\n")
+    def _text(self, entries: Iterable[_Entry]) -> str:
+        return self._show([*entries], self._redact)
+
+    def _write(self, text: str) -> None:
+        self._out.write(text + "\n")
         self._out.flush()
 
 
@@ -196,8 +202,40 @@ def _entry_of(record: Record) -> _Entry:
 
 def _entry_told(line: journal.Line) -> _Entry:
     seconds, microseconds = divmod(line.at // 1000, 1_000_000)
-    extra = {**_worker, **line.ids} if _worker else line.ids
+    extra = {**_worker, **line.ids}
     return _Entry(seconds, microseconds, "INFO", journal.__name__, line.text, None, extra)
+
+
+# Most lines are the journal's, and nearly all of those are made of nothing but letters and digits:
+# the same JSON as `_json_lines` makes, at a fifth of the price.
+
+
+def _are_plain(lines: Sequence[journal.Line], redact: _Redactor) -> bool:
+    """Whether nothing in the lines has to be escaped or hidden."""
+    text = " ".join([f"{line.text} {line.session}" for line in lines])
+    ids = " ".join([f"{line.trace} {line.stream}" for line in lines])
+    return (
+        _HEX.fullmatch(ids) is not None
+        and not redact.knows(ids)
+        and text.isprintable()
+        and '"' not in text
+        and "\\" not in text
+        and not redact.suspects(text)
+    )
+
+
+def _plain_json(lines: Sequence[journal.Line]) -> str:
+    after = '"' + "".join([f',"{key}":"{value}"' for key, value in _worker.items()])
+    return "\n".join([_plain_line(line, after) for line in lines])
+
+
+def _plain_line(line: journal.Line, after: str) -> str:
+    seconds, microseconds = divmod(line.at // 1000, 1_000_000)
+    return (
+        f'{{"time":"{_second(seconds)}.{microseconds:06}Z","level":"INFO"'
+        f',"logger":"{journal.__name__}","message":"{line.text}{after}'
+        f',"trace":"{line.trace}","session":"{line.session}","stream":"{line.stream}"}}'
+    )
 
 
 class _Redactor:
@@ -219,10 +257,12 @@ class _Redactor:
 
     def suspects(self, text: str) -> bool:
         """Whether there may be one: cheap, and False for nearly every line."""
-        if any(secret in text for secret in self._hidden):
-            return True
         small = text.lower()
-        return not text.isascii() or any(sign in small for sign in _SIGNS)
+        return not text.isascii() or self.knows(text) or any(sign in small for sign in _SIGNS)
+
+    def knows(self, text: str) -> bool:
+        """Whether a secret that was told stands in it."""
+        return any(secret in text for secret in self._hidden)
 
 
 def _escape(text: str, how: Callable[[re.Match[str]], str]) -> str:

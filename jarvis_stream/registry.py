@@ -219,7 +219,7 @@ class StreamRegistry:
         self._max_sessions_each = max_sessions_each
         self._max_seconds = max_seconds
         self._of_owner: Counter[str] = Counter()
-        """How many of the streams are whose."""
+        """How many of the streams are whose, of those who have a name."""
         self._watchers: dict[str, list[Watcher]] = {}
         self._unsaved: set[asyncio.Future[None]] = set()
         """Of the answers that the history is keeping: `Stream.ended`."""
@@ -263,6 +263,10 @@ class StreamRegistry:
         key = key_of(owner, stream_id)
         return self._streams.get(key) or self._shelf.get(key)
 
+    def knows(self, opening: Opening) -> bool:
+        """Whether it repeats a request whose stream is here."""
+        return opening.may_be_known and self.find(opening.stream_id, opening.owner) is not None
+
     def head(self, session_id: str, owner: str = "") -> Stream | None:
         """The newest stream that has claimed a session, while it has not ended."""
         session = self._sessions.get(key_of(owner, session_id))
@@ -296,7 +300,7 @@ class StreamRegistry:
         session. A history that cannot be asked in time does not stand in the way, unless it alone
         knows what is to be replaced: raises Unavailable.
         """
-        if self.find(opening.stream_id, opening.owner) is not None:
+        if self.knows(opening):
             return opening
         if opening.may_be_known:
             await self._check_unused(opening)
@@ -383,7 +387,7 @@ class StreamRegistry:
 
         Raises what `look_up` and `open` raise; then nothing has happened.
         """
-        if self.node is None or self.find(opening.stream_id, opening.owner) is not None:
+        if self.node is None or self.knows(opening):
             return self.open(await self.look_up(opening))
         session_id = opening.session_id or new_session_id()
         with _asking():
@@ -475,7 +479,8 @@ class StreamRegistry:
         )
         self._sessions[session_key] = session
         self._streams[stream.key] = stream
-        self._of_owner[stream.owner] += 1
+        if stream.owner:
+            self._of_owner[stream.owner] += 1
         try:
             if _waits(session, opening):
                 self._enqueue(session, stream, opening)
@@ -494,7 +499,7 @@ class StreamRegistry:
             return stream
         # The callback, not the task's own `finally`: a task cancelled before its first step never
         # gets there.
-        task = asyncio.get_running_loop().create_task(self._run(stream, opening.prompt))
+        task = stream.loop.create_task(self._run(stream, opening.prompt))
         stream.bind(task)
         task.add_done_callback(partial(self._retire, stream))
         return stream
@@ -650,7 +655,7 @@ class StreamRegistry:
         stream.begun = self._begin(stream, opening.prompt, opening.replaces_from)
 
     def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:
-        stream.called = asyncio.get_running_loop().create_future()
+        stream.called = stream.loop.create_future()
         # It has claimed nothing: its frames must not make those of the head stale.
         if opening.entry is not None and opening.entry.busy is not None:
             epoch, position = opening.entry.busy.epoch, opening.entry.busy.position
@@ -855,9 +860,10 @@ class StreamRegistry:
         """Remove each map entry, but only if it is still this stream's."""
         if self._streams.get(stream.key) is stream:
             del self._streams[stream.key]
-            self._of_owner[stream.owner] -= 1
-            if not self._of_owner[stream.owner]:
-                del self._of_owner[stream.owner]
+            if stream.owner:
+                self._of_owner[stream.owner] -= 1
+                if not self._of_owner[stream.owner]:
+                    del self._of_owner[stream.owner]
         session = self._sessions.get(stream.session_key)
         if session is None:
             return
@@ -874,8 +880,6 @@ class StreamRegistry:
     # One stream's task
 
     async def _run(self, stream: Stream, prompt: str) -> None:
-        task = asyncio.current_task()
-        assert task is not None
         # What the agent logs carries the ids too.
         with logger.contextualize(
             trace=stream.trace_id, session=stream.session_id, stream=stream.stream_id
@@ -900,15 +904,14 @@ class StreamRegistry:
                     traceparent=str(stream.place),
                     owner=stream.owner,
                 )
-                too_long = asyncio.get_running_loop().call_later(
-                    self._max_seconds, self._overrun, stream
-                )
+                too_long = stream.loop.call_later(self._max_seconds, self._overrun, stream)
                 try:
                     stream.end(await stream.produce(self._agent(turn)))
                 finally:
                     too_long.cancel()
             except asyncio.CancelledError as error:
-                if stream.is_open and not task.cancelling():
+                task = asyncio.current_task()
+                if stream.is_open and task is not None and not task.cancelling():
                     # Nobody cancelled this task: the agent let a cancellation of its own escape.
                     self._fail(stream, AgentFailure(), error)
                     return

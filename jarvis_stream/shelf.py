@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from jarvis_stream.stream import Stream
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     stream: Stream
     due: float
     size: int
@@ -48,7 +47,7 @@ class Shelf:
         """Keep an ended stream from now on."""
         if stream.key in self._streams or self._seconds <= 0:
             return
-        due = asyncio.get_running_loop().time() + self._seconds
+        due = stream.loop.time() + self._seconds
         self._streams[stream.key] = _Kept(stream, due, stream.size)
         self.size += stream.size
         while self.size > self._max_bytes:

@@ -141,7 +141,7 @@ class Delivery:
 
 
 # Python 3.11 finds a member by a call, which costs as much as all the rest of the fence.
-_ACTIVE, _ENDED = State.ACTIVE, State.ENDED
+_PENDING, _ACTIVE, _SEALED, _ENDED = State
 
 _NEVER = math.inf
 
@@ -226,7 +226,7 @@ class Stream:
         self.replaces = replaces
         """The stream whose place it takes in the session."""
         self.unwatched_timeout = unwatched_timeout
-        self.state = State.PENDING
+        self.state = _PENDING
         self.ending: Ending | None = None
         self.ended_at: float | None = None
         """When how it ends was decided, in seconds since the epoch."""
@@ -279,7 +279,7 @@ class Stream:
     @property
     def is_open(self) -> bool:
         """Whether how it ends is still undecided."""
-        return self.state is State.PENDING or self.state is State.ACTIVE
+        return self.state is _PENDING or self.state is _ACTIVE
 
     @property
     def text(self) -> str:
@@ -307,8 +307,7 @@ class Stream:
 
     def tell(self, text: str) -> None:
         """Log a line of its life, with its ids."""
-        ids = {"trace": self.trace_id, "session": self.session_id, "stream": self.stream_id}
-        journal.tell(text, ids)
+        journal.tell(text, self.trace_id, self.session_id, self.stream_id)
 
     @property
     def followers(self) -> int:
@@ -335,9 +334,9 @@ class Stream:
 
     def activate(self) -> None:
         """Let the agent speak: frame 1. Raises StreamRevoked when it has ended meanwhile."""
-        if self.state is not State.PENDING:
+        if self.state is not _PENDING:
             raise StreamRevoked
-        self.state = State.ACTIVE
+        self.state = _ACTIVE
         self.activated_at = time.monotonic()
         self._think()
 
@@ -421,8 +420,9 @@ class Stream:
         """
         if not self.is_open:
             return False
-        self._encoder.ending(self.seq + 1, ending)
-        self.state = State.SEALED
+        if isinstance(ending, Failed) or ending.usage is not None:  # made of what an agent said
+            self._encoder.ending(self.seq + 1, ending)
+        self.state = _SEALED
         self.ending = ending
         self.ended_at = time.time()
         if self.deadline is _NEVER:
@@ -448,7 +448,7 @@ class Stream:
 
     def _conclude(self, *, saved: bool) -> None:
         assert self.ending is not None
-        self.state = State.ENDED
+        self.state = _ENDED
         self._think()
         self._add_frame(
             self._encoder.ending(self.seq + 1, self.ending, saved=saved or self.forgotten),

@@ -262,7 +262,7 @@ def told(out: io.StringIO) -> list[str]:
 
 async def test_a_line_of_an_answers_life_is_like_any_other() -> None:
     out = configured()
-    journal.tell("stream_end trace=t1 duration_ms=3", IDS)
+    journal.tell("stream_end trace=t1 duration_ms=3", **IDS)
     logs.flush()
     record = only_record(out)
     logger.bind(**IDS).info("{}", "stream_end trace=t1 duration_ms=3")
@@ -284,7 +284,7 @@ async def test_lines_of_answers_leave_together_and_soon() -> None:
     out = Out()
     logs.configure("INFO", "json", stream=out)
     for number in range(3):
-        journal.tell(f"line {number}", IDS)
+        journal.tell(f"line {number}", **IDS)
     assert out.getvalue() == ""
     await written.wait()
     assert told(out) == ["line 0", "line 1", "line 2"]
@@ -293,26 +293,61 @@ async def test_lines_of_answers_leave_together_and_soon() -> None:
 async def test_no_more_than_some_lines_are_held_back() -> None:
     out = configured()
     for number in range(logs.MOST_HELD_BACK):
-        journal.tell(f"line {number}", IDS)
+        journal.tell(f"line {number}", **IDS)
     assert len(told(out)) == logs.MOST_HELD_BACK
 
 
 async def test_a_line_of_another_kind_takes_those_before_it_along() -> None:
     out = configured()
-    journal.tell("first", IDS)
+    journal.tell("first", **IDS)
     logger.warning("second")
-    journal.tell("third", IDS)
+    journal.tell("third", **IDS)
     logger.info("fourth")
     assert told(out) == ["first", "second", "third", "fourth"]
 
 
 async def test_secrets_stay_out_of_the_lines_of_answers() -> None:
     out = configured(secret="hunter2hunter2")
-    journal.tell("stream_end trace=t1", IDS)
-    journal.tell("stream_end trace=t2", {**IDS, "session": "hunter2hunter2"})
+    journal.tell("stream_end trace=t1", **IDS)
+    journal.tell("stream_end trace=t2", **{**IDS, "session": "hunter2hunter2"})
     logs.flush()
     assert "hunter2" not in out.getvalue()
     assert [orjson.loads(line)["session"] for line in out.getvalue().splitlines()] == ["s1", "***"]
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=())) | st.text("a=1 "), min_size=1),
+    session=st.sampled_from(["s-1", "hunter2hunter2", 'q"', "sk-0123456789", "\ud800"]),
+    stream=st.sampled_from(["0196f0a0-1111", "hunter2hunter2", "cafe0123cafe", "\\"]),
+    worker=st.booleans(),
+)
+def test_held_back_or_not_a_line_is_the_same(
+    texts: list[str], session: str, stream: str, worker: bool
+) -> None:
+    async def tell() -> None:
+        for text in texts:
+            journal.tell(text, "0123456789abcdef", session, stream)
+        logs.flush()
+
+    out = io.StringIO()
+    logs.configure("INFO", "json", stream=out, secrets=["hunter2hunter2", "cafe0123cafe"])
+    if worker:
+        logs.name_worker(3)
+    try:
+        asyncio.run(tell())
+        together = [orjson.loads(line) for line in out.getvalue().splitlines()]
+        journal.open_outlet(None)
+        out.seek(0)
+        out.truncate()
+        asyncio.run(tell())
+        one_by_one = [orjson.loads(line) for line in out.getvalue().splitlines()]
+    finally:
+        logs._worker.clear()
+        logger.configure(extra={})
+    for line in (*together, *one_by_one):
+        assert line.keys() >= {"time", "logger"}
+        del line["time"], line["logger"]
+    assert together == one_by_one
 
 
 @given(
@@ -322,7 +357,7 @@ def test_any_line_of_an_answer_is_one_line(text: str, style: logs.Style) -> None
     async def tell() -> None:
         out.seek(0)
         out.truncate()  # asyncio tells of itself
-        journal.tell(text, IDS)
+        journal.tell(text, **IDS)
 
     out = configured(style)
     asyncio.run(tell())
@@ -334,14 +369,14 @@ def test_any_line_of_an_answer_is_one_line(text: str, style: logs.Style) -> None
 async def test_below_their_level_the_lines_of_answers_are_not_told() -> None:
     out = io.StringIO()
     logs.configure("WARNING", "json", stream=out)
-    journal.tell("stream_end trace=t1", IDS)
+    journal.tell("stream_end trace=t1", **IDS)
     logs.flush()
     assert out.getvalue() == ""
 
 
 async def test_a_log_that_is_gone_stops_nothing() -> None:
     out = configured()
-    journal.tell("nobody will read this", IDS)
+    journal.tell("nobody will read this", **IDS)
     out.close()
     logs.flush()
 
@@ -349,14 +384,14 @@ async def test_a_log_that_is_gone_stops_nothing() -> None:
 async def test_whoever_sets_up_loguru_himself_gets_the_lines_of_answers_from_it(
     log_lines: list[str],
 ) -> None:
-    journal.tell("stream_end trace=t1", IDS)
+    journal.tell("stream_end trace=t1", **IDS)
     assert log_lines == ["stream_end trace=t1"]
 
 
 async def test_what_is_held_back_is_written_when_the_log_is_set_up_anew() -> None:
     before = configured()
-    journal.tell("before", IDS)
+    journal.tell("before", **IDS)
     after = configured()
-    journal.tell("after", IDS)
+    journal.tell("after", **IDS)
     logs.flush()
     assert (told(before), told(after)) == (["before"], ["after"])

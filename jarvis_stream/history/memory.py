@@ -40,12 +40,13 @@ class _Turn:
         return len(self.start.prompt) + len(self.text)
 
     @property
-    def text_so_far(self) -> str:
-        return self.answer.text_from(0) if self.answer else self.text
+    def said(self) -> tuple[str, str]:
+        """The question, and the answer so far."""
+        return self.start.prompt, self.answer.text_from(0) if self.answer else self.text
 
     @property
     def record(self) -> TurnRecord:
-        return record_of(self.start, self.text_so_far, self.end)
+        return record_of(self.start, self.said[1], self.end)
 
 
 def _epoch(turn: _Turn) -> int:
@@ -93,10 +94,7 @@ class MemoryHistory:
         if turn.replaces_from is not None:
             first = bisect_left(turns, turn.replaces_from, hi=place, key=_epoch)
         messages = messages_of(
-            [
-                (earlier.start.prompt, earlier.text_so_far)
-                for earlier in reversed(turns[max(0, first - self._max_messages) : first])
-            ],
+            (turn.said for turn in reversed(turns[max(0, first - self._max_messages) : first])),
             turn.prompt,
             max_messages=self._max_messages,
             max_chars=self._max_chars,

@@ -39,6 +39,7 @@ from jarvis_stream.errors import (
 )
 from jarvis_stream.ids import new_trace_id
 from jarvis_stream.transports.answers import internal_error, of_http, refusal
+from jarvis_stream.transports.pump import bound
 from jarvis_stream.transports.requests import shorten
 from jarvis_stream.transports.screen import Screen
 
@@ -165,7 +166,15 @@ DOORS: Final = web.AppKey("doors", Doors)
 class Door(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("__weakref__", "_body", "_doors", "_in_hand", "_timer", "_violation")
+    __slots__ = (
+        "__weakref__",
+        "_body",
+        "_doors",
+        "_in_hand",
+        "_is_bounded",
+        "_timer",
+        "_violation",
+    )
 
     def __init__(self, doors: Doors, server: web.Server) -> None:
         super().__init__(
@@ -180,6 +189,7 @@ class Door(web.RequestHandler):
         self._doors = doors
         self._body: StreamReader | None = None
         self._in_hand = False
+        self._is_bounded = False
         self._timer: asyncio.TimerHandle | None = None
         self._violation: tuple[WSCloseCode, str] | None = None
 
@@ -198,6 +208,12 @@ class Door(web.RequestHandler):
         self._disarm()
         self._in_hand = True
         self._doors.began(self)
+
+    def bound(self) -> None:
+        """See pump.bound. What comes later over this connection pays nothing for it."""
+        if not self._is_bounded:
+            self._is_bounded = True
+            bound(self.transport)
 
     def make_room(self) -> None:
         """Close: it has no request in hand, and others have."""

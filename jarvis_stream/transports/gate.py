@@ -153,8 +153,10 @@ def while_valid(
     request: web.Request, expire: Callable[[], object]
 ) -> AbstractContextManager[object]:
     """Call `expire`, should the principal expire or log out inside."""
-    login, principal = request.get(LOGIN), request.get(PRINCIPAL)
-    ends = None if principal is None else principal.expires_at
+    principal = request.get(PRINCIPAL)
+    if principal is None:
+        return _FOREVER
+    login, ends = request.get(LOGIN), principal.expires_at
     if login is None and ends is None:
         return _FOREVER
     stack = contextlib.ExitStack()

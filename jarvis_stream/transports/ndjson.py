@@ -9,8 +9,9 @@ from aiohttp import HttpVersion11, web
 from jarvis_stream.stream import Followed
 from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, owner_of
+from jarvis_stream.transports.door import Door
 from jarvis_stream.transports.gate import while_valid
-from jarvis_stream.transports.pump import Parting, Pump
+from jarvis_stream.transports.pump import Parting, Pump, bound
 from jarvis_stream.transports.quotas import QUOTAS
 from jarvis_stream.transports.requests import parse_opening, parse_position
 
@@ -23,16 +24,17 @@ routes = web.RouteTableDef()
 @routes.post("/api/chat")
 async def chat(request: web.Request) -> web.StreamResponse:
     """Start an answer, or attach to the one this very request started before."""
+    app, owner = request.app, owner_of(request)
     opening = parse_opening(
         await json_body(request),
         transport="http",
         traceparent=request.headers.get("traceparent"),
-        max_prompt_chars=request.app[LIMITS].max_prompt_chars,
-        owner=owner_of(request),
+        max_prompt_chars=app[LIMITS].max_prompt_chars,
+        owner=owner,
     )
-    registry = request.app[REGISTRY]
-    if registry.find(opening.stream_id, opening.owner) is None:
-        await request.app[QUOTAS].start(request)
+    registry = app[REGISTRY]
+    if not registry.knows(opening):
+        await app[QUOTAS].start(app[QUOTAS].starter(request, owner))
     return await _send(request, await registry.start(opening), opening.after)
 
 
@@ -73,6 +75,10 @@ async def _send(request: web.Request, stream: Followed, after: int) -> web.Strea
     else:
         wrap = _plain
         response.force_close()  # nothing else tells where the answer ends
+    if isinstance(request.protocol, Door):
+        request.protocol.bound()
+    else:
+        bound(request.transport)
     pump = Pump(
         request.transport,
         wrap,

@@ -22,7 +22,7 @@ def address_of(request: web.BaseRequest, proxies: Sequence[Network]) -> str:
     if peer is None:
         return ""
     if not _is_trusted(peer, proxies):
-        return str(peer)
+        return _text(peer)
     for hop in reversed(_hops(request)):
         address = _parse(hop)
         if address is None:
@@ -30,7 +30,7 @@ def address_of(request: web.BaseRequest, proxies: Sequence[Network]) -> str:
         peer = address
         if not _is_trusted(peer, proxies):
             break
-    return str(peer)
+    return _text(peer)
 
 
 def is_https(request: web.BaseRequest, proxies: Sequence[Network]) -> bool:
@@ -68,5 +68,8 @@ def _parse(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+_text = lru_cache(maxsize=1024)(str)  # the library writes it anew each time
+
+
 def _is_trusted(address: Address, proxies: Sequence[Network]) -> bool:
-    return any(address in network for network in proxies)
+    return bool(proxies) and any(address in network for network in proxies)

@@ -9,6 +9,7 @@ behind in their logs, which costs nothing, and catch up when it has drained.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import socket
 from collections.abc import Awaitable, Callable
@@ -36,8 +37,19 @@ class Parting(enum.Enum):
     LOST = "lost"
 
 
+def bound(transport: asyncio.WriteTransport | None) -> None:
+    """Bound what a connection holds for a peer that reads nothing: once, before its first pump."""
+    if transport is None:
+        return
+    transport.set_write_buffer_limits(high=HIGH_WATER)
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):  # it may be gone already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+
+
 class Pump:
-    """Carries frames to one connection.
+    """Carries frames to one connection, which is `bound`.
 
     Nothing is written before `open`. `finished` tells when and why it is over: the connection is
     GONE, its reader took nothing for `stall_timeout` seconds (SLOW), what it carries cannot be read
@@ -102,11 +114,6 @@ class Pump:
         self._owed = 0
         self._written = False
         self.finished: asyncio.Future[Parting] = asyncio.get_running_loop().create_future()
-        if transport is not None:
-            transport.set_write_buffer_limits(high=HIGH_WATER)
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
 
     def __len__(self) -> int:
         """How many streams it follows."""
@@ -267,8 +274,7 @@ class Pump:
     # When there is nothing to say
 
     def _wind(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._heartbeat, self._give_sign)
+        self._timer = self.finished.get_loop().call_later(self._heartbeat, self._give_sign)
 
     def _give_sign(self) -> None:
         if self.finished.done() or self._transport is None or self._transport.is_closing():

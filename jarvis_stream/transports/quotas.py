@@ -60,11 +60,16 @@ class Quotas:
                 if not self._sockets[kind, name]:
                     del self._sockets[kind, name]
 
-    async def start(self, request: web.Request) -> None:
+    def starter(self, request: web.Request, owner: str) -> str:
+        """For whom a start counts that comes with this request: a name, or nothing."""
+        if owner:
+            return f"principal {owner}"
+        address = self._address(request)
+        return f"address {address}" if address else ""
+
+    async def start(self, starter: str) -> None:
         """Count a new answer; raises TooFast."""
-        owner, address = owner_of(request), self._address(request)
-        name = f"principal {owner}" if owner else f"address {address}" if address else ""
-        wait = await self._starts.take(name) if name else 0.0
+        wait = await self._starts.take(starter) if starter else 0.0
         if wait:
             raise TooFast("too many answers were started in the last minute", retry_after=wait)
 

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -21,7 +22,7 @@ from jarvis_stream.transports.answers import internal_error
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits, owner_of
 from jarvis_stream.transports.door import Door
 from jarvis_stream.transports.gate import while_valid
-from jarvis_stream.transports.pump import Parting, Pump
+from jarvis_stream.transports.pump import Parting, Pump, bound
 from jarvis_stream.transports.quotas import QUOTAS
 from jarvis_stream.transports.requests import (
     parse_after,
@@ -55,8 +56,10 @@ async def connect(request: web.Request) -> web.StreamResponse:
         decode_text=False,
     )
     _check_handshake(request, ws)
-    with request.app[QUOTAS].socket(request):
+    quotas, owner = request.app[QUOTAS], owner_of(request)
+    with quotas.socket(request):
         writer = await ws.prepare(request)
+        bound(request.transport)
         pump = Pump(
             request.transport,
             _text_message,
@@ -74,8 +77,8 @@ async def connect(request: web.Request) -> web.StreamResponse:
             limits,
             request.app[COUNTS],
             door,
-            owner=owner_of(request),
-            check_start=lambda: request.app[QUOTAS].start(request),
+            owner=owner,
+            check_start=partial(quotas.start, quotas.starter(request, owner)),
         )
         sockets = request.app[SOCKETS]
         sockets.add(socket)
@@ -245,8 +248,7 @@ class Socket:
         )
         self._check_room(opening.stream_id)
         is_carried = opening.stream_id in self._pump
-        is_known = self._registry.find(opening.stream_id, self._owner) is not None
-        if not is_known and self._check_start is not None:
+        if self._check_start is not None and not self._registry.knows(opening):
             await self._check_start()
         stream = await self._registry.start(opening)
         if not is_carried and stream.stream_id in self._pump:
