@@ -90,15 +90,13 @@ Ending = Done | Failed
 class FrameEncoder:
     """Encodes the frames of one stream."""
 
-    __slots__ = ("_done", "_error", "_head", "_status", "_token")
+    __slots__ = ("_head", "_ids", "_token")
 
     def __init__(self, stream_id: str, trace_id: str, epoch: int) -> None:
-        ids = orjson.dumps({"stream_id": stream_id, "trace_id": trace_id, "epoch": epoch})[1:-1]
-        self._token = b'{"type":"token",' + ids + b',"seq":'
+        ids = orjson.dumps({"stream_id": stream_id, "trace_id": trace_id, "epoch": epoch})
+        self._ids = ids[1:-1]
+        self._token = b'{"type":"token",%b,"seq":' % self._ids
         self._head = self._token.decode()
-        self._status = b'{"type":"status",' + ids + b',"seq":'
-        self._done = b'{"type":"done",' + ids + b',"seq":'
-        self._error = b'{"type":"error",' + ids + b',"seq":'
 
     def token(self, seq: int, text: str) -> bytes:
         """A piece of the answer. `text` holds no lone surrogate (orjson refuses them)."""
@@ -119,7 +117,7 @@ class FrameEncoder:
 
     def status(self, seq: int, status: Status) -> bytes:
         """An agent's status; raises TypeError when a field is not JSON-serialisable."""
-        return self._line(self._status, seq, {"status": status.status, **status.fields})
+        return self._line(b"status", seq, {"status": status.status, **status.fields})
 
     def thinking(self, seq: int, session_id: str, *, replaces: str | None = None) -> bytes:
         """Frame 1 of every stream; `replaces` names the one whose place it takes."""
@@ -131,16 +129,16 @@ class FrameEncoder:
         }
         if replaces is not None:
             fields["replaces"] = replaces
-        return self._line(self._status, seq, fields)
+        return self._line(b"status", seq, fields)
 
     def ending(self, seq: int, ending: Ending, *, saved: bool = True) -> bytes:
         """The terminal frame; it says so when the history could not keep the answer."""
         fields: dict[str, Any]
         if isinstance(ending, Failed):
-            head = self._error
+            kind = b"error"
             fields = {"code": ending.code, "error": ending.error, "retryable": ending.retryable}
         else:
-            head = self._done
+            kind = b"done"
             fields = {"finish_reason": ending.finish_reason}
             if ending.usage is not None:
                 fields["usage"] = ending.usage
@@ -148,11 +146,11 @@ class FrameEncoder:
                 fields["superseded_by"] = ending.superseded_by
         if not saved:
             fields["saved"] = False
-        return self._line(head, seq, fields)
+        return self._line(kind, seq, fields)
 
-    @staticmethod
-    def _line(head: bytes, seq: int, fields: Mapping[str, Any]) -> bytes:
-        return b"%b%d,%b\n" % (head, seq, orjson.dumps(fields)[1:])
+    def _line(self, kind: bytes, seq: int, fields: Mapping[str, Any]) -> bytes:
+        rest = orjson.dumps(fields)[1:]
+        return b'{"type":"%b",%b,"seq":%d,%b\n' % (kind, self._ids, seq, rest)
 
 
 def _are_plain(pieces: Sequence[str | bytes]) -> TypeGuard[Sequence[str]]:

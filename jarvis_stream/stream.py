@@ -572,11 +572,15 @@ class Stream:
         self._fresh = []
         last = self._log.seq
         first = last - len(fresh)
-        if len(fresh) == 1 and type(piece := fresh[0]) is str:
-            frames = self._encoder.token(last, piece)
-        else:
-            frames = self._encoder.frames(first + 1, fresh)
+        frames = b""
         for follower in self._followers:
+            if follower.seq >= last:
+                continue  # it has read them in the log
+            if not frames:
+                if len(fresh) == 1 and type(piece := fresh[0]) is str:
+                    frames = self._encoder.token(last, piece)
+                else:
+                    frames = self._encoder.frames(first + 1, fresh)
             follower.offer(first, last, frames)
 
 
@@ -597,12 +601,14 @@ class Follower:
         return not self.closed and self.seq < self.stream.seq
 
     def offer(self, first: int, last: int, frames: bytes) -> None:
-        """Give what was appended this turn: the frames after `first`, up to `last`."""
+        """Give what was appended this turn: the frames after `first`, up to `last`.
+
+        Only to a reader that has not read all of them in the log.
+        """
         if self.closed:  # by another reader, in this very turn
             return
         if self.seq != first or len(frames) > LARGEST_OFFER:
-            if self.seq < last:  # else it has read them in the log
-                self._reader.fell_behind(self)
+            self._reader.fell_behind(self)
         elif self.stream.state is _ENDED:
             self._give(last, frames)
         elif self._reader.take(frames):

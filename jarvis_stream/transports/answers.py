@@ -22,7 +22,7 @@ from jarvis_stream.errors import (
     UnsupportedMedia,
 )
 from jarvis_stream.ids import new_trace_id, trace_id_of
-from jarvis_stream.transports.context import COUNTS, LIMITS
+from jarvis_stream.transports.context import COUNTS, LIMITS, Limits
 from jarvis_stream.transports.requests import (
     authority,
     check_host,
@@ -94,7 +94,7 @@ async def _read_body(request: web.Request) -> bytes:
     if coding.strip().lower() != "identity":
         raise UnsupportedMedia(f"the body must not be compressed, and is {shorten(coding)}")
     if request.content.is_eof():  # it came with the headers
-        return await request.read()
+        return _bounded(request.content.read_nowait(), limits.max_body_bytes)
     try:
         async with asyncio.timeout(limits.body_timeout):
             return await request.read()
@@ -102,18 +102,23 @@ async def _read_body(request: web.Request) -> bytes:
         raise TooSlow(f"the body took more than {limits.body_timeout:g} seconds") from None
 
 
+def _bounded(body: bytes, most: int) -> bytes:
+    if len(body) > most:
+        raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=len(body))
+    return body
+
+
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost wall: foreign pages stay outside, every error leaves as `{code, error}`."""
-    refused = request.app[COUNTS].refused
+    app = request.app
+    refused, limits = app[COUNTS].refused, app[LIMITS]
     begin = getattr(request.protocol, "begin", None)  # a Door's, if it came through one
     if begin is not None:
         begin()
     try:
-        _check_head(request)
-        check_origin(
-            request.headers.get("Origin"), request.host, request.app[LIMITS].allowed_origins
-        )
+        _check_head(request, limits)
+        check_origin(request.headers.get("Origin"), request.host, limits.allowed_origins)
         return await handler(request)
     except Refused as error:
         refused["http", error.code] += 1
@@ -123,9 +128,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return answer
     except web.HTTPRequestEntityTooLarge:
         refused["http", TooLarge.code] += 1
-        return refusal(
-            TooLarge(f"the body is larger than {request.app[LIMITS].max_body_bytes} bytes")
-        )
+        return refusal(TooLarge(f"the body is larger than {limits.max_body_bytes} bytes"))
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -143,7 +146,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return json_answer({"code": code, "error": sentence}, status=500)
 
 
-def _check_head(request: web.Request) -> None:
+def _check_head(request: web.Request, limits: Limits) -> None:
     """What aiohttp lets through: other versions, a target and a Host that name two servers.
 
     And, where the server is for this machine alone, a name that is not its own. That HTTP/1.1 has
@@ -151,7 +154,6 @@ def _check_head(request: web.Request) -> None:
     """
     if request.version not in (HttpVersion10, HttpVersion11):
         raise Malformed("this server speaks HTTP/1.1 and HTTP/1.0")
-    limits = request.app[LIMITS]
     host = request.headers.get("Host")
     if not request.raw_path.startswith(("/", "*")) and authority(request.raw_path) != host:
         raise Malformed("the target names another host than the Host header")

@@ -137,7 +137,8 @@ class Pump:
             self._watched.pop(stream.stream_id, None)
         if previous is not None:
             previous.close()
-        self._catch_up()
+        if not self._full:
+            self._catch_up()
 
     def keep(self, stream_id: str) -> None:
         """Carry a watched stream for its own sake."""
