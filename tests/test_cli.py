@@ -202,17 +202,17 @@ def test_nothing_is_imported_that_a_run_does_not_need(
     (tmp_path / "witness.py").write_text(WITNESS)
     program = (*MODULE, "--agent", "witness:agent", "--database-url", database)
     here = {"PYTHONPATH": str(ROOT)}
-    with serving(*program, cwd=tmp_path, env=here) as server:  # the first makes the database
-        server.stop(signal.SIGTERM)
-    with serving(*program, cwd=tmp_path, env=here) as server:
-        chat = urllib.request.Request(
-            f"{server.url}/api/chat",
-            data=orjson.dumps({"prompt": "?"}),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(chat, timeout=PATIENCE) as answer:
-            frames = [orjson.loads(line) for line in answer]
-    modules = set("".join(frame.get("text", "") for frame in frames).split())
-    assert {"aiohttp", "jarvis_stream.app"} <= modules
     unneeded = {"alembic", "psycopg", "opentelemetry", "openai", "jwt", "aiohttp_cors"}
-    assert modules & (unneeded | others) == set()
+    for _ in range(2):  # the first makes the database, the second finds it
+        with serving(*program, cwd=tmp_path, env=here) as server:
+            chat = urllib.request.Request(
+                f"{server.url}/api/chat",
+                data=orjson.dumps({"prompt": "?"}),
+                headers={"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(chat, timeout=PATIENCE) as answer:
+                frames = [orjson.loads(line) for line in answer]
+            server.stop(signal.SIGTERM)
+        modules = set("".join(frame.get("text", "") for frame in frames).split())
+        assert {"aiohttp", "jarvis_stream.app"} <= modules
+        assert modules & (unneeded | others) == set()

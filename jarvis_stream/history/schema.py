@@ -5,6 +5,9 @@ that are still streaming: appended to, never rewritten, and folded into the turn
 `jarvis_instances` tells which processes are alive, so that a turn whose process died can be told
 from one that is still being answered. `jarvis_removed` remembers the highest epoch that a removed
 turn had.
+
+A new database is made from the tables here, without alembic, which takes long to import; an older
+one goes through the migrations. A test compares the two: a change belongs into both.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -24,10 +28,12 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
     TypeDecorator,
+    event,
     inspect,
     select,
 )
@@ -112,9 +118,16 @@ turns = Table(
     Column("retryable", Boolean),
     Column("ended_at", Double),
     Index("jarvis_turns_of_session", "session_id", "epoch"),
-    # Only of those that are streaming, as 0001 says. Here that would take PostgreSQL's dialect,
-    # which takes longer to import than all the rest of it.
-    Index("jarvis_turns_streaming", "instance_id"),
+)
+# In SQL, which is the same for both. An Index with a condition would take PostgreSQL's dialect,
+# which takes longer to import than all the rest of it.
+event.listen(
+    turns,
+    "after_create",
+    DDL(  # type: ignore[no-untyped-call]
+        "CREATE INDEX jarvis_turns_streaming ON jarvis_turns (instance_id)"
+        " WHERE status = 'streaming'"
+    ),
 )
 
 pieces = Table(
@@ -140,13 +153,20 @@ instances = Table(
 
 removed = Table("jarvis_removed", metadata, Column("epoch", BigInteger, primary_key=True))
 
+# As alembic makes it, and reads it.
+_version = Table(
+    VERSION_TABLE,
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
+
 
 def version_of(connection: Connection) -> str | None:
     """The schema's version in this database; None when it has none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    table = Table(VERSION_TABLE, MetaData(), Column("version_num", String))
-    return connection.scalar(select(table.c.version_num))
+    return connection.scalar(select(_version.c.version_num))
 
 
 def upgrade(connection: Connection, to: str = HEAD) -> None:
@@ -157,6 +177,9 @@ def upgrade(connection: Connection, to: str = HEAD) -> None:
     """
     version = version_of(connection)
     if version == to:
+        return
+    if version is None and to == HEAD:
+        _create(connection)
         return
     # Alembic takes long to import, and is needed only now.
     from alembic import command
@@ -173,3 +196,11 @@ def upgrade(connection: Connection, to: str = HEAD) -> None:
             " another database; it is never downgraded"
         )
     command.upgrade(config, to)
+
+
+def _create(connection: Connection) -> None:
+    """Make in a new database at once what all migrations make one after the other."""
+    _version.create(connection, checkfirst=True)
+    # Whatever else is there already is not ours, and an error, as it is to the migrations.
+    metadata.create_all(connection, checkfirst=False)
+    connection.execute(_version.insert().values(version_num=HEAD))
