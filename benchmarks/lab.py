@@ -236,6 +236,11 @@ def _body(prompt: str, fields: Mapping[str, Any]) -> str:
     return json.dumps({"type": "start", "prompt": prompt, **fields})
 
 
+def _environment() -> dict[str, str]:
+    """Ours, but for what has a server compile itself at each start: no installed one does."""
+    return {name: it for name, it in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 @contextlib.contextmanager
 def serving(contender: Contender) -> Iterator[Server]:
     """The contender, listening, on its core; killed in the end.
@@ -248,7 +253,7 @@ def serving(contender: Contender) -> Iterator[Server]:
             command,
             cwd=contender.folder,
             env={
-                **os.environ,
+                **_environment(),
                 "PYTHONPATH": os.pathsep.join([str(contender.folder), str(ROOT)]),
                 "XDG_DATA_HOME": data,
             },

@@ -64,10 +64,11 @@ class FrameLog:
     def add_token(self, text: str) -> None:
         """Append a piece of the answer (not empty, no lone surrogates)."""
         raw = text.encode()
-        self._text += raw
-        end = len(self._text)
+        whole = self._text
+        whole += raw
+        end = len(whole)
         if end > self._room:
-            del self._text[end - len(raw) :]
+            del whole[end - len(raw) :]
             raise AnswerTooLong
         self._ends.append(end)
         self.seq += 1

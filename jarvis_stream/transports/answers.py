@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler
 from loguru import logger
 
@@ -32,6 +32,7 @@ from jarvis_stream.transports.requests import (
     shorten,
 )
 
+_JSON: Final = "application/json"
 _CODES: Final = {
     400: "malformed",
     404: "not_found",
@@ -43,7 +44,8 @@ _CODES: Final = {
 
 async def json_body(request: web.Request) -> dict[str, Any]:
     """The JSON object that was sent; raises UnsupportedMedia, Malformed, TooSlow."""
-    if request.content_type != "application/json":
+    # The property parses it anew for each request.
+    if request.headers.get(hdrs.CONTENT_TYPE) != _JSON and request.content_type != _JSON:
         raise UnsupportedMedia(
             f"the body must be application/json, not {request.content_type or 'untyped'}"
         )
@@ -57,7 +59,7 @@ def json_answer(
     return web.Response(
         body=orjson.dumps(value),
         status=status,
-        content_type="application/json",
+        content_type=_JSON,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )
 
