@@ -12,14 +12,10 @@ The flags are read with argparse, built from the model: pydantic-settings' own c
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
 import functools
-import inspect
-import itertools
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -102,6 +98,7 @@ class Settings(BaseSettings):
         frozen=True,
         hide_input_in_errors=True,
         str_strip_whitespace=True,
+        use_attribute_docstrings=True,
     )
 
     host: Annotated[
@@ -419,34 +416,13 @@ class Option:
 @functools.cache
 def options() -> Mapping[str, Option]:
     """Every setting by its field's name, in the model's order."""
-    meanings = _meanings()
     return {
-        name: _option(name, schema, meanings[name])
+        name: _option(name, schema)
         for name, schema in Settings.model_json_schema()["properties"].items()
     }
 
 
-def _meanings() -> dict[str, str]:
-    """What is said below each field.
-
-    Pydantic can find it too (use_attribute_docstrings), but takes a twentieth of a second for it.
-    """
-    tree = ast.parse(inspect.getsource(sys.modules[__name__]))
-    (model,) = (
-        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Settings"
-    )
-    found: dict[str, str] = {}
-    for pair in itertools.pairwise(model.body):
-        match pair:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                found[name] = inspect.cleandoc(text)
-    return found
-
-
-def _option(name: str, schema: Mapping[str, Any], meaning: str) -> Option:
+def _option(name: str, schema: Mapping[str, Any]) -> Option:
     variable = PREFIX + name.upper()
     metavars = {"integer": "N", "number": "SECONDS", "boolean": "[true|false]"}
     return Option(
@@ -455,7 +431,7 @@ def _option(name: str, schema: Mapping[str, Any], meaning: str) -> Option:
         variables=(variable, schema["also"]) if "also" in schema else (variable,),
         default=_default(schema["default"]),
         allowed=schema.get("allowed") or _allowed(schema),
-        meaning=meaning,
+        meaning=schema["description"],
         is_secret=any(kind.get("format") == "password" for kind in schema.get("anyOf", ())),
     )
 
