@@ -50,6 +50,7 @@ class SqliteBackend:
         self._instance_id = instance_id
         self._identity: tuple[int, int] | None = None
         self._alive: int | None = None
+        self._connection: sa.Connection | None = None
         self.insert: Callable[[sa.Table], Insert] = sqlite.insert
         self.now: sa.ColumnElement[float] = (sa.func.julianday("now") - 2440587.5) * 86400.0
         self._writer, self._reader = (
@@ -90,7 +91,7 @@ class SqliteBackend:
         deadline = loop.time() + BUSY_TIMEOUT
         while True:
             try:
-                return await self._writing.run(partial(_in_transaction, self._writer, change))
+                return await self._writing.run(partial(self._make, change))
             except OperationalError as error:
                 if not _is_busy(error) or loop.time() > deadline:
                     raise
@@ -98,6 +99,13 @@ class SqliteBackend:
     async def read(self, look: Callable[[sa.Connection], T]) -> T:
         """See Backend.read."""
         return await self._reading.run(partial(_in_transaction, self._reader, look))
+
+    def _make(self, change: Callable[[sa.Connection], T]) -> T:
+        # Kept, and not taken from the pool each time: nobody else writes.
+        if self._connection is None:
+            self._connection = self._writer.connect()
+        with self._connection.begin():
+            return change(self._connection)
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """See Backend.lock_schema: BEGIN IMMEDIATE has done it."""
@@ -118,7 +126,7 @@ class SqliteBackend:
     async def disconnect(self) -> None:
         """See Backend.disconnect."""
         await self._reading.run(self._reader.dispose)
-        await self._writing.run(self._writer.dispose)
+        await self._writing.run(self._stop_writing)
 
     async def close(self) -> None:
         """See Backend.close."""
@@ -131,6 +139,12 @@ class SqliteBackend:
             self._sign_of(self._instance_id).unlink(missing_ok=True)
             os.close(self._alive)
             self._alive = None
+
+    def _stop_writing(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._writer.dispose()
 
     def _find(self) -> tuple[int, int] | None:
         try:
