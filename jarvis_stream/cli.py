@@ -31,9 +31,13 @@ from jarvis_stream.workers import FORKING, Supervisor, Worker
 if TYPE_CHECKING:
     from aiohttp import web
 
-YOUNG_OBJECTS = 10_000
-"""How many more of them than before make the garbage collector look; by default 700, which is every
-other chat."""
+COLLECTING = (10_000, 10, 100)
+"""The garbage collector's thresholds (see gc.set_threshold).
+
+By default it looks after every other chat (700 objects); and through all objects after a hundred of
+such looks, which takes a tenth of a second where a hundred thousand answers wait to be replayed.
+Next to nothing here is held by a cycle.
+"""
 
 LAST_CALL = 0.5
 """Seconds that tasks which outlived the shutdown have to end."""
@@ -293,7 +297,7 @@ async def _serve(
 def _collecting_seldom() -> Iterator[None]:
     """Collect garbage seldom while inside, and not at all before `gc.enable`."""
     before = gc.get_threshold()
-    gc.set_threshold(YOUNG_OBJECTS, *before[1:])
+    gc.set_threshold(*COLLECTING)
     gc.disable()
     try:
         yield

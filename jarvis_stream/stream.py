@@ -144,6 +144,7 @@ class Delivery:
 _PENDING, _ACTIVE, _SEALED, _ENDED = State
 
 _NEVER = math.inf
+_STOP = Done()
 
 
 class Stream:
@@ -379,7 +380,7 @@ class Stream:
         The agent's iterator is closed and awaited in every case. On cancellation its cleanup runs
         to its end before CancelledError goes on.
         """
-        done = Done()
+        done = _STOP
         in_turn, timed, until = 0, 2, 0.0
         try:
             async for piece in pieces:

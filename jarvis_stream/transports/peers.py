@@ -21,7 +21,7 @@ def address_of(request: web.BaseRequest, proxies: Sequence[Network]) -> str:
     peer = _peer(request)
     if peer is None:
         return ""
-    if not _is_trusted(peer, proxies):
+    if not proxies or not _is_trusted(peer, proxies):
         return _text(peer)
     for hop in reversed(_hops(request)):
         address = _parse(hop)
@@ -72,4 +72,4 @@ _text = lru_cache(maxsize=1024)(str)  # the library writes it anew each time
 
 
 def _is_trusted(address: Address, proxies: Sequence[Network]) -> bool:
-    return bool(proxies) and any(address in network for network in proxies)
+    return any(address in network for network in proxies)
