@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.contenders import jarvis
 from benchmarks.lab import LOAD_CORE, ROOT, SERVER_CORE, Missing, compiled, machine, say
 from benchmarks.report import draw, markdown
 from benchmarks.series import Results
@@ -92,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds=options.seconds or (0.2 if options.quick else 1.0),
         only=options.only,
         servers=options.servers,
-        also=[jarvis(folder=path.resolve(), name=f"also {path}") for path in options.also],
+        also=options.also,
         after_case=keep,
     )
     for workload in WORKLOADS:

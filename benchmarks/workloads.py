@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from benchmarks.contenders import (
@@ -65,7 +66,7 @@ class Bench:
     """Words; a case is measured when one of them is in its name. None: all are."""
     servers: Sequence[str]
     """The same for contenders."""
-    also: Sequence[Contender]
+    also: Sequence[Path]
     """Measured wherever our server is."""
     after_case: Callable[[str], None] = lambda workload: None
     """Called with the workload's name when one of its cases has been measured."""
@@ -141,8 +142,12 @@ class Bench:
         listed = []
         for contender in contenders:
             listed.append(contender)
-            if contender.name == OURS:
-                listed += self.also
+            if contender.is_ours:
+                prefix = "" if contender.name == OURS else f"{contender.name}, "
+                listed += [
+                    replace(contender, name=f"{prefix}also {path}", folder=path.resolve())
+                    for path in self.also
+                ]
         words = self.servers
         return [c for c in listed if not words or any(word in c.name for word in words)]
 

@@ -216,6 +216,26 @@ def test_servers_take_turns_after_a_round_to_warm_up() -> None:
     assert bench.results.series("w", "c", PUSH.name, "m").values == [4, 6]
 
 
+def test_another_checkout_is_measured_beside_each_of_ours_with_the_same_flags(
+    tmp_path: Path,
+) -> None:
+    bench, seen = _bench(also=[tmp_path]), []
+
+    def measure(contender: Contender) -> dict[str, float]:
+        seen.append((contender.name, contender.folder, "--lease=9" in contender.command()))
+        return {"m": 1.0}
+
+    ours = [jarvis("--lease=9", name="sqlite"), jarvis(), PUSH]
+    bench.alternate_afresh("w", "c", ours, measure)
+    assert seen[:5] == [
+        ("sqlite", lab.ROOT, True),
+        (f"sqlite, also {tmp_path}", tmp_path, True),
+        (OURS, lab.ROOT, False),
+        (f"also {tmp_path}", tmp_path, False),
+        (PUSH.name, lab.ROOT, False),
+    ]
+
+
 def test_what_is_missing_or_fails_is_in_the_table_and_the_others_go_on() -> None:
     def measure(server: lab.Server) -> dict[str, float]:
         if server.contender is PUSH:
