@@ -21,7 +21,7 @@ def address_of(request: web.BaseRequest, proxies: Sequence[Network]) -> str:
     peer = _peer(request)
     if peer is None:
         return ""
-    if not proxies or not _is_trusted(peer, proxies):
+    if not _is_trusted(peer, proxies):
         return _text(peer)
     for hop in reversed(_hops(request)):
         address = _parse(hop)
