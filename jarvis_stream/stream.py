@@ -385,8 +385,8 @@ class Stream:
         try:
             async for piece in pieces:
                 if type(piece) is not str and isinstance(piece, Done):
-                    if piece.finish_reason not in AGENT_REASONS:
-                        raise ValueError(f"no agent ends with {piece.finish_reason!r}")
+                    if piece.finish_reason not in AGENT_REASONS or piece.superseded_by is not None:
+                        raise ValueError(f"no agent ends with {piece!r}")
                     done = piece
                     break
                 if not self._turn_noted:

@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from explorer import in_virtual_time
@@ -677,6 +677,10 @@ async def ends_with_a_strange_usage(turn: Turn) -> AsyncGenerator[Piece, None]:
     yield Done("stop", usage={"tokens": object()})
 
 
+async def says_it_was_superseded(turn: Turn) -> AsyncGenerator[Piece, None]:
+    yield Done("stop", superseded_by=cast(str, object()))
+
+
 async def fails_in_its_cleanup(turn: Turn) -> AsyncGenerator[Piece, None]:
     try:
         yield Done("stop")
@@ -703,6 +707,7 @@ def raises_at_once(turn: Turn) -> AsyncGenerator[Piece, None]:
         yields_a_strange_status,
         ends_with_a_strange_reason,
         ends_with_a_strange_usage,
+        says_it_was_superseded,
         fails_in_its_cleanup,
         does_not_close,
         raises_at_once,
