@@ -49,10 +49,9 @@ def test_a_forked_process_mints_names_of_its_own() -> None:
 import os
 from jarvis_stream.ids import new_trace_id
 new_trace_id()
-child = os.fork()
-print(*(new_trace_id() for _ in range(20)), flush=True)
-if child:
-    os.waitpid(child, 0)
+if child := os.fork():
+    os.waitpid(child, 0)  # so that their lines do not mix
+print(*(new_trace_id() for _ in range(20)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours, theirs = (set(line.split()) for line in done.stdout.splitlines())
