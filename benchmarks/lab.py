@@ -236,7 +236,7 @@ def _body(prompt: str, fields: Mapping[str, Any]) -> str:
     return json.dumps({"type": "start", "prompt": prompt, **fields})
 
 
-def _environment() -> dict[str, str]:
+def _variables() -> dict[str, str]:
     """Ours, but for what has a server compile itself at each start: no installed one does."""
     return {name: it for name, it in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -253,7 +253,7 @@ def serving(contender: Contender) -> Iterator[Server]:
             command,
             cwd=contender.folder,
             env={
-                **_environment(),
+                **_variables(),
                 "PYTHONPATH": os.pathsep.join([str(contender.folder), str(ROOT)]),
                 "XDG_DATA_HOME": data,
             },

@@ -207,7 +207,7 @@ def _entry_told(line: journal.Line) -> _Entry:
 
 
 # Most lines are the journal's, and nearly all of those are made of nothing but letters and digits:
-# the same JSON as `_json_lines` makes, at a fifth of the price.
+# the same JSON as `_json_lines` makes, at half the price.
 
 
 def _are_plain(lines: Sequence[journal.Line], redact: _Redactor) -> bool:

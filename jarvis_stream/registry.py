@@ -703,18 +703,19 @@ class StreamRegistry:
     def _refuse(self, session_id: str, session: _Session, opening: Opening) -> None:
         if self._draining:
             raise ShuttingDown("the server is shutting down", retry_after=1)
-        streams = session.streams
         # What it supersedes makes room for it.
-        leaving = 0
-        if streams and opening.on_conflict != "enqueue":
-            leaving = sum(not stream.undead for stream in streams)
+        leaving = (
+            0
+            if opening.on_conflict == "enqueue"
+            else sum(not stream.undead for stream in session.streams)
+        )
         if len(self._streams) - leaving >= self._max_streams:
             raise Overloaded("the server has all the answers it can give at a time", retry_after=1)
         if opening.owner and self._of_owner[opening.owner] - leaving >= self._max_streams_each:
             raise TooMany(
                 f"{self._max_streams_each} answers are being given to you already", retry_after=1
             )
-        if streams and sum(stream.undead for stream in session.live) >= MAX_ZOMBIES:
+        if sum(stream.undead for stream in session.live) >= MAX_ZOMBIES:
             raise Unavailable(
                 f"session {session_id} has {MAX_ZOMBIES} streams that do not stop",
                 retry_after=self._cancel_timeout,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from loguru import Logger
 
 TURN_BUDGET = 0.005
-"""Seconds after which an agent that never waits is to let go of the event loop."""
+"""Seconds an agent that never waits may hold the event loop."""
 
 DELAYS_EVERY = 16
 """Of so many turns of the loop one is timed: looking at the clock costs too."""
@@ -381,27 +381,22 @@ class Stream:
         to its end before CancelledError goes on.
         """
         done = _STOP
-        in_turn, timed, until = 0, 2, 0.0
+        until = 0.0
         try:
             async for piece in pieces:
                 if type(piece) is not str and isinstance(piece, Done):
-                    if piece.finish_reason not in AGENT_REASONS or piece.superseded_by is not None:
-                        raise ValueError(f"no agent ends with {piece!r}")
+                    if piece.finish_reason not in AGENT_REASONS:
+                        raise ValueError(f"no agent ends with {piece.finish_reason!r}")
                     done = piece
                     break
-                if not self._turn_noted:
-                    in_turn, timed = 0, 2
+                is_turns_first = not self._turn_noted
                 self.append(piece)
-                in_turn += 1
-                # The clock is looked at when there are 2, 4, 8 … of them, which bounds the time
-                # as well, and costs less; whoever waits after each piece needs no clock.
-                if in_turn == timed:
-                    now = time.monotonic()
-                    if timed == 2:
-                        until = now + TURN_BUDGET
-                    elif now > until:
-                        await asyncio.sleep(0)
-                    timed += timed
+                if is_turns_first:
+                    until = 0.0  # whoever waits after each piece needs no clock
+                elif not until:
+                    until = time.monotonic() + TURN_BUDGET
+                elif time.monotonic() > until:
+                    await asyncio.sleep(0)
         except BaseException:
             try:
                 await self._close(pieces)
@@ -426,8 +421,7 @@ class Stream:
         """
         if not self.is_open:
             return False
-        if isinstance(ending, Failed) or ending.usage is not None:  # made of what an agent said
-            self._encoder.ending(self.seq + 1, ending)
+        self._encoder.ending(self.seq + 1, ending)
         self.state = _SEALED
         self.ending = ending
         self.ended_at = time.time()

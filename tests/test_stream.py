@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 import tracemalloc
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -13,6 +15,7 @@ from fakes import FakeReader, parse, read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jarvis_stream.stream as stream_module
 from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import AnswerTooLong, CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
@@ -299,6 +302,37 @@ async def test_an_agent_that_never_waits_lets_others_run(piece: Piece) -> None:
     await stream.produce(babbler())
     assert others >= 5
     running.cancel()
+
+
+@in_virtual_time
+async def test_an_agent_that_becomes_slow_lets_others_run_after_its_first_slow_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, turns, slow = 0.0, 0, []
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def babbler() -> AsyncGenerator[Piece, None]:
+        nonlocal now
+        for _ in range(1000):
+            yield "quick "
+        for _ in range(5):
+            now += 2 * stream_module.TURN_BUDGET
+            slow.append(turns)
+            yield "slow "
+
+    stream = begin()
+    running = asyncio.ensure_future(other())
+    await turn()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    await stream.produce(babbler())
+    running.cancel()
+    # The first of a turn has no clock, the second starts it, the third is late.
+    assert [later - earlier for earlier, later in itertools.pairwise(slow)] == [1, 0, 0, 1]
 
 
 # The readers' side

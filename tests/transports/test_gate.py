@@ -300,3 +300,14 @@ async def test_a_hook_tells_who_asks(aiohttp_client: Connect) -> None:
     assert (info["auth"], info["principal"]) == ("custom", "ann")
     assert (await client.post("/api/ticket", headers=ann)).status == 200
     assert (await client.post("/api/login", json={"token": ANNS})).status == 404
+
+
+async def test_a_hook_may_read_the_body_that_is_asked_for_later(aiohttp_client: Connect) -> None:
+    async def authenticate(request: web.Request) -> Principal | None:
+        return Principal(str((await request.json())["session_id"]))
+
+    app = create_app(Settings(), agent=parrot, authenticate=authenticate)
+    client = await aiohttp_client(app)
+    answer = await client.post("/api/chat", json={"prompt": "hello", "session_id": "ann"})
+    assert answer.status == 200
+    assert b'"finish_reason":"stop"' in await answer.read()
