@@ -77,7 +77,7 @@ async def test_a_websocket_that_says_goodbye_is_a_reader_that_left(
         await ws.ws.close()
         assert await api.cleanup(stream_id) - left_at < 5
     assert outcome(lines(await api.replay(stream_id))) == "cancelled"
-    assert "reason=client_disconnected" in server.log
+    await api.until(lambda now: "reason=client_disconnected" in server.log)
 
 
 @leavings

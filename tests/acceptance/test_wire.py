@@ -459,9 +459,12 @@ async def test_a_status_of_the_agent_is_passed_on(api: Api) -> None:
 async def test_whatever_a_prompt_contains_a_log_record_is_one_line(
     server: Server, api: Api
 ) -> None:
-    before = len(server.log.splitlines())
-    await api.chat('say a\r\n{"level":"ERROR","message":"forged"}\n{0}{sid.secret}<red>\x1b[31m')
-    await api.until(is_idle)
-    after = server.log.splitlines()[before:]
-    assert after
-    assert all(orjson.loads(line)["message"] != "forged" for line in after)
+    stream_id = new_id()
+    await api.chat(
+        'say a\r\n{"level":"ERROR","message":"forged"}\n{0}{sid.secret}<red>\x1b[31m',
+        stream_id=stream_id,
+    )
+    # The lines of an answer's life are held back a little.
+    await api.until(lambda now: f'"stream":"{stream_id}"' in server.log)
+    records = [orjson.loads(line) for line in server.log.splitlines()]
+    assert "forged" not in {record["message"] for record in records}

@@ -80,6 +80,11 @@ def pids(server: Server, number: int) -> list[int]:
     ]
 
 
+def workers_in(log: str) -> set[str | None]:
+    """Who has written into it."""
+    return {orjson.loads(line).get("worker") for line in log.splitlines()}
+
+
 async def test_an_answer_of_one_is_is_read_at_the_other(
     server: tuple[Server, int],
 ) -> None:
@@ -94,8 +99,8 @@ async def test_an_answer_of_one_is_is_read_at_the_other(
         assert text_of(lines(await there.replay(stream_id))) == text_of(
             lines(await response.read())
         )
-    workers = {orjson.loads(line).get("worker") for line in one.log.splitlines()}
-    assert workers >= {None, "1"}  # the parent has no number
+        # The parent has no number.
+        await here.until(lambda now: workers_in(one.log) >= {None, "1"})
 
 
 async def test_each_gets_its_share_of_the_connections(server: tuple[Server, int]) -> None:
