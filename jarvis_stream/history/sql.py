@@ -102,6 +102,14 @@ _SESSIONS: Final = sa.select(
 
 _mine = turns.c.instance_id == sa.bindparam("me")
 
+# Most sessions begin with one question, and to see that there is nothing else costs less than to
+# look for it. The names are written out: in RETURNING, SQLAlchemy leaves the table's away.
+_other = turns.alias()
+_has_others: sa.ColumnElement[bool] = sa.exists().where(
+    _other.c.session_id == sa.literal_column(f"{turns.name}.session_id"),
+    _other.c.stream_id != sa.literal_column(f"{turns.name}.stream_id"),
+)
+
 _END_TURN: Final = (
     sa.update(turns)
     .where(turns.c.stream_id == sa.bindparam("id"), _mine)
@@ -173,7 +181,7 @@ class SqlStore:
                 turns.c.session_id == turn.excluded.session_id,
                 turns.c.epoch == turn.excluded.epoch,
             ),
-        ).returning(turns.c.stream_id)
+        ).returning(turns.c.stream_id, _has_others)
         values = [sa.bindparam(column.name, type_=column.type) for column in pieces.c]
         piece = backend.insert(pieces).from_select(
             pieces.c.keys(),
@@ -300,6 +308,7 @@ class SqlStore:
 
     def _make(self, batch: Batch, connection: sa.Connection) -> Written:
         written = Written()
+        known: set[str] = set()
         if batch.interrupts:
             these = _INTERRUPT.where(turns.c.stream_id.in_(batch.interrupts))
             self._interrupt(connection, these, self._me)
@@ -308,7 +317,7 @@ class SqlStore:
         if batch.discards:
             self._discard(connection, batch.discards)
         if batch.begins:
-            written.begun = self._begin(connection, batch.begins)
+            written.begun, known = self._begin(connection, batch.begins)
         for stream_id, span in batch.replaced:
             if stream_id is None or stream_id in written.begun:
                 self._replace(connection, span)
@@ -318,6 +327,8 @@ class SqlStore:
             )
         if batch.ends:
             written.ended = self._end(connection, batch.ends)
+        if batch.pieced:
+            connection.execute(_FORGET_PIECES, {"ids": batch.pieced})
         if batch.pieces:
             connection.execute(
                 self._append_piece,
@@ -331,11 +342,16 @@ class SqlStore:
                     for piece in batch.pieces
                 ],
             )
-        for turn in self._earlier(connection, batch.begins):
-            written.earlier.setdefault(turn.session_id, []).append(turn)
+        if known:
+            without = [turn.stream_id for turn in batch.begins]
+            for turn in self._earlier(connection, known, without):
+                written.earlier.setdefault(turn.session_id, []).append(turn)
         return written
 
-    def _begin(self, connection: sa.Connection, begins: Sequence[TurnRecord]) -> set[str]:
+    def _begin(
+        self, connection: sa.Connection, begins: Sequence[TurnRecord]
+    ) -> tuple[set[str], set[str]]:
+        """Which of them are there now, and the sessions that have other turns."""
         newest: dict[str, float] = {}
         for turn in begins:
             newest[turn.session_id] = max(newest.get(turn.session_id, 0.0), turn.created_at)
@@ -364,10 +380,11 @@ class SqlStore:
             }
             for turn in begins
         ]
-        begun = set(connection.scalars(self._upsert_turn, rows))
+        begun: dict[str, bool] = dict(connection.execute(self._upsert_turn, rows).all())
         if taken := newest.keys() - {turn.session_id for turn in begins if turn.stream_id in begun}:
             self._forget_empty(connection, list(taken))
-        return begun
+        known = {turn.session_id for turn in begins if begun.get(turn.stream_id, True)}
+        return set(begun), known
 
     def _end(self, connection: sa.Connection, ends: Sequence[TurnRecord]) -> set[str]:
         ids = {turn.stream_id for turn in ends}
@@ -380,7 +397,6 @@ class SqlStore:
             for turn in ends
         ]
         done = connection.execute(_END_TURN, rows)
-        connection.execute(_FORGET_PIECES, {"ids": list(ids)})
         if done.rowcount == len(rows):
             return ids
         found = sa.select(turns.c.stream_id).where(turns.c.stream_id.in_(ids), _mine)
@@ -442,16 +458,11 @@ class SqlStore:
             connection.execute(self._keep_epoch, {"epoch": epoch})
             connection.execute(sa.delete(removed).where(removed.c.epoch < epoch))
 
-    def _earlier(self, connection: sa.Connection, begins: Sequence[TurnRecord]) -> list[TurnRecord]:
-        if not begins:
-            return []
+    def _earlier(
+        self, connection: sa.Connection, session_ids: set[str], without: list[str]
+    ) -> list[TurnRecord]:
         found = connection.execute(
-            _RECENT,
-            {
-                "session_ids": list({turn.session_id for turn in begins}),
-                "without": [turn.stream_id for turn in begins],
-                **self._bounds,
-            },
+            _RECENT, {"session_ids": list(session_ids), "without": without, **self._bounds}
         )
         return [_turn(row) for row in found]
 

@@ -53,6 +53,8 @@ class SqliteBackend:
         self._connection: sa.Connection | None = None
         self.insert: Callable[[sa.Table], Insert] = sqlite.insert
         self.now: sa.ColumnElement[float] = (sa.func.julianday("now") - 2440587.5) * 86400.0
+        # Transactions are begun here, not by the driver, hence isolation_level=None; nor in a
+        # listener of SQLAlchemy's, which would look for more of them at every statement.
         self._writer, self._reader = (
             sa.create_engine(
                 url,
@@ -67,8 +69,6 @@ class SqliteBackend:
         self._reading = Threads(READERS, "history-reader")
         on_connect(self._writer, "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON")
         on_connect(self._reader, "PRAGMA query_only=ON")
-        _on_begin(self._writer, "BEGIN IMMEDIATE")
-        _on_begin(self._reader, "BEGIN")
 
     def exists(self) -> bool:
         """See Backend.exists."""
@@ -98,14 +98,20 @@ class SqliteBackend:
 
     async def read(self, look: Callable[[sa.Connection], T]) -> T:
         """See Backend.read."""
-        return await self._reading.run(partial(_in_transaction, self._reader, look))
+        return await self._reading.run(partial(self._look, look))
 
     def _make(self, change: Callable[[sa.Connection], T]) -> T:
         # Kept, and not taken from the pool each time: nobody else writes.
         if self._connection is None:
             self._connection = self._writer.connect()
         with self._connection.begin():
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             return change(self._connection)
+
+    def _look(self, look: Callable[[sa.Connection], T]) -> T:
+        with self._reader.begin() as connection:
+            connection.exec_driver_sql("BEGIN")
+            return look(connection)
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """See Backend.lock_schema: BEGIN IMMEDIATE has done it."""
@@ -194,18 +200,6 @@ if sys.platform != "win32":
 def _is_busy(error: OperationalError) -> bool:
     code = getattr(error.orig, "sqlite_errorcode", 0)
     return bool(code & 0xFF == sqlite3.SQLITE_BUSY)
-
-
-def _on_begin(engine: sa.Engine, statement: str) -> None:
-    # The driver's own transactions are switched off with isolation_level=None.
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(statement)
-
-
-def _in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
-    with engine.begin() as connection:
-        return work(connection)
 
 
 def _switch_to_wal(engine: sa.Engine) -> None:

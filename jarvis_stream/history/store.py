@@ -49,6 +49,8 @@ class Batch:
     """Sessions, and the titles they are given."""
     ends: list[TurnRecord] = field(default_factory=list)
     """This process's turns to end."""
+    pieced: list[str] = field(default_factory=list)
+    """Of the turns that end, those of which pieces may be there."""
     pieces: list[Piece] = field(default_factory=list)
     """Text of this process's streaming turns; for a turn that is none it is left out."""
 

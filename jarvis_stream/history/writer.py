@@ -90,6 +90,8 @@ class _Turn:
     """Whether the question is durable."""
     kept: int = 0
     """How many bytes of the answer are durable, as pieces."""
+    pieced: bool = False
+    """Whether there may be pieces of it."""
     owed: int = 0
     """What it counts in the backlog, in bytes."""
     since: float = 0.0
@@ -544,6 +546,8 @@ class HistoryWriter:
             batch.replaced.append((work.start.stream_id, span))
         if work.answer is None:
             (batch.ends if work.stored else batch.begins).append(work.record)
+            if work.pieced:
+                batch.pieced.append(work.start.stream_id)
             return _Part(work, work.owed, work.owed, begins=not work.stored, ends=True)
         if not work.stored:
             batch.begins.append(record_of(work.start, "", None))
@@ -551,6 +555,7 @@ class HistoryWriter:
         if upto > work.kept:
             text = work.answer.text_from(work.kept)
             batch.pieces.append(Piece(work.start.stream_id, work.kept, text))
+            work.pieced = True
         size = work.owed + upto - work.kept
         return _Part(work, work.owed, size, begins=not work.stored, upto=upto)
 

@@ -699,6 +699,35 @@ async def test_text_in_a_failed_checkpoint_is_sent_again(
     assert [(piece.start, piece.text) for piece in store.batches[0].pieces] == [(0, "one two")]
 
 
+async def test_pieces_that_may_be_there_are_forgotten_at_the_end(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    begun, answer = Speaker(history).ask("s", "1")
+    await begun
+    # It fails, perhaps only after it was made.
+    store.failing_if = lambda batch: bool(batch.pieces)
+    answer.say("text")
+
+    async def tried() -> bool:
+        return any(batch.pieces for batch in store.batches)
+
+    async def ended() -> bool:
+        return store.kept["1"].text == "text"
+
+    await eventually(tried)
+    Speaker(history).end("1")
+    await eventually(ended)
+    assert [batch.pieced for batch in store.batches if batch.ends] == [["1"]]
+
+
+async def test_where_there_were_never_any_none_are_looked_for(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    await Speaker(history).turn("s", "1")
+    assert store.kept["1"].text == "a"
+    assert not any(batch.pieces or batch.pieced for batch in store.batches)
+
+
 async def test_a_database_that_has_forgotten_this_process_gets_everything_again(
     store: FakeStore,
 ) -> None:
