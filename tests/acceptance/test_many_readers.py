@@ -26,7 +26,7 @@ pytestmark = on_linux
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server of its own for each test: patient enough for the nine to be done first."""
-    with start(*RECITER, "--stall-timeout", "5") as server:
+    with start(*RECITER, "--stall-timeout", "15") as server:
         yield server
         assert_quiet(server.log)
 
