@@ -327,8 +327,9 @@ class SqlStore:
             )
         if batch.ends:
             written.ended = self._end(connection, batch.ends)
-        if batch.pieced:
-            connection.execute(_FORGET_PIECES, {"ids": batch.pieced})
+        # Of another's turn with the same stream_id, pieces stay.
+        if pieced := (written.begun | written.ended).intersection(batch.pieced):
+            connection.execute(_FORGET_PIECES, {"ids": list(pieced)})
         if batch.pieces:
             connection.execute(
                 self._append_piece,

@@ -21,8 +21,12 @@ from conftest import ROOT
 from contracts.history import PATIENT, Backend, DurableContract, Speaker, eventually, plain, shapes
 
 from jarvis_stream.history import schema
-from jarvis_stream.history.base import History, HistoryUnusable, Limits
+from jarvis_stream.history.base import History, HistoryUnusable, Limits, TurnEnd, TurnStart
 from jarvis_stream.history.open import open_history
+from jarvis_stream.history.sql import SqlStore
+from jarvis_stream.history.sqlite import SqliteBackend
+from jarvis_stream.history.store import Batch
+from jarvis_stream.history.views import record_of
 
 from .crashing import kill_again_and_again
 
@@ -92,21 +96,46 @@ async def test_it_is_in_wal_mode(file: Path, backend: Backend) -> None:
             assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+async def pieces_are(file: Path, expected: int) -> bool:
+    """Whether so many are there."""
+    with closing(sqlite3.connect(file)) as connection:
+        found = connection.execute("SELECT count(*) FROM jarvis_pieces").fetchone()
+    return bool(found == (expected,))
+
+
 async def test_pieces_are_kept_only_while_an_answer_grows(file: Path, url: str) -> None:
     async with open_history(url, Limits(checkpoint_every=0.01)) as history:
         speaker = Speaker(history)
         begun, answer = speaker.ask("s", "1")
         await begun
         answer.say("some text")
-        with closing(sqlite3.connect(file)) as connection:
+        await eventually(lambda: pieces_are(file, 1))
+        assert await speaker.end("1")
+        assert await pieces_are(file, 0)
 
-            async def pieces(expected: int) -> bool:
-                found = connection.execute("SELECT count(*) FROM jarvis_pieces").fetchone()
-                return bool(found == (expected,))
 
-            await eventually(lambda: pieces(1))
-            assert await speaker.end("1")
-            assert await pieces(0)
+async def test_another_process_that_uses_the_same_stream_id_leaves_the_pieces(
+    file: Path, url: str
+) -> None:
+    start = TurnStart(session_id="t", stream_id="1", epoch=9, prompt="q", created_at=0.0)
+    ended = record_of(start, "a", TurnEnd(status="complete"))
+    async with open_history(url, Limits(checkpoint_every=0.01)) as history:
+        begun, answer = Speaker(history).ask("s", "1")
+        await begun
+        answer.say("some text")
+        await eventually(lambda: pieces_are(file, 1))
+        other = SqlStore(
+            SqliteBackend(sa.make_url(url), "other"),
+            instance_id="other",
+            lease=30.0,
+            max_messages=1,
+            max_chars=1,
+        )
+        await other.prepare()
+        written = await other.write(Batch(begins=[ended], pieced=["1"]))
+        await other.close()
+        assert written.begun == set()
+        assert await pieces_are(file, 1)
 
 
 async def test_a_file_that_is_no_database_is_refused(diary: Path) -> None:
