@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class ClusterNode(RedisServer):
         self.url = f"redis://127.0.0.1:{self.port}"
         self.id = ""
 
-    def ask(self, *command: str | int) -> Any:
+    def ask(self, *command: str | bytes | int) -> Any:
         """A command's reply."""
         with self.client() as client:
             return client.execute_command(*command)
@@ -123,12 +123,16 @@ class ClusterOfServers:
         origin.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
         return origin
 
-    def move_keys(self, slot: int, origin: ClusterNode, to: ClusterNode, most: int = 1000) -> int:
+    def move_keys(self, slot: int, origin: ClusterNode, to: ClusterNode) -> int:
         """Some of its keys; how many there were to move."""
-        keys = origin.ask("CLUSTER", "GETKEYSINSLOT", slot, most)
+        keys = origin.ask("CLUSTER", "GETKEYSINSLOT", slot, 1000)
         if keys:
-            origin.ask("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            self.move_these(keys, origin, to)
         return len(keys)
+
+    def move_these(self, keys: Sequence[str | bytes], origin: ClusterNode, to: ClusterNode) -> None:
+        """These keys of a slot, whose move has begun."""
+        origin.ask("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
 
     def end_move(self, slot: int, to: ClusterNode) -> None:
         """It is there now. Only the two know at once."""

@@ -73,6 +73,11 @@ async def whole(view: Node) -> None:
     await eventually(condition)
 
 
+def log_of(claim: Claim) -> str:
+    """The key of its frames."""
+    return f"jarvis:{{{claim.name.session}}}:{claim.name.nonce}:log"
+
+
 @pytest.mark.parametrize(
     "key", ["jarvis:{s}", "jarvis:{s}:words", "jarvis:name:A", "{}", "a{b", "a{}{b}", "{ü}x{y}"]
 )
@@ -142,7 +147,7 @@ async def test_a_session_that_is_half_moved_waits_and_others_do_not(
         await until_it_works(ours.append, moving, 0, 1)
         slot = slot_of_session(moving.name.session)
         steady_cluster.begin_move(slot, two)
-        assert steady_cluster.move_keys(slot, one, two, most=1) == 1
+        steady_cluster.move_these([log_of(moving)], one, two)
 
         async def append(first: int) -> tuple[Appended | StoreLost, ...]:
             both = [batch(moving, 1, 2), batch(staying, first, first + 1)]
@@ -191,9 +196,8 @@ async def test_slots_that_move_under_load_lose_and_repeat_nothing(
             assert (tail.frames, tail.closed) == (lines(0, said[number] + 1), True)
         # What was carried out was carried out once: each batch is one entry of its log.
         for number, claim in enumerate(claims):
-            key = f"jarvis:{{s{number}}}:{claim.name.nonce}:log"
             owner = steady_cluster.owner(slot_of_session(f"s{number}"))
-            assert owner.ask("XLEN", key) == said[number] // 2 + 1
+            assert owner.ask("XLEN", log_of(claim)) == said[number] // 2 + 1
 
 
 async def test_scripts_that_one_primary_has_lost_are_loaded_again(
