@@ -102,8 +102,8 @@ _SESSIONS: Final = sa.select(
 
 _mine = turns.c.instance_id == sa.bindparam("me")
 
-# Most sessions begin with one question, and to see that there is nothing else costs less than to
-# look for it. The names are written out: in RETURNING, SQLAlchemy leaves the table's away.
+# Before a session's first question there is nothing: to see that costs less than to look for it.
+# The names are written out: in RETURNING, SQLAlchemy leaves the table's away.
 _other = turns.alias()
 _has_others: sa.ColumnElement[bool] = sa.exists().where(
     _other.c.session_id == sa.literal_column(f"{turns.name}.session_id"),
