@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import redis
+from certificates import Certificates
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
-from redis_server import RedisServer
+from redis_server import RedisServer, free_ports, tls_options
 
 PATIENCE = 30.0
 
@@ -19,19 +20,30 @@ PATIENCE = 30.0
 class ClusterNode(RedisServer):
     """One of its servers, on a port of its own; it keeps nothing but its name."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            two.bind(("127.0.0.1", 0))
-            self.port, self.bus_port = one.getsockname()[1], two.getsockname()[1]
+    def __init__(
+        self, directory: Path, *options: str, certificates: Certificates | None = None
+    ) -> None:
+        """With certificates it speaks TLS, and is known as localhost; they are for that name."""
+        self.port, self.bus_port, plain_port = free_ports(3)
         enabled = ["--cluster-enabled", "yes", "--appendonly", "no", "--bind", "127.0.0.1"]
         # Nobody is promoted but by a test; and what still has a primary is served.
         enabled += ["--cluster-node-timeout", "60000", "--cluster-require-full-coverage", "no"]
         enabled += ["--repl-ping-replica-period", "1"]  # a replica is named once it heard of one
         ports = ["--port", str(self.port), "--cluster-port", str(self.bus_port)]
+        if certificates is not None:
+            ports[:2] = ["--port", str(plain_port), *tls_options(self.port, certificates)]
+            ports += ["--tls-cluster", "yes", "--tls-replication", "yes"]
+            ports += ["--cluster-announce-hostname", "localhost"]
+            ports += ["--cluster-preferred-endpoint-type", "hostname"]
         super().__init__(directory, *enabled, *ports, *options)
         self.url = f"redis://127.0.0.1:{self.port}"
+        if certificates is not None:
+            self.url = f"rediss://localhost:{self.port}?ssl_ca_certs={certificates.authority}"
         self.id = ""
+
+    def client(self) -> redis.Redis:
+        # By the way that others come: what it tells of its neighbours' ports depends on that.
+        return redis.Redis.from_url(self.url, socket_timeout=30)
 
     def ask(self, *command: str | bytes | int) -> Any:
         """A command's reply."""
@@ -68,11 +80,18 @@ class ClusterNode(RedisServer):
 class ClusterOfServers:
     """Three primaries, and a replica of the first when asked for."""
 
-    def __init__(self, directory: Path, *options: str, replica: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        replica: bool = False,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """For `certificates` see ClusterNode."""
         self.nodes = []
         for number in range(3 + replica):
             (home := directory / str(number)).mkdir()
-            self.nodes.append(ClusterNode(home, *options))
+            self.nodes.append(ClusterNode(home, *options, certificates=certificates))
         self.primaries, self.replicas = self.nodes[:3], self.nodes[3:]
 
     @property

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import redis
+from certificates import Certificates
 
 
 class RedisServer:
@@ -82,3 +85,21 @@ class RedisServer:
         except redis.ConnectionError:
             return False
         return bool(answer)
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports of the loopback that nobody uses now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def tls_options(port: int, certificates: Certificates) -> list[str]:
+    """Those of a server that speaks TLS on a port, with whoever trusts its certificate."""
+    files = {"cert": certificates.chain, "key": certificates.key, "ca-cert": certificates.authority}
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+    for name, file in files.items():
+        options += [f"--tls-{name}-file", str(file)]
+    return options

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -43,6 +44,8 @@ PAUSES = (0.05, 1.0)
 """Seconds between two attempts to connect: the first, which doubles, and the longest."""
 Address = tuple[str, int]
 """Host and port."""
+_DOUBT = re.compile(r"certificate verify failed: (.*?)\.? \(_ssl")
+"""As OpenSSL, Python and redis-py say it together."""
 PULSE = 1.0
 """Seconds after which a silent connection is asked whether it lives."""
 
@@ -53,7 +56,7 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> Redis:
     It connects when it is used first. Redis's errors come as they are.
     """
     try:
-        return Redis.from_url(
+        client = Redis.from_url(
             url,
             protocol=2,
             client_name="jarvis-stream",
@@ -61,11 +64,16 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> Redis:
             socket_timeout=timeout,
             socket_connect_timeout=CONNECT_TIMEOUT,
         )
-    except (ValueError, TypeError) as error:
+        pool: Any = client.connection_pool
+        pool.make_connection()  # which finds fault with what the URL asks for
+        return client
+    except (ValueError, TypeError, RedisError) as error:
         # Not the error's text: it may quote the URL, with the password.
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        why = f" (nothing is known of {unknown[1]})" if unknown else ""
         raise StoreLost(
-            "the Redis URL cannot be used: it looks like redis://USER:PASSWORD@HOST:6379/0,"
-            " rediss:// for TLS, or unix:///PATH"
+            f"the Redis URL cannot be used{why}: it looks like redis://USER:PASSWORD@HOST:6379/0,"
+            " rediss://HOST:6379?ssl_ca_certs=FILE for TLS, or unix:///PATH"
         ) from error
 
 
@@ -118,7 +126,7 @@ class Wire(ABC):
         finally:
             task.cancel()
             await asyncio.wait([task])
-            await connection.disconnect(nowait=True)  # a task that never began has not
+            await _hang_up(connection)  # a task that never began has not
 
     @abstractmethod
     async def _greet(self, connection: Connection) -> None:
@@ -137,15 +145,18 @@ class Wire(ABC):
         if connection is None:
             connection = await self._reconnect(chain((0.0,), pauses()))
         while True:
+            is_broken = False
             try:
                 await self._serve(connection)
             except* (RedisError, OSError, TimeoutError) as group:
+                is_broken = True
                 logger.warning("cluster_disconnected reason={}", self._why(group))
             except* Exception as group:
+                is_broken = True
                 logger.opt(exception=group).error("cluster_connection_failed")
             finally:
                 self._lost()
-                await connection.disconnect(nowait=True)
+                await _hang_up(connection, is_broken=is_broken)
             connection = await self._reconnect(pauses())
 
     async def _reconnect(self, rests: Iterable[float]) -> Connection:
@@ -167,11 +178,12 @@ class Wire(ABC):
         connection: Connection = self._pool.make_connection()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
+                await _prepare_tls(connection)
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await self._greet(connection)
         except BaseException as error:
             self._lost()
-            await connection.disconnect(nowait=True)
+            await _hang_up(connection, is_broken=True)
             if isinstance(error, RedisError | OSError | TimeoutError):
                 raise StoreLost(self._why(error)) from error
             raise
@@ -189,6 +201,11 @@ class Wire(ABC):
             return f"Redis at {self.place} refuses the name or the password, or what they may do"
         if isinstance(error, ReadOnlyError):
             return f"Redis at {self.place} is a read-only replica: name the primary"
+        if doubt := _DOUBT.search(text):
+            return (
+                f"the certificate of Redis at {self.place} is not trusted: {doubt[1]}"
+                " (an authority of your own is named as ?ssl_ca_certs=FILE in the URL)"
+            )
         if isinstance(error, TimeoutError) or "imeout" in text:
             return f"Redis at {self.place} does not answer: is it running, and may this host ask it"
         if text.startswith("SELECT is not allowed"):
@@ -196,6 +213,25 @@ class Wire(ABC):
         if isinstance(error, ResponseError):
             return f"Redis at {self.place} refused: {text}"
         return f"there is no Redis at {self.place} ({text or type(error).__name__})"
+
+
+async def _prepare_tls(connection: Connection) -> None:
+    """Read whom to trust where that holds up nobody: all of a system's authorities take 50 ms."""
+    tls = getattr(connection, "ssl_context", None)
+    if tls is not None:
+        try:
+            await asyncio.to_thread(tls.get)
+        except OSError as error:
+            raise StoreLost(f"a file that the Redis URL names for TLS: {error}") from error
+
+
+async def _hang_up(connection: Connection, *, is_broken: bool = False) -> None:
+    """Close it. Over TLS both sides say goodbye; nobody waits for that where it `is_broken`.
+
+    Only here: redis-py's own `disconnect_on_error` waits for nothing, and keeps no hold of it.
+    """
+    with suppress(RedisError, OSError, TimeoutError):
+        await connection.disconnect(nowait=is_broken)
 
 
 @dataclass(slots=True, eq=False)
@@ -334,7 +370,9 @@ class Line(Wire):
     async def _read(self, connection: Connection) -> None:
         while True:
             try:
-                reply = await connection.read_response(disable_decoding=True)
+                reply = await connection.read_response(
+                    disable_decoding=True, disconnect_on_error=False
+                )
             except ReadOnlyError:
                 raise  # demoted: another one is the primary now
             except ResponseError as error:
@@ -449,7 +487,7 @@ class Ear(Wire):
         async with asyncio.timeout(None) as patience:
             while True:
                 patience.reschedule(loop.time() + PULSE + CONNECT_TIMEOUT)
-                self._take(await connection.read_response())
+                self._take(await connection.read_response(disconnect_on_error=False))
 
     def _take(self, message: Sequence[Any]) -> None:
         kind, channel, *rest = message

@@ -8,13 +8,12 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import trustme
 import uvloop
+from certificates import Certificates
 from fake_openai import FakeServer, Refusal, Script, answer, chunk, sse, usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,22 +44,19 @@ def server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture(scope="module")
-def ca_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    for pem in certificate.cert_chain_pems:
-        pem.write_to_path(folder / "cert.pem", append=True)
-    return str(folder / "ca.pem")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("tls"), "127.0.0.1")
 
 
 @pytest.fixture(scope="module")
-def tls_server(ca_file: str) -> Iterator[FakeServer]:
-    folder = Path(ca_file).parent
-    certificate, key = str(folder / "cert.pem"), str(folder / "key.pem")
-    with FakeServer.running("--tls", certificate, key, ca_file=ca_file) as running:
+def ca_file(certificates: Certificates) -> str:
+    return str(certificates.authority)
+
+
+@pytest.fixture(scope="module")
+def tls_server(certificates: Certificates, ca_file: str) -> Iterator[FakeServer]:
+    files = str(certificates.chain), str(certificates.key)
+    with FakeServer.running("--tls", *files, ca_file=ca_file) as running:
         yield running
 
 

@@ -404,10 +404,20 @@ async def refusal(url: str, **options: Any) -> str:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "localhost:6379", "http://somebody:secret@localhost", "redis://:secret@localhost:port"],
+    [
+        "",
+        "localhost:6379",
+        "http://somebody:secret@localhost",
+        "redis://:secret@localhost:port",
+        "rediss://:secret@localhost?ssl_cert_reqs=sometimes",
+    ],
 )
 async def test_what_is_no_url_of_a_redis_is_said(url: str) -> None:
     assert "redis://USER:PASSWORD@HOST:6379/0" in await refusal(url)
+
+
+async def test_what_a_url_asks_for_and_nobody_knows_is_said() -> None:
+    assert "nothing is known of colour" in await refusal("redis://localhost?colour=secret")
 
 
 async def test_where_no_redis_is(unused_tcp_port: int) -> None:
