@@ -13,12 +13,13 @@ import gc
 import ipaddress
 import itertools
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from loguru import logger
 
@@ -239,8 +240,10 @@ def _secrets(settings: Settings) -> list[str]:
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
     if settings.auth_tokens is not None:
         secrets += parse_tokens(settings.auth_tokens.get_secret_value()).values()
-    passwords = [password for secret in secrets if (password := urlsplit(secret).password)]
-    return secrets + passwords
+    # Not urlsplit: what cannot be in a URL, it quotes.
+    found = [re.match(r"[^:/]+://[^:/@]*:([^@]+)@", secret) for secret in secrets]
+    passwords = [match[1] for match in found if match]
+    return [*secrets, *passwords, *map(unquote, passwords)]
 
 
 def _complain(sentence: str) -> None:

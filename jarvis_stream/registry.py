@@ -919,7 +919,9 @@ class StreamRegistry:
                 raise
             except StreamFailure as error:
                 self._fail(stream, error, error)
-            except Exception as error:
+            except (GeneratorExit, KeyboardInterrupt):
+                raise  # not the agent's doing: the loop is being torn down
+            except BaseException as error:  # it may say sys.exit(), which would end the server
                 self._fail(stream, AgentFailure(), error)
             finally:
                 stream.tell(f"stream_cleanup trace={stream.trace_id}")

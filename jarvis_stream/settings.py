@@ -71,6 +71,13 @@ def _header_safe(value: SecretStr) -> SecretStr:
     return SecretStr(secret)
 
 
+def _origin(value: str) -> str:
+    """As browsers say it: in small letters, without the port that goes without saying."""
+    origin = value.lower()
+    default = {"http": ":80", "https": ":443"}.get(origin.partition(":")[0], ":")
+    return origin.removesuffix(default)
+
+
 def _tokens(value: SecretStr) -> SecretStr:
     parse_tokens(value.get_secret_value())
     return value
@@ -83,7 +90,12 @@ Level = Annotated[
     BeforeValidator(_upper),
 ]
 Algorithm = Annotated[str, Field(pattern=r"^((HS|RS|PS|ES)(256|384|512)|EdDSA)$")]
-Origin = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/\s,]+$")]
+Origin = Annotated[
+    str,
+    # Not *.example.org: that would be many.
+    Field(pattern=r"(?i)^[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$"),
+    AfterValidator(_origin),
+]
 
 
 class Settings(BaseSettings):
@@ -527,9 +539,9 @@ def _problem(option: Option, flag_value: str | None) -> str:
     if flag_value is not None:
         source, value = option.flag, flag_value
     else:
-        source, value = next(
-            (name, os.environ[name]) for name in option.variables if os.environ.get(name)
-        )
+        # In whatever case they are written.
+        given = {name.upper(): (name, value) for name, value in os.environ.items() if value}
+        source, value = next(given[name] for name in option.variables if name in given)
     shown = "the value" if option.is_secret else _shown(value)
     return f"{source}: {shown} is not allowed; allowed: {option.allowed}"
 

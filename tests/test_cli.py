@@ -135,6 +135,17 @@ def test_an_agent_that_does_not_exist_is_one_clear_line(
     assert module in line
 
 
+@pytest.mark.parametrize("password", ["with[bracket", "with\u2100sign", "with%5Bcode"])
+def test_a_password_may_hold_what_it_likes_and_is_not_shown(
+    capsys: pytest.CaptureFixture[str], unused_tcp_port: int, password: str
+) -> None:
+    url = f"postgresql://ann:{password}@127.0.0.1:{unused_tcp_port}/chats"
+    assert cli.main(["--port", "0", "--agent", "demo", "--database-url", url]) == 2
+    written = capsys.readouterr().err
+    assert f"127.0.0.1:{unused_tcp_port}" in written
+    assert not any(word in written for word in ("with", "bracket", "sign", "code"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_says_where_it_is_and_who_answers_and_stops_when_told(number: int) -> None:
     with serving(*MODULE, "--agent", "demo") as server:

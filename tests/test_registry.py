@@ -635,6 +635,9 @@ async def test_the_last_reader_gone_is_a_stop_of_its_own_kind() -> None:
         (UpstreamTimeout(), "upstream_timeout"),
         (StopAsyncIteration(SECRET), "agent_error"),
         (KeyError(SECRET), "agent_error"),
+        (SystemExit(SECRET), "agent_error"),
+        (BaseException(SECRET), "agent_error"),
+        (BaseExceptionGroup(SECRET, [SystemExit()]), "agent_error"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )

@@ -59,7 +59,7 @@ def test_the_usual_names_are_honoured(
     assert str(getattr(Settings(), field)) == value
 
 
-@pytest.mark.parametrize("variable", ["JARVIS_PORT", "PORT"])
+@pytest.mark.parametrize("variable", ["JARVIS_PORT", "PORT", "jarvis_port", "Jarvis_Port"])
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "")
     assert Settings().port == 8765
@@ -100,6 +100,16 @@ def test_every_setting_is_a_flag_and_a_variable(monkeypatch: pytest.MonkeyPatch,
 def test_origins_are_separated_by_commas() -> None:
     settings = from_command_line(["--allowed-origins", "https://a.example, http://b.example:81 ,"])
     assert settings.allowed_origins == ("https://a.example", "http://b.example:81")
+
+
+def test_origins_are_understood_as_browsers_say_them() -> None:
+    said = "HTTPS://Chat.Example:443,http://b.example:80,https://b.example:80,http://[::1]:8080"
+    assert from_command_line(["--allowed-origins", said]).allowed_origins == (
+        "https://chat.example",
+        "http://b.example",
+        "https://b.example:80",
+        "http://[::1]:8080",
+    )
 
 
 def test_levels_are_spelt_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +156,16 @@ def test_settings_are_frozen() -> None:
         (
             "--allowed-origins",
             "https://a.example,b.example",
+            "origins like https://chat.example.org, separated by commas",
+        ),
+        (
+            "--allowed-origins",
+            "https://*.example.org",
+            "origins like https://chat.example.org, separated by commas",
+        ),
+        (
+            "--allowed-origins",
+            "https://chat.example.org/",
             "origins like https://chat.example.org, separated by commas",
         ),
     ],

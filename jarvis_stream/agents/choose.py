@@ -150,7 +150,7 @@ def _load(spec: str) -> Agent:
             f"The agent {spec!r} cannot be had: there is no module {error.name!r} here "
             f"({os.getcwd()}) or among the installed ones."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(spec, error) from error
     for attribute in path.split("."):
         try:
@@ -160,14 +160,14 @@ def _load(spec: str) -> Agent:
     if inspect.isclass(target):
         try:
             target = target()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _broken(spec, error) from error
     if fault := _fault(target):
         raise AgentNotFound(f"{spec!r} is no agent: {fault}.")
     return cast(Agent, target)
 
 
-def _broken(spec: str, error: Exception) -> AgentNotFound:
+def _broken(spec: str, error: BaseException) -> AgentNotFound:
     return AgentNotFound(f"The agent {spec!r} cannot be had: {type(error).__name__}: {error}")
 
 

@@ -345,12 +345,14 @@ class _Completion:
         "_ended",
         "_failure",
         "_finish_reason",
+        "_has_spoken",
         "_key",
         "_limit",
         "_loop",
         "_reader",
         "_reasoning",
         "_response",
+        "_stray",
         "_timer",
         "_usage",
         "_waiting_since",
@@ -371,6 +373,9 @@ class _Completion:
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
         self._reasoning = False
+        self._has_spoken = False
+        self._stray: str | None = None
+        """The last event that was none of a completion."""
         self._ended = False
         self._failure: UpstreamError | UpstreamTimeout | None = None
         self._loop = asyncio.get_running_loop()
@@ -429,7 +434,7 @@ class _Completion:
         try:
             if self._reader is None:
                 self._take(await read_at_most(self._content, _MAX_EVENT), pieces)
-                self._ended = True
+                self._end()
                 return
             chunk = await self._content.readany()
         except (aiohttp.ClientError, OSError) as error:
@@ -442,12 +447,19 @@ class _Completion:
                 self._waiting_since = self._loop.time()
             for payload in payloads:
                 if payload == b"[DONE]":
-                    self._ended = True
+                    self._end()
                     await self._linger()
                     return
                 self._take(payload, pieces)
         except ValueError as error:
             raise UpstreamError(_NO_ANSWER) from error
+
+    def _end(self) -> None:
+        """The upstream says that this was all; raises UpstreamError when it was no answer."""
+        if self._finish_reason is None and (self._stray or not self._has_spoken):
+            sentence = _FAILED if self._has_spoken else _NO_ANSWER
+            raise UpstreamError(sentence) from UpstreamDetail(self._stray or "there is no choice")
+        self._ended = True
 
     async def _linger(self) -> None:
         with suppress(aiohttp.ClientError, TimeoutError):
@@ -459,11 +471,16 @@ class _Completion:
         """Append what one event says to `pieces`."""
         try:
             event = orjson.loads(payload)
-            if event.get("error"):
+            if event.get("error") or event.get("object") == "error":
                 raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._key))
             if usage := event.get("usage"):
                 self._usage = dict(usage)
-            for choice in event.get("choices") or ():
+            choices = event.get("choices")
+            if choices is None and not usage:
+                self._stray = _quote(payload, self._key)
+            for choice in choices or ():
+                if choice.get("error") or choice.get("finish_reason") == "error":
+                    raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._key))
                 if not choice.get("index"):  # we have asked for one choice
                     self._take_choice(choice, pieces)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -472,6 +489,7 @@ class _Completion:
             )
 
     def _take_choice(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
+        self._has_spoken = True
         delta = choice.get("delta") or choice.get("message") or {}
         reason = choice.get("finish_reason")
         if text := delta.get("content"):
@@ -514,6 +532,6 @@ def _retry_after(response: aiohttp.ClientResponse) -> float:
         pass
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

@@ -205,10 +205,11 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "my_agents.py").write_text(MODULE)
     (tmp_path / "broken_agents.py").write_text("import no_such_dependency")
     (tmp_path / "raising_agents.py").write_text("1 / 0")
+    (tmp_path / "leaving_agents.py").write_text("raise SystemExit")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     yield "my_agents"
-    for name in ("my_agents", "broken_agents", "raising_agents"):
+    for name in ("my_agents", "broken_agents", "raising_agents", "leaving_agents"):
         sys.modules.pop(name, None)
 
 
@@ -247,6 +248,7 @@ async def test_an_agent_of_ones_own_is_imported_from_here(
         ("my_agents.absent:agent", "no module 'my_agents.absent'"),
         ("broken_agents:agent", "No module named 'no_such_dependency'"),
         ("raising_agents:agent", "ZeroDivisionError"),
+        ("leaving_agents:agent", "SystemExit"),
         ("my_agents", "auto, demo, openai or module:callable"),
         (":agent", "module:callable"),
         ("my_agents:", "module:callable"),

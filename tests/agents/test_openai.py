@@ -361,7 +361,16 @@ async def test_the_upstream_says_how_long_to_wait(server: FakeServer) -> None:
     assert asyncio.get_running_loop().time() - began >= 1
 
 
-@pytest.mark.parametrize("value", ["Sun, 06 Nov 1994 08:49:37 GMT", "soon", "-1", "nan"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "soon",
+        "-1",
+        "nan",
+        "Wed, 01 Jan 99999999999999999999 00:00:00 GMT",
+    ],
+)
 async def test_a_time_that_has_passed_or_means_nothing_is_not_waited_for(
     server: FakeServer, value: str
 ) -> None:
@@ -414,6 +423,60 @@ async def test_an_error_in_the_middle_of_the_stream_ends_it_after_what_came_befo
     assert "CUDA" not in failed.sentence
     assert "CUDA" in str(failed.__cause__)
     assert pieces == ["x"]
+
+
+MISHAP = "CUDA out of memory at 0x1"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        sse({"object": "error", "message": MISHAP, "code": 500}),
+        b"event: error\n" + sse({"message": MISHAP}),
+        sse({"detail": MISHAP}),
+        sse(chunk({}, "error", error={"message": MISHAP})),
+        sse({**chunk({}), "choices": [{"index": 0, "delta": {}, "error": {"message": MISHAP}}]}),
+        sse({**chunk({}), "choices": [{"delta": {}, "finish_reason": "error", "why": MISHAP}]}),
+    ],
+)
+@pytest.mark.parametrize("before", [answer([])[:1], answer(["x"])[:2]])
+async def test_a_failure_is_one_however_it_is_put(
+    server: FakeServer, before: list[bytes], event: bytes
+) -> None:
+    failed, pieces, requests = await failure(server, Script([*before, event, sse("[DONE]")]))
+    assert isinstance(failed, UpstreamError)
+    assert MISHAP not in failed.sentence
+    assert MISHAP in str(failed.__cause__)
+    assert (pieces, requests) == (["x"] * (len(before) - 1), 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"detail": "loading"}', "application/json"),
+        (b'{"object": "error", "message": "loading"}', "application/json"),
+        (b'{"choices": []}', "application/json"),
+        (b"{}", "application/json"),
+        (b'data: {"detail": "loading"}\n\ndata: [DONE]\n\n', "text/event-stream"),
+        (b"data: [DONE]\n\n", "text/event-stream"),
+    ],
+)
+async def test_a_good_status_without_an_answer_is_none(
+    server: FakeServer, body: bytes, content_type: str
+) -> None:
+    failed, pieces, _ = await failure(server, Script([body], content_type=content_type))
+    assert isinstance(failed, UpstreamError)
+    assert pieces == []
+    assert "loading" not in failed.sentence
+    assert ("loading" in str(failed.__cause__)) == (b"loading" in body)
+
+
+async def test_what_is_no_event_of_an_answer_is_passed_over_when_the_answer_is_whole(
+    server: FakeServer,
+) -> None:
+    first, *rest = answer(["x"])
+    pieces = await said(server, Script([first, sse({"type": "ping"}), *rest]))
+    assert pieces == ["x", Done("stop", usage(3, 1))]
 
 
 @pytest.mark.parametrize(

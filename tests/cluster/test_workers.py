@@ -69,6 +69,9 @@ def at(server: Server, port: int) -> Server:
 def is_ready(server: Server, port: int) -> bool:
     try:
         return b"true" in at(server, port).get("/readyz")
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+        return False
     except (urllib.error.URLError, ConnectionError):
         return False
 
