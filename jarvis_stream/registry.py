@@ -319,7 +319,7 @@ class StreamRegistry:
 
     async def _check_unused(self, opening: Opening) -> None:
         turn = await self._recall(opening.key)
-        if turn is None:
+        if turn is None or self.knows(opening):  # the same request may have come twice at once
             return
         if opening.session_id not in (None, id_of(turn.session_id)):
             raise _others(opening.stream_id)
@@ -378,7 +378,11 @@ class StreamRegistry:
                 mirror = await self.node.reach(key_of(owner, stream_id), after)
             if mirror is not None:
                 return mirror
-        raise await self.why_missing(stream_id, owner)
+        missing = await self.why_missing(stream_id, owner)
+        stream = self.find(stream_id, owner)  # it may have come meanwhile
+        if stream is None:
+            raise missing
+        return stream
 
     # The verbs: start (look_up and open), cancel
 

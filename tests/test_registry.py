@@ -439,6 +439,27 @@ async def test_the_same_request_after_its_stream_was_dropped_starts_no_second_on
 
 
 @in_virtual_time
+async def test_a_stream_that_comes_while_the_history_is_asked_for_it_is_found() -> None:
+    house = House(hello=says("a"))
+    ask, answers = house.history.turn, asyncio.Event()
+
+    async def slowly(stream_id: str) -> Any:
+        await answers.wait()
+        return await ask(stream_id)
+
+    house.history.turn = slowly  # type: ignore[method-assign]
+    request = Opening(prompt="hello", stream_id="A", trace_id="t", may_be_known=True)
+    again = asyncio.create_task(house.registry.start(request))
+    reader = asyncio.create_task(house.registry.reach("A"))
+    await asyncio.sleep(0)
+    stream = house.registry.open(request)
+    answers.set()
+    assert await again is await reader is stream
+    await stream.stopped
+    assert len(house.agents.turns) == 1
+
+
+@in_virtual_time
 async def test_a_history_that_cannot_tell_does_not_stand_in_the_way_of_a_start() -> None:
     house = House(hello=says("a"))
 

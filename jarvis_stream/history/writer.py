@@ -664,7 +664,9 @@ class HistoryWriter:
         # First: what is saved while the database is being read is not missed then.
         unsaved = self._unsaved(session_id, before=before, limit=limit)
         stored = await self._read(self._store.turns(session_id, limit=limit, before=before))
-        turns = merged(filter(self._visible, stored), unsaved)
+        # And again: nor is what began meanwhile.
+        later = self._unsaved(session_id, before=before, limit=limit)
+        turns = merged(filter(self._visible, stored), [*unsaved, *later])
         return turns if limit is None else turns[-limit:]
 
     async def sessions(

@@ -6,6 +6,7 @@ Both transports come through here, so a field means the same on each of them.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
@@ -229,7 +230,7 @@ def _invalid(field: str, value: object, allowed: str) -> Invalid:
     if isinstance(value, (dict, list)):
         shown = _kind(value)
     else:
-        shown = shorten(orjson.dumps(value).decode())
+        shown = shorten(json.dumps(value, ensure_ascii=False))  # a header may hold a lone surrogate
     return Invalid(f"{field}: {shown} is not allowed; allowed: {allowed}")
 
 

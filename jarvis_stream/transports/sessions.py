@@ -157,7 +157,10 @@ async def _turns(
             elif abroad is not None and abroad.stream_id == turn.stream_id:
                 turn = replace(turn, text=abroad.text)
         turns[index] = turn
-    return session_id, turns, _position(registry.head(session_id, owner) or abroad)
+    live = registry.head(session_id, owner) or abroad
+    if live is not None and all(turn.stream_id != live.stream_id for turn in turns):
+        live = None  # it came while the others were asked: nothing is told of it, so no position
+    return session_id, turns, _position(live)
 
 
 def _up_to_now(turn: TurnRecord, stream: Stream) -> TurnRecord:

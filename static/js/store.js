@@ -250,14 +250,17 @@ export class ChatStore {
     }
     // The terminal frame may come on another connection than the reply.
     await waitAtMost(live.ended, this.#lastFrameTimeout)
-    this.#settle(live, { status: 'stopped' })
+    if (this.#lives.get(live.stream_id) !== live) return
+    // It has not come: how the answer ended, and what of it we have not seen, the server knows.
+    this.#settle(live, { status: 'stopped' }, true)
+    this.refresh().catch(() => {})
   }
 
   /**
    * Reads a stream of this session, whoever started it.
    *
    * @param {string} stream_id
-   * @param {number} [after] the last frame that is shown already
+   * @param {number} [after] the last frame that is shown already; 0: what is shown is read anew
    * @returns {Promise<void>} resolves when it has ended, or is over already; never rejects
    */
   async resume(stream_id, after = 0) {
@@ -687,6 +690,11 @@ export class ChatStore {
     const turn = this.#turns.get(live.stream_id)
     if (!turn) return
     this.#known = true
+    if (frame.seq === 1 && turn.answer.content !== '') {
+      // It is read anew, from its beginning: what was shown of it comes again.
+      const { created_at } = turn.answer
+      this.#change(live, { ...newTurn(live.stream_id).answer, created_at })
+    }
     if (frame.replaces !== undefined) this.#giveWay(frame)
     const change = changeBy(turn.answer, frame, live.isTimed ? this.#now() : null)
     if (frame.type === 'done' || frame.type === 'error') {

@@ -158,9 +158,9 @@ export class HttpTransport {
       })
       .finally(() => {
         controller.abort() // lets go of a body that nobody reads to its end
-        accepted.resolve()
         this.#readings.delete(open)
       })
+    closed.then(accepted.resolve, () => accepted.resolve())
     this.#readings.add(open)
     return { accepted: accepted.promise, closed, leave: open.leave }
   }

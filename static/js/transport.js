@@ -284,7 +284,12 @@ export class FallbackTransport {
           : transport.resume(streamId, cursor, listen)
       const leave = () => reading.leave()
       signal.addEventListener('abort', leave)
+      let failed = false
+      reading.closed.catch(() => {
+        failed = true
+      })
       reading.accepted.then(() => {
+        if (failed) return
         if (transport === this.#http && !overHttp && !signal.aborted) this.#setState('http')
         accepted.resolve()
       })

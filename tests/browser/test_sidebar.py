@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -76,6 +77,51 @@ async def test_a_conversation_appears_when_it_begins_and_shows_that_it_is_being_
     await page.get_by_test_id("stop").click()
     await state_is(answers(page).first, "stopped")
     await expect(current.get_by_test_id("session-live")).to_be_hidden()
+
+
+async def test_back_from_a_conversation_that_is_still_being_loaded_is_a_new_one(
+    page: Page, server: Server
+) -> None:
+    title = name()
+    session_id = await have(page, server, title, "old words")
+    await come(page, server.url)
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(route: Route) -> None:
+        asked.set()
+        await goes_on.wait()
+        await route.continue_()
+
+    await page.route(f"**/api/sessions/{session_id}/messages", slowly)
+    await link(page, title).click()
+    await asked.wait()
+    await page.go_back()
+    await expect(row(page, title).locator("[aria-current]")).to_have_count(0)
+    goes_on.set()
+    await send(page, "/echo tps=0 ttft=0 new words")
+    await state_is(answers(page).last, "complete")
+    await expect(questions(page)).to_have_text([re.compile("new words")])
+    kept = await page.request.get(f"{server.url}/api/sessions/{session_id}/messages")
+    assert len((await kept.json())["messages"]) == 2
+
+
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_a_title_that_is_being_typed_survives_the_move_of_its_conversation(
+    page: Page, server: Server
+) -> None:
+    title = name()
+    await have(page, server, title)
+    await have(page, server, name())
+    await come(page, server.url)
+    await link(page, title).click()
+    await send(page, "/echo ttft=3 tps=20 hello there")
+    await choose(page, title, "Rename")
+    await page.keyboard.type("Half")
+    await state_is(answers(page).last, "complete")
+    await expect(sessions(page).first.locator("input")).to_be_focused()  # it has moved to the top
+    await page.keyboard.type(" of it")
+    await page.keyboard.press("Enter")
+    await expect(sessions(page).first.locator('[data-part="title"]')).to_have_text("Half of it")
 
 
 async def test_another_conversation_is_opened_without_loading_the_page_and_back_returns(

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from contracts.history import Speaker, eventually, plain, shapes
@@ -418,6 +419,30 @@ async def test_a_title_that_could_not_be_given_in_time_is_given_when_it_can_be(
 
     await eventually(saved)
     assert store.titles == {"s": "two"}
+
+
+async def test_what_begins_while_the_database_is_read_is_told_too(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    await speaker.turn("s", "1", "q1", "a1")
+    read, is_read, goes_on = store.turns, asyncio.Event(), asyncio.Event()
+
+    async def slowly(session_id: str, **how: Any) -> list[TurnRecord]:
+        found = await read(session_id, **how)
+        is_read.set()
+        await goes_on.wait()
+        return found
+
+    store.turns = slowly  # type: ignore[method-assign]
+    async with store.held():
+        reading = asyncio.create_task(history.turns("s"))
+        await is_read.wait()
+        _, answer = speaker.ask("s", "2", "q2")
+        answer.say("a2")
+        goes_on.set()
+        turns = await reading
+    assert [(turn.prompt, turn.text) for turn in turns] == [("q1", "a1"), ("q2", "a2")]
 
 
 async def test_a_database_that_can_be_read_but_not_written_still_tells_the_agent(

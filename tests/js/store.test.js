@@ -363,7 +363,7 @@ test('a conversation is loaded, and its live answer goes on from where it stands
 })
 
 test('Stop stops an answer that was going on when the page was loaded', async () => {
-  const { transport, store, answers } = chat()
+  const { transport, store, server, answers } = chat()
   store.load({
     session_id: 's',
     messages: stored(A, 'one', 'streaming', 'half'),
@@ -371,9 +371,42 @@ test('Stop stops an answer that was going on when the page was loaded', async ()
   })
   const stopping = store.stop()
   assert.equal(transport.cancels[0].stream_id, A)
+  server.messages = stored(A, 'one', 'cancelled', 'half')
   transport.cancels[0].resolve({ cancelled: true })
   await stopping
   assert.deepEqual(answers(), [['stopped', 'half']])
+  await settle()
+  assert.deepEqual(answers(), [['stopped', 'half']])
+})
+
+test('what a silent connection did not bring before Stop is told by the history', async () => {
+  const { transport, store, server, answers } = chat()
+  const { reading, stream } = await ask({ transport, store }, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.token('half'))
+  server.messages = stored(reading.stream_id, 'hello', 'complete', 'half and the rest')
+  const stopping = store.stop()
+  transport.cancels[0].resolve({ cancelled: false })
+  await stopping
+  await settle()
+  assert.deepEqual(answers(), [['complete', 'half and the rest']])
+})
+
+test('an answer that was lost and is read anew shows its text once, and no error', async () => {
+  const { transport, store, answers } = chat()
+  const { reading, stream, ended } = await ask({ transport, store }, 'hello', 1)
+  reading.deliver(stream.thinking(), stream.token('half'))
+  reading.fail(new ConnectionLost('The server cannot be reached.'))
+  await ended
+  const resuming = store.resume(reading.stream_id)
+  await settle()
+  assert.deepEqual(answers(), [['interrupted', 'half']]) // until there is something better
+  const again = transport.readings.at(-1)
+  const anew = new FakeStream(reading.stream_id, 1)
+  again.deliver(anew.thinking(), anew.token('half'), anew.token(' and whole'), anew.done())
+  again.end()
+  await resuming
+  assert.deepEqual(answers(), [['complete', 'half and whole']])
+  assert.equal(store.getSnapshot().messages[1].error, null)
 })
 
 test('the words of the history become those of the page', () => {

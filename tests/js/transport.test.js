@@ -328,6 +328,30 @@ test('close ends reading and reconnecting', async () => {
   assert.deepEqual(texts, ['a'])
 })
 
+test('a first try that fails is not accepted, and says nothing good of the server', async () => {
+  const { response, write } = openResponse()
+  let up = false
+  let tried = 0
+  const { transport, states } = setUp({
+    WebSocket: blockedWebSocket(),
+    answer: () => {
+      tried += 1
+      return up ? response : unreachable()
+    },
+  })
+  const { closed, accepted } = collect(transport)
+  let isAccepted = false
+  accepted.then(() => (isAccepted = true))
+  while (tried < 3) await settle()
+  assert.equal(isAccepted, false)
+  assert.ok(!states.includes('http'))
+  up = true
+  await accepted
+  assert.equal(transport.state, 'http')
+  write(...new FakeStream(A, 1).answer('a'))
+  await closed
+})
+
 // Waking up
 
 /** Pauses that end only when they are cut short. */

@@ -229,6 +229,9 @@ async def test_a_ticket_opens_nothing_else(client: Client) -> None:
     assert (await client.get("/api/sessions", headers=headers)).status == 401
     assert (await client.get(f"/ws?ticket={word}")).status == 401
     assert (await client.get("/api/sessions", **as_(word))).status == 401
+    as_if_a_socket = {**headers, "Upgrade": "websocket", "Connection": "Upgrade"}
+    assert (await client.get("/api/sessions", headers=as_if_a_socket)).status == 401
+    assert (await client.post("/api/ticket", headers=as_if_a_socket)).status in (401, 403)
 
 
 async def test_where_nobody_signs_in_there_are_no_tickets(aiohttp_client: Connect) -> None:

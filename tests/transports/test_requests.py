@@ -176,7 +176,9 @@ def test_a_position_comes_from_the_query_or_the_header(
     assert parse_position(STREAM, after, last_event_id) == (STREAM, seq)
 
 
-@pytest.mark.parametrize("after", ["", "-1", "+1", "1.0", " 1", "1\n", "٣", "9" * 16, "9" * 6000])
+@pytest.mark.parametrize(
+    "after", ["", "-1", "+1", "1.0", " 1", "1\n", "٣", "9" * 16, "9" * 6000, "\udcff"]
+)
 def test_a_wrong_position_is_refused(after: str) -> None:
     for position in ((after, None), (None, after)):
         with pytest.raises(Invalid, match=r"^after: "):

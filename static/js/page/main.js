@@ -77,7 +77,8 @@ function open(session_id) {
 
 address.subscribe((session_id) => {
   const shown = client.getSnapshot()
-  const isShown = session_id ? session_id === shown.session_id : shown.messages.length === 0
+  const isNew = shown.messages.length === 0 && !shown.loading
+  const isShown = session_id ? session_id === shown.session_id : isNew
   if (!isShown) open(session_id)
 })
 

@@ -45,6 +45,8 @@ export class SessionListView {
       grouped.set(group, rows)
       rows.push(row.element)
     }
+    const held = this.#rowOf(focused)
+    if (held) held.isMoved = true
     for (const [name, { section }] of this.#groups) if (!grouped.has(name)) section.remove()
     const sections = Array.from(grouped, ([name, rows]) => {
       const { section, list } = this.#group(name)
@@ -54,6 +56,7 @@ export class SessionListView {
     arrange(this.#element, sections)
     // An element that is moved loses the focus.
     if (focused instanceof HTMLElement && this.#element.contains(focused)) focused.focus()
+    if (held) held.isMoved = false
   }
 
   /**

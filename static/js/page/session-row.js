@@ -18,6 +18,8 @@ export class SessionRow {
   #actions
   /** @type {Readonly<SessionEntry>} */
   #session
+  /** While it is moved about in the list: its field loses the focus then, and nobody has left it. */
+  isMoved = false
 
   /**
    * @param {HTMLTemplateElement} template
@@ -63,7 +65,9 @@ export class SessionRow {
       this.#endRenaming(false)
       this.link.focus()
     })
-    this.#field.addEventListener('blur', () => this.#endRenaming(true))
+    this.#field.addEventListener('blur', () => {
+      if (!this.isMoved) this.#endRenaming(true)
+    })
   }
 
   /**

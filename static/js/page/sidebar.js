@@ -212,7 +212,10 @@ export class Sidebar {
    * @param {boolean} needed
    */
   #lookAgain(needed) {
-    if (!needed) clearTimeout(this.#looking)
+    if (!needed) {
+      clearTimeout(this.#looking)
+      this.#looking = undefined
+    }
     if (!needed || this.#looking) return
     this.#looking = setTimeout(() => {
       this.#looking = undefined
