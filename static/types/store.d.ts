@@ -159,7 +159,7 @@ export declare class ChatStore {
      * Reads a stream of this session, whoever started it.
      *
      * @param {string} stream_id
-     * @param {number} [after] the last frame that is shown already
+     * @param {number} [after] the last frame that is shown already; 0: what is shown is read anew
      * @returns {Promise<void>} resolves when it has ended, or is over already; never rejects
      */
     resume(stream_id: string, after?: number): Promise<void>;
