@@ -275,19 +275,21 @@ class Pump:
     # When there is nothing to say
 
     def _wind(self) -> None:
-        self._timer = self.finished.get_loop().call_later(self._heartbeat, self._give_sign)
+        # Twice as often: what was written just after a look is a heartbeat ago two looks later.
+        self._timer = self.finished.get_loop().call_later(self._heartbeat / 2, self._give_sign)
 
     def _give_sign(self) -> None:
         if self.finished.done() or self._transport is None or self._transport.is_closing():
             self._finish(Parting.GONE)
             return
-        if not self._written and not self._full:
+        is_silent, self._written = not self._written, False
+        if is_silent and not self._full:
             if self._unanswered:
                 self._finish(Parting.GONE)
                 return
             self._transport.write(self._beat)
+            self._written = True
             self._unanswered = self._answered
-        self._written = False
         self._wind()
 
     # When the socket is full, or a log is long

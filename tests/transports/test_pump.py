@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import orjson
 import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_writer import StreamWriter
+from explorer import in_virtual_time
+from house import now
 
 from jarvis_stream.errors import CursorAhead
 from jarvis_stream.frames import Done
@@ -414,6 +417,27 @@ async def test_a_silent_connection_is_given_a_sign_of_life(transport: FakeTransp
         async with asyncio.timeout(PATIENCE):
             await transport.wrote.wait()
     assert set(transport.writes) == {BEAT}
+    await pump.close()
+
+
+@in_virtual_time
+async def test_no_connection_is_silent_for_longer_than_a_heartbeat() -> None:
+    transport = FakeTransport()
+    pump = make_pump(transport, heartbeat=10.0)
+    pump.open(drain_of(transport))
+    times = []
+    for wait in (0.1, 12.3, 4.9, 0.2):  # from time to time there is something to say
+        await asyncio.sleep(wait)
+        pump.write(b"word\n")
+        times.append(now())
+    spoken_at = now()
+    while len(times) < 9:
+        transport.wrote.clear()
+        await transport.wrote.wait()
+        times.append(now())
+    assert transport.writes[:2] == [b"word\n", BEAT]
+    assert all(later - earlier <= 10.0 for earlier, later in pairwise([spoken_at, *times[4:]]))
+    assert times[-1] - times[-2] == 10.0  # nor is there more than is needed
     await pump.close()
 
 
