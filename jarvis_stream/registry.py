@@ -80,6 +80,9 @@ MAX_TOMBSTONES = 10_000
 LOOKUP_TIMEOUT = 0.25
 """Seconds the history may take to tell whether a stream_id was used before."""
 
+LOOK_AGAIN = 0.5
+"""Seconds between two looks for streams that do not stop, at least, while all are waited for."""
+
 QUEUE_POLL = 0.5
 """Seconds between two questions whether it is a stream's turn, when other nodes have a say."""
 
@@ -569,11 +572,16 @@ class StreamRegistry:
 
         Not for the undead: they may never stop. Cancelling this wait touches no stream.
         """
-        while waiting := {
-            *(s.stopped for s in self if not (s.undead or s.stopped.done())),
-            *self._unsaved,
-        }:
-            await asyncio.wait(waiting)
+        while True:
+            live = [stream for stream in self if not (stream.undead or stream.stopped.done())]
+            waiting = {stream.stopped for stream in live} | self._unsaved
+            if not waiting:
+                return
+            revoked = [stream for stream in live if stream.revoked_at]
+            await asyncio.wait(waiting, timeout=max(self._cancel_timeout, LOOK_AGAIN))
+            for stream in revoked:  # nobody else may have waited for them
+                if not stream.stopped.done():
+                    stream.give_up()
 
     async def shutdown(self) -> None:
         """Take no new stream, end every live one as `shutdown`, and wait for the agents' cleanup.

@@ -14,6 +14,8 @@ from house import House, now, settle
 from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.errors import ShuttingDown
 
+CANCEL_TIMEOUT = 2.0
+
 
 @in_virtual_time
 async def test_what_lives_goes_on_and_what_is_new_is_refused() -> None:
@@ -72,6 +74,34 @@ async def test_the_undead_are_not_waited_for() -> None:
     begun_at = now()
     await house.registry.settled()
     assert now() == begun_at
+    assert len(house.registry) == 1
+
+
+@in_virtual_time
+async def test_nor_are_those_that_become_undead_meanwhile() -> None:
+    house = House(stubborn=stubborn(100.0, "a"))
+    house.open("A", "stubborn")
+    await settle()
+    house.registry.drain()
+    begun_at = now()
+    waiting = asyncio.ensure_future(house.registry.settled())
+    await settle()
+    assert not (await house.registry.cancel("A")).clean
+    await waiting
+    assert now() - begun_at <= 2 * CANCEL_TIMEOUT
+
+
+@in_virtual_time
+async def test_nor_are_those_that_do_not_stop_though_nobody_asked_them_to_wait() -> None:
+    house = House(stubborn=stubborn(100.0, "a"))
+    a = house.read("A", "stubborn")
+    await settle()
+    a.follower.close()  # the last reader has left, and nobody is interested any more
+    await asyncio.sleep(10.0)
+    house.registry.drain()
+    begun_at = now()
+    await house.registry.settled()
+    assert now() - begun_at <= 2 * CANCEL_TIMEOUT
     assert len(house.registry) == 1
 
 
