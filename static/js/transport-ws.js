@@ -52,7 +52,7 @@ export class WebSocketTransport {
   #opening = null
   /** @type {Map<string, Route>} */
   #routes = new Map()
-  /** @type {Map<string, {resolve: (report: CancelReport) => void, reject: (error: unknown) => void}>} */
+  /** @type {Map<string, import('./reading.js').Deferred<CancelReport>>} */
   #cancels = new Map()
   /** @type {Map<string, {onStream: StreamListener, since: number}>} */
   #watches = new Map()
@@ -115,13 +115,15 @@ export class WebSocketTransport {
    */
   async cancel(streamId) {
     const socket = await this.#open()
+    const asked = this.#cancels.get(streamId)
+    if (asked) return asked.promise // one answer is for all who ask
     /** @type {import('./reading.js').Deferred<CancelReport>} */
     const { promise, resolve, reject } = deferred()
     const timer = setTimeout(
       () => reject(new ConnectionLost('The server does not answer the stop.')),
       CANCEL_TIMEOUT,
     )
-    const pending = { resolve, reject }
+    const pending = { promise, resolve, reject }
     this.#cancels.set(streamId, pending)
     send(socket, { type: 'cancel', stream_id: streamId })
     try {

@@ -165,6 +165,16 @@ test('a stop is done when the server says so', async () => {
   assert.deepEqual(await stopping, reply)
 })
 
+test('who asks twice for a stop has one answer, as soon as it is there', async () => {
+  const { transport, socket } = await opened()
+  const stopping = [transport.cancel(A), transport.cancel(A)]
+  await settle()
+  assert.equal(socket.sent.length, 1)
+  socket.receive({ type: 'status', status: 'cancelled', stream_id: A, cancelled: true, clean: true })
+  const [first, second] = await Promise.all(stopping)
+  assert.equal(first, second)
+})
+
 test('a refusal after frames have come belongs to the stop, not to the answer', async () => {
   const { transport, socket } = await opened()
   const { closed, frames } = collect(transport, A)
