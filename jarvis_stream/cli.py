@@ -240,8 +240,10 @@ def _secrets(settings: Settings) -> list[str]:
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
     if settings.auth_tokens is not None:
         secrets += parse_tokens(settings.auth_tokens.get_secret_value()).values()
-    # Not urlsplit: what cannot be in a URL, it quotes.
-    found = [re.match(r"[^:/]+://[^:/@]*:([^@]+)@", secret) for secret in secrets]
+    # Not urlsplit: what cannot be in a URL, it quotes. Some take the last @ for the host's, others
+    # the first one.
+    ends = [r"[^@]+", r"[^/?#]+"]
+    found = [re.match(rf"[^:/]+://[^:/@]*:({end})@", each) for each in secrets for end in ends]
     passwords = [match[1] for match in found if match]
     return [*secrets, *passwords, *map(unquote, passwords)]
 

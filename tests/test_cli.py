@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.parse import unquote
 
 import orjson
 import pytest
@@ -18,6 +19,7 @@ from processes import PATIENCE, serving
 
 import jarvis_stream
 from jarvis_stream import cli
+from jarvis_stream.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("logging_as_it_was")
 
@@ -144,6 +146,14 @@ def test_a_password_may_hold_what_it_likes_and_is_not_shown(
     written = capsys.readouterr().err
     assert f"127.0.0.1:{unused_tcp_port}" in written
     assert not any(word in written for word in ("with", "bracket", "sign", "code"))
+
+
+@pytest.mark.parametrize("url", ["redis://:{}@host", "postgresql://ann:{}@host/chats?opt=a@b"])
+@pytest.mark.parametrize("password", ["with[bracket", "with@sign", "with/slash", "with%5Bcode"])
+def test_the_log_knows_a_password_however_it_is_written(url: str, password: str) -> None:
+    name = "redis_url" if url.startswith("redis") else "database_url"
+    secrets = cli._secrets(Settings.model_validate({name: url.format(password)}))
+    assert {password, unquote(password)} <= set(secrets)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
