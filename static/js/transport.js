@@ -285,8 +285,8 @@ export class FallbackTransport {
       const leave = () => reading.leave()
       signal.addEventListener('abort', leave)
       let failed = false
-      reading.closed.catch(() => {
-        failed = true
+      reading.closed.catch((error) => {
+        failed = !(error instanceof Refused) // whoever refuses is there
       })
       reading.accepted.then(() => {
         if (failed) return
