@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import redis
 from certificates import Certificates
+
+EPHEMERAL = 32_768
+"""Where Linux's outgoing ports begin."""
 
 
 class RedisServer:
@@ -88,11 +92,15 @@ class RedisServer:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of the loopback that nobody uses now."""
+    """So many ports of the loopback that nobody uses now, nor is given as an outgoing one."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+        sockets: list[socket.socket] = []
+        while len(sockets) < count:
+            each = stack.enter_context(socket.socket())
+            # A port the kernel chooses may be another connection's when a server comes to bind it.
+            with suppress(OSError):
+                each.bind(("127.0.0.1", random.randrange(10_000, EPHEMERAL)))
+                sockets.append(each)
         return [each.getsockname()[1] for each in sockets]
 
 

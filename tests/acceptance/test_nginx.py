@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import ROOT
 from processes import Server
+from redis_server import free_ports
 
 from .clients import Api, check_stream, lines, new_id, outcome, talking_to, text_of
 from .conftest import start
@@ -46,19 +47,12 @@ http {
 """
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def nginx(configuration: str, server: Server, folder: Path) -> Iterator[str]:
     """An nginx before the server; its URL."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
     assert program, "nginx is needed: apt-get install nginx"
-    port = free_port()
+    (port,) = free_ports(1)
     own, count = re.subn(r"listen 80;", f"listen 127.0.0.1:{port};", configuration)
     assert count == 1
     own = own.replace("127.0.0.1:8765", urlsplit(server.url).netloc)
