@@ -310,6 +310,11 @@ class Node:
         self._entered(stream)
         return taken
 
+    async def bound(self, session: str, floor: int) -> int:
+        """An epoch above those of all that has come so far, and under those of what comes."""
+        async with self.line(session):
+            return await self._cluster.ticket(session, floor)
+
     async def claim(self, entry: Entry, on_conflict: OnConflict, floor: int) -> None:
         """Claim the session, in the `line` of the session; `entry` tells how that went.
 
@@ -624,10 +629,15 @@ class Node:
         """See mirror.Feeder."""
         self._mirrors.discard(mirror)
 
-    def lose_mirrors(self, session: str | None = None) -> None:
-        """Let go the readers of other nodes' streams: all, or those of a session."""
+    def lose_mirrors(self) -> None:
+        """Let go the readers of other nodes' streams."""
         for mirror in tuple(self._mirrors):
-            if session is None or mirror.name.session == session:
+            mirror.lose()
+
+    def lose_mirrors_of(self, session: str, before: int) -> None:
+        """Let go those of a session's streams with a lower epoch."""
+        for mirror in tuple(self._mirrors):
+            if mirror.name.session == session and 0 < mirror.epoch < before:
                 mirror.lose()
 
     async def _poll(self) -> None:
@@ -767,25 +777,26 @@ class Node:
         name = await self._cluster.stop(stream)
         return None if name is None else await self._outlive(name, until)
 
-    async def stop_all(self, session: str, seconds: float) -> int:
-        """Cancel every stream that other nodes have of a session, likewise; how many there were."""
+    async def stop_all(self, session: str, before: int, seconds: float) -> int:
+        """Cancel, likewise, every stream with a lower epoch that other nodes have of a session; how
+        many there were."""
         until = time.monotonic() + seconds
         living = only(await self._cluster.living([session]))
-        names = [one.name for one in living if self._is_abroad(one)]
+        names = [one.name for one in living if self._is_abroad(one) and one.epoch < before]
         for name in reversed(names):
             await self._cluster.stop(name.stream)
         for name in names:
             await self._outlive(name, until)
         return len(names)
 
-    async def forget(self, session: str, *, live: bool) -> None:
-        """Let nobody replay what a session has said. Raises StoreLost.
+    async def forget(self, session: str, before: int, *, live: bool) -> None:
+        """Let nobody replay a session's streams with a lower epoch. Raises StoreLost.
 
         `live`: it was speaking just now, and whoever reads it elsewhere shall see the end.
         """
         if live:
             await asyncio.sleep(2 * DOZE)
-        await self._cluster.forget(session)
+        await self._cluster.forget(session, before)
 
     async def _outlive(self, name: Name, until: float) -> Stopped:
         while True:

@@ -544,9 +544,10 @@ class StreamRegistry:
         """Do what another node has decided about a stream of this one. Idempotent."""
         stream = self._streams.get(word.stream)
         if word.kind == "forgotten":
-            self._shelf.drop(word.session)
+            self._shelf.drop(word.session, word.before)
+            self.history.forget(word.session, word.before)
             if self.node is not None:
-                self.node.lose_mirrors(word.session)
+                self.node.lose_mirrors_of(word.session, word.before)
         elif word.kind == "cancel":
             if stream is None:
                 self._bury(word.stream)
@@ -556,7 +557,7 @@ class StreamRegistry:
             done = _superseded_by(id_of(word.by))
             if stream.revoke(done, "registry_new_stream") and word.rollback:
                 stream.forgotten = True
-                self.history.discard(stream.key)
+                self.history.discard(stream.key, stream.epoch)
 
     def disown(self, stream: Stream) -> None:
         """Other readers have seen another end of it: nobody may see this one's any more."""
@@ -603,26 +604,32 @@ class StreamRegistry:
     async def delete(self, session_id: str, owner: str = "") -> bool:
         """Stop what a session does, and forget all of it; whether there was anything.
 
-        Raises Unavailable when the history could not be told in time.
+        A message that comes meanwhile begins it anew. Raises Unavailable when the history could
+        not be told in time.
         """
         key = key_of(owner, session_id)
-        session = self._sessions.get(key)
-        streams = session.streams if session else ()
+        floor = self._session(key).last_epoch
+        if self.node is None:
+            before = max(floor + 1, self._clock())
+        else:
+            with _asking():
+                before = await self.node.bound(key, floor)
+        streams = [stream for stream in self._session(key).streams if stream.epoch < before]
         for stream in reversed(streams):
             stream.forgotten = stream.deleted = True
             stream.revoke(Done("cancelled"), "client_stop")
         live = len(streams)
         if self.node is not None:
             with _asking():
-                live += await self.node.stop_all(key, self._cancel_timeout)
+                live += await self.node.stop_all(key, before, self._cancel_timeout)
         try:
-            found = await self.history.delete(key)
+            found = await self.history.delete(key, before)
         finally:
-            await self._outlive(list(streams))
-            self._shelf.drop(key)
+            await self._outlive(streams)
+            self._shelf.drop(key, before)
         if self.node is not None:
             with _asking():
-                await self.node.forget(key, live=live > 0)
+                await self.node.forget(key, before, live=live > 0)
         return found or live > 0
 
     # Who looks on
@@ -663,7 +670,7 @@ class StreamRegistry:
         self._take_over(session, stream)
         if interrupted is not None and opening.on_conflict == "rollback":
             interrupted.forgotten = True
-            self.history.discard(interrupted.key)
+            self.history.discard(interrupted.key, interrupted.epoch)
         stream.begun = self._begin(stream, opening.prompt, opening.replaces_from)
 
     def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:
@@ -952,7 +959,7 @@ class StreamRegistry:
         assert stream.begun is not None
         begun = await stream.begun
         if again and not begun.taken:
-            self.history.discard(stream.key)
+            self.history.discard(stream.key, stream.epoch)
             begun = await self._begin(stream, prompt)
         return begun
 

@@ -62,10 +62,10 @@ class Shelf:
             self.size -= kept.size
         self._wind()
 
-    def drop(self, session_key: str) -> None:
-        """Let a session's streams go."""
+    def drop(self, session_key: str, before: int) -> None:
+        """Let a session's streams with a lower epoch go."""
         for key, kept in tuple(self._streams.items()):
-            if kept.stream.session_key == session_key:
+            if kept.stream.session_key == session_key and kept.stream.epoch < before:
                 del self._streams[key]
                 self.size -= kept.size
         self._wind()

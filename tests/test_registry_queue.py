@@ -627,7 +627,7 @@ async def test_a_history_that_cannot_delete_now_does_not_keep_the_streams_alive(
     a = await house.busy("tidy")
     [b] = house.line_up("B")
 
-    async def fail(session_id: str) -> bool:
+    async def fail(session_id: str, before: int) -> bool:
         raise Unavailable("not now", retry_after=1)
 
     house.history.delete = fail  # type: ignore[method-assign]

@@ -188,6 +188,8 @@ class Word:
     """superseded: the stream that took its place."""
     rollback: bool = False
     """superseded: whether its turn is to leave the history."""
+    before: int = 0
+    """forgotten: the streams with a lower epoch."""
 
 
 class Health:
@@ -298,8 +300,8 @@ class Cluster(Protocol):
         first, the queue last. One trip for all."""
         ...
 
-    async def forget(self, session: str) -> None:
-        """Let nobody read a log of this session any more, but of streams that are yet to come.
+    async def forget(self, session: str, before: int) -> None:
+        """Let nobody read a log of this session any more that has a lower epoch.
 
         Every node is told (forgotten).
         """

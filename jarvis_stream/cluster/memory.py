@@ -352,11 +352,11 @@ class MemoryStore:
             for member in members
         ]
 
-    def forget(self, session: str) -> None:
+    def forget(self, session: str, before: int) -> None:
         known = self._session(session)
-        known.forgotten = max(known.ticket, known.claimed)
+        known.forgotten = max(known.forgotten, before - 1)
         for node in list(self.nodes):
-            self._say(node, Word(kind="forgotten", session=session))
+            self._say(node, Word(kind="forgotten", session=session, before=before))
 
     # Logs
 
@@ -537,8 +537,8 @@ class MemoryCluster:
         works = [partial(self._store.living, key) for key in sessions]
         return await self._ask_each("living", works, sessions)
 
-    async def forget(self, session: str) -> None:
-        await self._ask("forget", partial(self._store.forget, session), session)
+    async def forget(self, session: str, before: int) -> None:
+        await self._ask("forget", partial(self._store.forget, session, before), session)
 
     async def append(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
         works = [partial(self._store.append, batch) for batch in batches]

@@ -258,8 +258,8 @@ class RedisCluster:
             for rows in replies
         ]
 
-    async def forget(self, session: str) -> None:
-        await self._ask([_LUA.forget([_session_key(session)], session)])
+    async def forget(self, session: str, before: int) -> None:
+        await self._ask([_LUA.forget([_session_key(session)], session, before)])
 
     # Logs
 

@@ -172,9 +172,9 @@ class Health:
 class History(Protocol):
     """Keeps turns.
 
-    The three writing calls are made on the event loop, take effect in the order of the calls, and
-    neither block nor raise; their futures do not raise either, and may be cancelled, which changes
-    nothing about the writing.
+    The writing calls without `await` are made on the event loop, take effect in the order of the
+    calls, and neither block nor raise; their futures do not raise either, and may be cancelled,
+    which changes nothing about the writing.
     """
 
     @property
@@ -202,8 +202,17 @@ class History(Protocol):
         """
         ...
 
-    def discard(self, stream_id: str) -> asyncio.Future[bool]:
-        """Remove a turn, question and answer, of whatever process. True once it is gone."""
+    def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
+        """Remove a turn, question and answer, of whatever process. True once it is gone.
+
+        With another epoch it is another turn, which has had the stream_id before: that stays. False
+        when that did not happen within a bound, or the turn has been begun again meanwhile, which
+        overwrites it.
+        """
+        ...
+
+    def forget(self, session_id: str, before: int) -> None:
+        """Save nothing more of the turns with a lower epoch: another process has deleted them."""
         ...
 
     async def turn(self, stream_id: str) -> TurnRecord | None:
@@ -248,10 +257,12 @@ class History(Protocol):
         """
         ...
 
-    async def delete(self, session_id: str) -> bool:
-        """Remove a session and all its turns; whether there was anything.
+    async def delete(self, session_id: str, before: int) -> bool:
+        """Remove a session's turns with a lower epoch; whether there was anything.
 
-        Raises Unavailable when that did not become durable in time; it stays queued.
+        What begins later has a higher one, and stays, whenever this comes to the database. With its
+        last turn the session is gone; its title goes in any case, unless it is given later. Raises
+        Unavailable when that did not become durable in time; it stays queued.
         """
         ...
 

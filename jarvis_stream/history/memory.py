@@ -124,16 +124,20 @@ class MemoryHistory:
         self._trim()
         return resolved(True)
 
-    def discard(self, stream_id: str) -> asyncio.Future[bool]:
+    def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
         """See History.discard."""
         turn = self._turns.get(stream_id)
-        if turn is not None:
+        if turn is not None and turn.start.epoch == epoch:
             turns = self._sessions[turn.start.session_id]
             turns.remove(turn)
             self._forget(turn)
             if not turns:
                 self._delete(turn.start.session_id)
         return resolved(True)
+
+    def forget(self, session_id: str, before: int) -> None:
+        """See History.forget. There is nothing but what this process has kept."""
+        self._delete(session_id, before)
 
     async def turn(self, stream_id: str) -> TurnRecord | None:
         """See History.turn."""
@@ -191,9 +195,9 @@ class MemoryHistory:
             self._titles[session_id] = title
         return await self.session(session_id)
 
-    async def delete(self, session_id: str) -> bool:
+    async def delete(self, session_id: str, before: int) -> bool:
         """See History.delete."""
-        return self._delete(session_id)
+        return self._delete(session_id, before)
 
     async def last_epoch(self) -> int:
         """See History.last_epoch."""
@@ -215,12 +219,17 @@ class MemoryHistory:
             texts += (turn.start.prompt, turn.text)
         return any(wanted in text.casefold() for text in texts)
 
-    def _delete(self, session_id: str) -> bool:
-        self._titles.pop(session_id, None)
-        turns = self._sessions.pop(session_id, [])
-        for turn in turns:
+    def _delete(self, session_id: str, before: int | None = None) -> bool:
+        turns = self._sessions.get(session_id, [])
+        place = len(turns) if before is None else bisect_left(turns, before, key=_epoch)
+        for turn in turns[:place]:
             self._forget(turn)
-        return bool(turns)
+        del turns[:place]
+        if place or not turns:
+            self._titles.pop(session_id, None)
+        if not turns:
+            self._sessions.pop(session_id, None)
+        return place > 0
 
     def _forget(self, turn: _Turn) -> None:
         del self._turns[turn.start.stream_id]

@@ -313,14 +313,14 @@ class SqlStore:
             these = _INTERRUPT.where(turns.c.stream_id.in_(batch.interrupts))
             self._interrupt(connection, these, self._me)
         if batch.deletes:
-            written.deleted = self._delete(connection, batch.deletes)
+            written.deleted = self._delete(connection, batch.deletes, batch.untitled)
         if batch.discards:
             self._discard(connection, batch.discards)
         if batch.begins:
             written.begun, known = self._begin(connection, batch.begins)
         for stream_id, span in batch.replaced:
             if stream_id is None or stream_id in written.begun:
-                self._replace(connection, span)
+                self._remove(connection, _within(span))
         for session_id, title in batch.titles:
             connection.execute(
                 sa.update(sessions).where(sessions.c.session_id == session_id).values(title=title)
@@ -410,29 +410,24 @@ class SqlStore:
         connection.execute(_FORGET_PIECES, {"ids": ids})
         return len(ids)
 
-    def _delete(self, connection: sa.Connection, session_ids: list[str]) -> set[str]:
-        self._remember_epoch(connection, turns.c.session_id.in_(session_ids))
-        deleted = connection.scalars(
-            sa.delete(sessions)
-            .where(sessions.c.session_id.in_(session_ids))
-            .returning(sessions.c.session_id)
+    def _delete(
+        self, connection: sa.Connection, spans: Sequence[Span], untitled: Sequence[str]
+    ) -> set[str]:
+        """The sessions of which there was something."""
+        connection.execute(
+            sa.update(sessions).where(sessions.c.session_id.in_(untitled)).values(title=None)
         )
-        return set(deleted)
+        return self._remove(connection, sa.or_(*map(_within, spans)))
 
-    def _discard(self, connection: sa.Connection, stream_ids: list[str]) -> None:
-        self._remove(connection, turns.c.stream_id.in_(stream_ids))
-
-    def _replace(self, connection: sa.Connection, span: Span) -> None:
-        self._remove(
-            connection,
-            sa.and_(
-                turns.c.session_id == span.session_id,
-                turns.c.epoch >= span.first,
-                turns.c.epoch < span.before,
-            ),
+    def _discard(self, connection: sa.Connection, discards: Sequence[tuple[str, int]]) -> None:
+        these = (
+            sa.and_(turns.c.stream_id == stream_id, turns.c.epoch == epoch)
+            for stream_id, epoch in discards
         )
+        self._remove(connection, sa.or_(*these))
 
-    def _remove(self, connection: sa.Connection, these: sa.ColumnElement[bool]) -> None:
+    def _remove(self, connection: sa.Connection, these: sa.ColumnElement[bool]) -> set[str]:
+        """The sessions of which there was something."""
         self._remember_epoch(connection, these)
         left = set(connection.scalars(sa.delete(turns).where(these).returning(turns.c.session_id)))
         connection.execute(
@@ -445,6 +440,7 @@ class SqlStore:
             )
         )
         self._forget_empty(connection, list(left))
+        return left
 
     def _forget_empty(self, connection: sa.Connection, session_ids: list[str]) -> None:
         # Locked first: else a turn that another process begins just now would go with its session.
@@ -547,6 +543,14 @@ class SqlStore:
         return await self._backend.read(
             lambda connection: connection.execute(statement, values).all()
         )
+
+
+def _within(span: Span) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        turns.c.session_id == span.session_id,
+        turns.c.epoch >= span.first,
+        turns.c.epoch < span.before,
+    )
 
 
 def _ending(turn: TurnRecord) -> dict[str, Any]:

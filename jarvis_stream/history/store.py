@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
+from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord, TurnStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Span:
     first: int
     before: int
 
-    def holds(self, turn: TurnRecord) -> bool:
+    def holds(self, turn: TurnRecord | TurnStart) -> bool:
         """Whether this is one of them."""
         return self.session_id == turn.session_id and self.first <= turn.epoch < self.before
 
@@ -37,10 +37,12 @@ class Batch:
 
     interrupts: list[str] = field(default_factory=list)
     """This process's turns to end as interrupted, with the text of their pieces."""
-    deletes: list[str] = field(default_factory=list)
-    """Sessions to remove."""
-    discards: list[str] = field(default_factory=list)
-    """Turns to remove."""
+    deletes: list[Span] = field(default_factory=list)
+    """Turns to remove, all that their sessions had then."""
+    untitled: list[str] = field(default_factory=list)
+    """Of these sessions those whose title goes too, if there are younger turns."""
+    discards: list[tuple[str, int]] = field(default_factory=list)
+    """Turns to remove: stream_id and epoch."""
     begins: list[TurnRecord] = field(default_factory=list)
     """Turns to insert; one that is there already and this process's own is overwritten."""
     replaced: list[tuple[str | None, Span]] = field(default_factory=list)
@@ -60,7 +62,7 @@ class Written:
     """What a batch has done, and found."""
 
     deleted: set[str] = field(default_factory=set)
-    """The sessions that were there to be removed."""
+    """The sessions of which there was something to remove."""
     begun: set[str] = field(default_factory=set)
     """The begins that are in the database now; the others' stream_id is another turn's."""
     ended: set[str] = field(default_factory=set)

@@ -86,6 +86,8 @@ class _Turn:
     """The final text."""
     end: TurnEnd | None = None
     finished: _Promise[bool] | None = None
+    anew: bool = False
+    """Whether it has been there before, and was discarded."""
     stored: bool = False
     """Whether the question is durable."""
     kept: int = 0
@@ -109,16 +111,28 @@ class _Turn:
 
 @dataclass(slots=True, eq=False)
 class _Removal:
-    """A session, or one turn, that shall leave."""
+    """One turn, or those that a session had at a time, that shall leave."""
 
-    id: str
-    of_session: bool
+    what: Span | tuple[str, int]
+    """A session's, or of one turn its stream_id and epoch."""
     done: _Promise[bool]
     existed: bool
     """Whether there was anything to remove, as far as it is known."""
+    keeps_title: bool = False
+    """Whether the session has been given another one since."""
     owed: int = 0
     since: float = 0.0
     tries: int = 0
+
+    def holds(self, turn: TurnRecord) -> bool:
+        """Whether this is one of them."""
+        if isinstance(self.what, Span):
+            return self.what.holds(turn)
+        return self.what == (turn.stream_id, turn.epoch)
+
+    def is_of(self, session_id: str) -> bool:
+        """Whether it removes what this session had."""
+        return isinstance(self.what, Span) and self.what.session_id == session_id
 
 
 @dataclass(slots=True, eq=False)
@@ -255,6 +269,7 @@ class HistoryWriter:
             return resolved(Begun(False, self._messages(turn)))
         mine = _Turn(turn, answer, _Promise())
         self._replace(mine)
+        self._begin_anew(mine)
         self._turns[turn.stream_id] = mine
         self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
         self._owe(mine, len(turn.prompt.encode(errors="surrogatepass")))
@@ -273,21 +288,28 @@ class HistoryWriter:
         self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
         return done.future
 
-    def discard(self, stream_id: str) -> asyncio.Future[bool]:
+    def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
         """See History.discard."""
         turn = self._turns.get(stream_id)
-        span = self._spans.get(turn) if turn else None
-        removal = self._remove(stream_id, [turn] if turn else [], of_session=False)
+        turns = [turn] if turn is not None and turn.start.epoch == epoch else []
+        span = self._spans.get(turn) if turn in turns else None
+        removal = self._remove((stream_id, epoch), turns)
         if span is not None and removal in self._removals:
             self._spans[removal] = span  # what it would have replaced does not come back
         return removal.done.future
 
-    async def delete(self, session_id: str) -> bool:
+    def forget(self, session_id: str, before: int) -> None:
+        """See History.forget."""
+        span = Span(session_id, 0, before)
+        if turns := self._held(span):
+            self._remove(span, turns)  # one may be on its way to the database just now
+
+    async def delete(self, session_id: str, before: int) -> bool:
         """See History.delete."""
-        turns = list(self._sessions.get(session_id, {}).values())
+        span = Span(session_id, 0, before)
         for renaming in [one for one in self._renamings if one.session_id == session_id]:
             self._drop(renaming)
-        removal = self._remove(session_id, turns, of_session=True)
+        removal = self._remove(span, self._held(span))
         if not await removal.done.future:
             raise Unavailable("the history cannot be written now", retry_after=1)
         return removal.existed
@@ -298,6 +320,8 @@ class HistoryWriter:
         for older in self._renamings:
             if older.session_id == session_id:
                 older.title = title
+        for removal in self._removals:
+            removal.keeps_title |= removal.is_of(session_id)
         renaming = _Renaming(session_id, title, _Promise())
         done = renaming.done
         if self._closing.is_set():
@@ -317,15 +341,27 @@ class HistoryWriter:
         first, start = turn.start.replaces_from, turn.start
         if first is None:
             return
-        for other in list(self._sessions.get(start.session_id, {}).values()):
-            if first <= other.start.epoch < start.epoch:
-                if (span := self._spans.get(other)) is not None:
-                    first = min(first, span.first)
-                self._let_go(other)
+        for other in self._held(Span(start.session_id, first, start.epoch)):
+            if (span := self._spans.get(other)) is not None:
+                first = min(first, span.first)
+            self._let_go(other)
         self._spans[turn] = Span(start.session_id, first, start.epoch)
 
-    def _remove(self, id: str, turns: Sequence[_Turn], *, of_session: bool) -> _Removal:
-        removal = _Removal(id, of_session, _Promise(), existed=bool(turns))
+    def _begin_anew(self, turn: _Turn) -> None:
+        """A discard of this very turn goes into its transaction: after it, it would be wrong."""
+        this = (turn.start.stream_id, turn.start.epoch)
+        for removal in [one for one in self._removals if one.what == this]:
+            turn.anew = True
+            if (span := self._spans.get(removal)) is not None:
+                self._spans[turn] = span
+            self._drop(removal)
+
+    def _held(self, span: Span) -> list[_Turn]:
+        turns = self._sessions.get(span.session_id, {}).values()
+        return [turn for turn in turns if span.holds(turn.start)]
+
+    def _remove(self, what: Span | tuple[str, int], turns: Sequence[_Turn]) -> _Removal:
+        removal = _Removal(what, _Promise(), existed=bool(turns))
         for turn in turns:
             self._let_go(turn)
         if self._closing.is_set():
@@ -508,7 +544,7 @@ class HistoryWriter:
         try:
             written = await self._store.write(batch)
         except BaseException as error:
-            again = {part.work: None for part in parts if not _is_gone(part.work)}
+            again = {part.work: None for part in parts if not self._is_gone(part.work)}
             self._backlog = again | self._backlog
             if isinstance(error, Exception):
                 self._narrow(parts, error)
@@ -535,15 +571,23 @@ class HistoryWriter:
 
     def _add(self, batch: Batch, work: _Work) -> _Part:
         if isinstance(work, _Removal):
-            (batch.deletes if work.of_session else batch.discards).append(work.id)
+            if isinstance(work.what, Span):
+                batch.deletes.append(work.what)
+                if not work.keeps_title:
+                    batch.untitled.append(work.what.session_id)
+            else:
+                batch.discards.append(work.what)
             if (span := self._spans.get(work)) is not None:
                 batch.replaced.append((None, span))
             return _Part(work, work.owed, work.owed)
         if isinstance(work, _Renaming):
             batch.titles.append((work.session_id, work.title))
             return _Part(work, work.owed, work.owed)
-        if not work.stored and (span := self._spans.get(work)) is not None:
-            batch.replaced.append((work.start.stream_id, span))
+        if not work.stored:
+            if work.anew:
+                batch.discards.append((work.start.stream_id, work.start.epoch))
+            if (span := self._spans.get(work)) is not None:
+                batch.replaced.append((work.start.stream_id, span))
         if work.answer is None:
             (batch.ends if work.stored else batch.begins).append(work.record)
             if work.pieced:
@@ -561,8 +605,8 @@ class HistoryWriter:
 
     def _settle(self, parts: list[_Part], written: Written) -> None:
         for work in (part.work for part in parts):
-            if isinstance(work, _Removal):
-                work.existed |= work.id in written.deleted
+            if isinstance(work, _Removal) and isinstance(work.what, Span):
+                work.existed |= work.what.session_id in written.deleted
             if not isinstance(work, _Turn):
                 self._done(work, True)
         # What agents are told, before anything is forgotten that they must be told of.
@@ -599,12 +643,17 @@ class HistoryWriter:
         else:
             turn.kept = part.upto
 
+    def _is_gone(self, work: _Work) -> bool:
+        if isinstance(work, _Turn):
+            return work.gone
+        return work not in (self._removals if isinstance(work, _Removal) else self._renamings)
+
     # How the database is
 
     def _narrow(self, parts: list[_Part], error: Exception) -> None:
         """Halve the batches until what cannot be written is alone: that stops nothing else."""
         self._batch_turns = max(1, len(parts) // 2)
-        if len(parts) != 1 or _is_gone(parts[0].work):
+        if len(parts) != 1 or self._is_gone(parts[0].work):
             return
         work = parts[0].work
         if self._store.refused(error):
@@ -713,12 +762,8 @@ class HistoryWriter:
         return [turn.record for turn in islice(turns, limit)]
 
     def _visible(self, turn: TurnRecord) -> bool:
-        if any(
-            removal.id == (turn.session_id if removal.of_session else turn.stream_id)
-            for removal in self._removals
-        ):
-            return False
-        return not any(span.holds(turn) for span in self._spans.values())
+        leaving: tuple[_Removal | Span, ...] = (*self._removals, *self._spans.values())
+        return not any(one.holds(turn) for one in leaving)
 
     def _unsaved_before(self, turn: TurnStart) -> list[TurnRecord]:
         """What an agent may have to be told of that is not in the database."""
@@ -745,7 +790,3 @@ class HistoryWriter:
 
 def _pause_after(failures: int) -> float:
     return float(min(SHORTEST_PAUSE * 2.0 ** min(failures - 1, 20), LONGEST_PAUSE))
-
-
-def _is_gone(work: _Work) -> bool:
-    return isinstance(work, _Turn) and work.gone

@@ -200,7 +200,8 @@ class Twins:
 
     async def forget(self) -> None:
         if self.dice.random() < 0.3:
-            await self.both("one", "forget", self.dice.choice("s"))
+            before = await self.both("one", "ticket", "s", self._floor)
+            await self.both("one", "forget", "s", before - self.dice.randrange(3))
 
     async def look(self) -> None:
         """Everything that can be seen is the same, and no log has a hole or a stranger's frame."""
@@ -294,7 +295,7 @@ MUTANTS = {
     "a name for two": ("name_reserve", "owner ~= '' and owner ~= ARGV[1]", "false"),
     "a stop is lost": ("name_reserve", "mark .. ARGV[1]", "'=' .. ARGV[1]"),
     "anybody frees a name": ("name_free", "== ARGV[1]", "~= ''"),
-    "nothing is forgotten": ("forget", "newest > 0", "false"),
+    "nothing is forgotten": ("forget", "before - 1", "0"),
 }
 
 

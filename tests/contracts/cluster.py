@@ -634,9 +634,10 @@ class ClusterContract:
         claim = await ours.start("A")
         await ours.append(claim, 0, 2)
         other = await ours.start("B", "t")
-        await theirs.cluster.forget("s")
+        before = claim.epoch + 1
+        await theirs.cluster.forget("s", before)
         for node in (ours, theirs):
-            await node.hears(Word(kind="forgotten", session="s"))
+            await node.hears(Word(kind="forgotten", session="s", before=before))
         assert await theirs.read(claim.name) is None
         assert await theirs.read(other.name) is not None
         new = await ours.start("C")

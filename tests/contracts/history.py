@@ -63,11 +63,20 @@ class Speaker:
     def __init__(self, history: History, *, first: int = 1) -> None:
         self.history = history
         self._epochs = itertools.count(first)
+        self._epoch_of: dict[str, int] = {}
 
     def ask(
-        self, session_id: str, stream_id: str, prompt: str = "q", **more: Any
+        self,
+        session_id: str,
+        stream_id: str,
+        prompt: str = "q",
+        *,
+        epoch: int | None = None,
+        **more: Any,
     ) -> tuple[asyncio.Future[Begun], FakeAnswer]:
-        epoch = next(self._epochs)
+        if epoch is None:
+            epoch = next(self._epochs)
+        self._epoch_of[stream_id] = epoch
         answer = FakeAnswer()
         turn = TurnStart(
             session_id=session_id,
@@ -83,6 +92,17 @@ class Speaker:
         self, stream_id: str, status: EndStatus = "complete", **more: Any
     ) -> asyncio.Future[bool]:
         return self.history.finish(stream_id, TurnEnd(status=status, **more))
+
+    @property
+    def after_all(self) -> int:
+        """An epoch that is higher than those so far."""
+        return max(self._epoch_of.values(), default=0) + 1
+
+    def discard(self, stream_id: str) -> asyncio.Future[bool]:
+        return self.history.discard(stream_id, self._epoch_of[stream_id])
+
+    async def delete(self, session_id: str) -> bool:
+        return await self.history.delete(session_id, self.after_all)
 
     async def turn(
         self, session_id: str, stream_id: str, prompt: str = "q", text: str = "a"
@@ -144,7 +164,7 @@ class HistoryContract:
         assert (await history.sessions(owner="bob")).sessions == []
         begun, _ = speaker.ask(mine, "ann/2", "again")
         assert plain((await begun).messages) == ["u:of ann/s", "a:" + "x" * 10, "u:again"]
-        assert await history.delete(mine)
+        assert await speaker.delete(mine)
         assert await history.turns(mine) == []
         assert len(await history.turns(theirs)) == len(await history.turns("s")) == 1
         assert await history.rename(mine, "mine") is None
@@ -203,8 +223,8 @@ class HistoryContract:
         assert await history.sessions() == type(await history.sessions())([], None)
         assert await history.last_epoch() == 0
         assert not await history.finish("1", TurnEnd(status="complete"))
-        assert await history.discard("1")
-        assert not await history.delete("s")
+        assert await history.discard("1", 1)
+        assert not await history.delete("s", 2)
         assert await history.session("s") is None
         assert await history.rename("s", "title") is None
         assert (await history.sessions(query="title")).sessions == []
@@ -355,8 +375,8 @@ class HistoryContract:
     async def test_a_discarded_turn_is_gone(self, history: History, speaker: Speaker) -> None:
         await speaker.turn("s", "1", "q1", "a1")
         await speaker.turn("s", "2", "q2", "a2")
-        assert await history.discard("2")
-        assert await history.discard("2")
+        assert await speaker.discard("2")
+        assert await speaker.discard("2")
         assert await history.turn("2") is None
         assert shapes(await history.turns("s")) == [("1", "q1", "a1", "complete")]
         begun, _ = speaker.ask("s", "3", "q3")
@@ -368,7 +388,7 @@ class HistoryContract:
         await speaker.turn("s", "1", "q1", "a1")
         _, answer = speaker.ask("s", "2", "oops")
         answer.say("half")
-        ended, discarded = speaker.end("2", "cancelled"), history.discard("2")
+        ended, discarded = speaker.end("2", "cancelled"), speaker.discard("2")
         begun, _ = speaker.ask("s", "3", "q3")
         assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q3"]
         assert await discarded
@@ -381,7 +401,7 @@ class HistoryContract:
         begun, answer = speaker.ask("s", "1")
         await begun
         answer.say("a")
-        assert await history.discard("1")
+        assert await speaker.discard("1")
         assert not await speaker.end("1")
         assert await history.turns("s") == []
 
@@ -390,12 +410,12 @@ class HistoryContract:
     ) -> None:
         await speaker.turn("s", "1", "first")
         await speaker.turn("s", "2", "second")
-        assert await history.discard("1")
+        assert await speaker.discard("1")
         (session,) = (await history.sessions()).sessions
         assert (session.title, session.created_at) == ("second", session.updated_at)
-        assert await history.discard("2")
+        assert await speaker.discard("2")
         assert (await history.sessions()).sessions == []
-        assert not await history.delete("s")
+        assert not await speaker.delete("s")
 
     async def test_discarding_the_newest_turn_turns_the_clock_back(
         self, history: History, speaker: Speaker
@@ -403,7 +423,7 @@ class HistoryContract:
         await speaker.turn("s", "1")
         before = await history.sessions()
         await speaker.turn("s", "2")
-        assert await history.discard("2")
+        assert await speaker.discard("2")
         assert await history.sessions() == before
 
     async def test_a_deleted_session_is_gone(self, history: History, speaker: Speaker) -> None:
@@ -411,8 +431,8 @@ class HistoryContract:
         await speaker.turn("t", "2")
         begun, _ = speaker.ask("s", "3")
         await begun
-        assert await history.delete("s")
-        assert not await history.delete("s")
+        assert await speaker.delete("s")
+        assert not await speaker.delete("s")
         assert not await speaker.end("3")
         assert await history.turns("s") == []
         assert await history.turn("1") is None
@@ -422,26 +442,65 @@ class HistoryContract:
         self, history: History, speaker: Speaker
     ) -> None:
         await speaker.turn("s", "1", "old")
-        deleting = asyncio.ensure_future(history.delete("s"))
+        deleting = asyncio.ensure_future(speaker.delete("s"))
         await asyncio.sleep(0)
         begun, _ = speaker.ask("s", "2", "new")
         assert plain((await begun).messages) == ["u:new"]
         assert await deleting
         assert shapes(await history.turns("s")) == [("2", "new", "", "streaming")]
 
+    async def test_what_came_after_a_deletion_stays(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "old")
+        await history.rename("s", "given")
+        before = speaker.after_all
+        await speaker.turn("s", "2", "new")
+        assert await history.delete("s", before)
+        assert not await history.delete("s", before)
+        assert shapes(await history.turns("s")) == [("2", "new", "a", "complete")]
+        (session,) = (await history.sessions()).sessions
+        assert (session.title, session.created_at) == ("new", session.updated_at)
+
+    async def test_a_turn_that_had_the_stream_id_before_is_not_discarded(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "old")
+        begun, _ = speaker.ask("s", "1", "new")
+        discarded = speaker.discard("1")
+        await begun
+        await discarded
+        assert shapes(await history.turns("s")) == [("1", "old", "a", "complete")]
+
+    async def test_a_discarded_turn_can_be_begun_again(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "q1", "a1")
+        begun, _ = speaker.ask("s", "2", "q2")
+        await begun
+        speaker.discard("2")
+        begun, answer = speaker.ask("s", "2", "q2", epoch=2)
+        assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2"]
+        answer.say("a2")
+        assert await speaker.end("2")
+        assert shapes(await history.turns("s")) == [
+            ("1", "q1", "a1", "complete"),
+            ("2", "q2", "a2", "complete"),
+        ]
+
     async def test_epochs_outlive_what_had_them(self, history: History, speaker: Speaker) -> None:
         for number in range(1, 4):
             await speaker.turn("s", str(number))
         await speaker.turn("t", "4")
         assert await history.last_epoch() == 4
-        await history.discard("4")
+        await speaker.discard("4")
         assert await history.last_epoch() == 4
-        await history.discard("2")
-        await history.delete("s")
+        await speaker.discard("2")
+        await speaker.delete("s")
         assert await history.last_epoch() == 4
         await speaker.turn("s", "5")
         assert await history.last_epoch() == 5
-        await history.delete("s")
+        await speaker.delete("s")
         assert await history.last_epoch() == 5
 
     # Taking another turn's place
@@ -528,7 +587,7 @@ class HistoryContract:
         await speaker.turn("s", "1", "q1", "a1")
         await speaker.turn("s", "2", "q2", "a2")
         speaker.ask("s", "3", "q3", replaces_from=2)
-        discarded = history.discard("3")
+        discarded = speaker.discard("3")
         begun, _ = speaker.ask("s", "4", "q4")
         assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q4"]
         assert await discarded
@@ -579,12 +638,12 @@ class HistoryContract:
     async def test_a_title_goes_with_its_session(self, history: History, speaker: Speaker) -> None:
         await speaker.turn("s", "1", "first")
         await history.rename("s", "title")
-        assert await history.delete("s")
+        assert await speaker.delete("s")
         assert await history.rename("s", "late") is None
         await speaker.turn("s", "2", "anew")
         await speaker.turn("t", "3", "first")
         await history.rename("t", "title")
-        assert await history.discard("3")
+        assert await speaker.discard("3")
         await speaker.turn("t", "4", "anew")
         assert {one.title for one in (await history.sessions()).sessions} == {"anew"}
 
@@ -905,11 +964,31 @@ class DurableContract(HistoryContract):
             speaker = Speaker(ours)
             begun, answer = speaker.ask("s", "1")
             await begun
-            assert await theirs.delete("s")
+            assert await theirs.delete("s", 2)
             answer.say("a")
             await speaker.turn("t", "2")
             assert not await speaker.end("1")
             assert await theirs.turns("s") == []
+            assert ours.health.dropped == 0
+
+    async def test_what_is_not_saved_yet_of_a_session_deleted_elsewhere_is_not_saved(
+        self, backend: Backend
+    ) -> None:
+        async with backend(Limits(checkpoint_every=0.01)) as ours, backend() as theirs:
+            speaker = Speaker(ours)
+            await speaker.turn("s", "1")
+            late, answer = speaker.ask("s", "2")
+            answer.say("late")
+            before = speaker.after_all
+            new, answer = speaker.ask("s", "3", "new")
+            answer.say("a3")
+            assert await theirs.delete("s", before)
+            ours.forget("s", before)
+            await late
+            assert not await speaker.end("2")
+            assert (await new).saved
+            assert await speaker.end("3")
+            assert shapes(await theirs.turns("s")) == [("3", "new", "a3", "complete")]
             assert ours.health.dropped == 0
 
     async def test_a_turn_of_another_process_can_be_replaced(self, backend: Backend) -> None:
@@ -942,5 +1021,5 @@ class DurableContract(HistoryContract):
         async with backend() as ours, backend() as theirs:
             speaker = Speaker(ours)
             await speaker.turn("s", "1")
-            assert await theirs.discard("1")
+            assert await theirs.discard("1", 1)
             assert await ours.turns("s") == []

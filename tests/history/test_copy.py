@@ -43,7 +43,7 @@ async def talk(url: str, *, first: int = 1, names: str = "abc") -> None:
         await speaker.turn(ANNS, key_of("ann", names), NASTY, NASTY * 3)
         assert await history.rename(ANNS, "Ann's own")
         await speaker.turn("gone", f"gone{names}")
-        assert await history.delete("gone")
+        assert await speaker.delete("gone")
 
 
 async def kept(url: str) -> tuple[list[TurnRecord], list[str], int]:

@@ -170,7 +170,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
         async def act() -> None:
             ended = self.history.finish(turn.stream_id, TurnEnd(status="superseded"))
-            discarded = self.history.discard(turn.stream_id) if roll_back else None
+            discarded = self.history.discard(turn.stream_id, turn.epoch) if roll_back else None
             begun = await begin()
             assert begun.saved
             assert plain(begun.messages) == told
@@ -212,7 +212,7 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule(turn=streams)
     def discard(self, turn: Turn) -> None:
         async def act() -> None:
-            assert await self.history.discard(turn.stream_id)
+            assert await self.history.discard(turn.stream_id, turn.epoch)
 
         self.await_(act())
         if turn in self.turns:
@@ -221,7 +221,7 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule(session_id=session_ids)
     def delete(self, session_id: str) -> None:
         there = bool(self.of(session_id))
-        assert self.await_(self.history.delete(session_id)) == there
+        assert self.await_(self.history.delete(session_id, self.epoch + 1)) == there
         self.turns = [turn for turn in self.turns if turn.session_id != session_id]
 
     @precondition(lambda self: self.durable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -68,10 +68,16 @@ class FakeStore:
         if POISON in prompts:
             raise Refusal
         written = Written()
-        for stream_id in batch.discards:
-            self.kept.pop(stream_id, None)
+        for stream_id, epoch in batch.discards:
+            if stream_id in self.kept and self.kept[stream_id].epoch == epoch:
+                del self.kept[stream_id]
+        for span in batch.deletes:
+            written.deleted |= {turn.session_id for turn in self.kept.values() if span.holds(turn)}
+            self.kept = {id: turn for id, turn in self.kept.items() if not span.holds(turn)}
         for _, span in batch.replaced:
             self.kept = {id: turn for id, turn in self.kept.items() if not span.holds(turn)}
+        for session_id in batch.untitled:
+            self.titles.pop(session_id, None)
         self.titles.update(batch.titles)
         for turn in batch.begins:
             earlier = [other for other in self.kept.values() if other.session_id == turn.session_id]
@@ -124,6 +130,18 @@ class FakeStore:
 
     def describe(self, error: Exception) -> str:
         return type(error).__name__
+
+    def has(self, *stream_ids: str) -> Callable[[], Awaitable[bool]]:
+        """A condition for `eventually`."""
+
+        async def is_there() -> bool:
+            return self.kept.keys() >= set(stream_ids)
+
+        return is_there
+
+    async def has_failed(self) -> bool:
+        """Likewise: whether the last batch was one that fails now."""
+        return bool(self.batches) and self.failing_if(self.batches[-1])
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -291,9 +309,9 @@ async def test_nobody_waits_at_all_for_a_database_that_is_known_to_be_down(
         assert not (await begun).saved
         answer.say("a")
         assert not await speaker.end("1")
-        assert not await patient.discard("0")
+        assert not await patient.discard("0", 0)
         with pytest.raises(Unavailable):
-            await patient.delete("s")
+            await patient.delete("s", 9)
         assert not (await waiting).saved
     store.failing = False
 
@@ -350,7 +368,7 @@ async def test_what_is_replaced_is_gone_while_it_cannot_be_removed_and_leaves_wi
     begun, answer = speaker.ask("s", "6", "q2 once more", replaces_from=5)
     answer.say("a6")
     assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2 once more"]
-    await history.discard("6")
+    await speaker.discard("6")
     begun, _ = speaker.ask("s", "7", "q7")
     assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q7"]
     assert set(store.kept) == {"1", "2", "3"}
@@ -411,7 +429,7 @@ async def test_a_title_that_could_not_be_given_in_time_is_given_when_it_can_be(
     with pytest.raises(Unavailable):  # its question is not saved yet
         await history.rename("t", "three")
     with pytest.raises(Unavailable):
-        await history.delete("t")
+        await speaker.delete("t")
     store.failing = False
 
     async def saved() -> bool:
@@ -536,16 +554,16 @@ async def test_leaving_is_bounded_however_the_database_is(store: FakeStore) -> N
         speaker = Speaker(history)
         begun, _ = speaker.ask("s", "1")
         ended = speaker.end("1")
-        promise = history.discard("0")
+        promise = history.discard("0", 0)
         impatient = asyncio.timeout(20)
         await impatient.__aenter__()
     await impatient.__aexit__(None, None, None)
     assert not (await begun).saved
     assert (await ended, await promise) == (False, False)
     assert not (await speaker.ask("s", "2")[0]).saved
-    assert not await history.discard("1")
+    assert not await speaker.discard("1")
     with pytest.raises(Unavailable):
-        await history.delete("s")
+        await speaker.delete("s")
 
 
 async def test_a_transaction_in_flight_at_the_end_is_finished(store: FakeStore) -> None:
@@ -673,6 +691,54 @@ async def test_a_turn_that_ends_while_its_beginning_is_written_is_ended_next(
     assert patient.health.backlog_bytes == 0
 
 
+async def test_a_deletion_that_fails_for_a_while_does_not_take_what_came_after_it(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    await speaker.turn("s", "1")
+    store.failing_if = lambda batch: bool(batch.deletes)
+    deleting = asyncio.ensure_future(speaker.delete("s"))
+    await asyncio.sleep(0)
+    speaker.ask("s", "2")
+    await eventually(store.has("1", "2"))
+    assert [turn.stream_id for turn in await patient.turns("s")] == ["2"]
+    store.failing_if = lambda batch: False
+    assert await deleting
+    assert set(store.kept) == {"2"}
+
+
+async def test_a_title_given_after_a_deletion_that_fails_for_a_while_stays(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    for session_id in "st":
+        await speaker.turn(session_id, session_id)
+        await patient.rename(session_id, "old")
+    store.failing_if = lambda batch: bool(batch.deletes)
+    deleting = [asyncio.ensure_future(speaker.delete(session_id)) for session_id in "st"]
+    await asyncio.sleep(0)
+    speaker.ask("s", "2")
+    assert await patient.rename("s", "given") is not None
+    store.failing_if = lambda batch: False
+    assert await asyncio.gather(*deleting) == [True, True]
+    assert store.titles == {"s": "given"}
+
+
+async def test_a_discard_that_fails_for_a_while_does_not_take_the_same_turn_begun_again(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    await speaker.turn("s", "1", "before")
+    store.failing_if = lambda batch: bool(batch.discards) and not batch.begins
+    discarded = speaker.discard("1")
+    await eventually(store.has_failed)
+    speaker.ask("s", "1", "again", epoch=1)
+    store.failing_if = lambda batch: False
+    assert not await discarded
+    assert await speaker.end("1")
+    assert [turn.prompt for turn in store.kept.values()] == ["again"]
+
+
 async def test_a_turn_discarded_while_its_beginning_is_written_leaves_again(
     store: FakeStore, patient: HistoryWriter
 ) -> None:
@@ -680,10 +746,10 @@ async def test_a_turn_discarded_while_its_beginning_is_written_leaves_again(
     async with store.held():
         begun, _ = speaker.ask("s", "1")
         await store.asked.wait()
-        discarded = patient.discard("1")
+        discarded = speaker.discard("1")
         assert await patient.turns("s") == []
-        again, answer = speaker.ask("s", "1", "again")
-    assert await discarded
+        again, answer = speaker.ask("s", "1", "again", epoch=1)
+    assert not await discarded
     assert not (await begun).saved
     assert plain((await again).messages) == ["u:again"]
     answer.say("a")

@@ -1,7 +1,7 @@
--- ARGV: the session. Whatever comes later has a higher epoch.
-local session = redis.call('HMGET', SESSION, 'ticket', 'claimed')
-local newest = math.max(tonumber(session[1] or 0), tonumber(session[2] or 0))
-if newest > 0 then
-  redis.call('HSET', SESSION, 'forgotten', newest)
+-- ARGV: the session, and the epoch before which it is forgotten.
+local before = tonumber(ARGV[2])
+if redis.call('EXISTS', SESSION) == 1 then
+  local forgotten = tonumber(redis.call('HGET', SESSION, 'forgotten') or 0)
+  redis.call('HSET', SESSION, 'forgotten', math.max(forgotten, before - 1))
 end
-say('jarvis:nodes', 'forgotten', {session = ARGV[1]})
+say('jarvis:nodes', 'forgotten', {session = ARGV[1]}, {before = before})
