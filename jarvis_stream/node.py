@@ -51,7 +51,7 @@ from jarvis_stream.cluster.base import (
     Word,
     only,
 )
-from jarvis_stream.errors import Interrupted
+from jarvis_stream.errors import CoordinationLost, Interrupted
 from jarvis_stream.frames import Failed, FrameEncoder
 from jarvis_stream.ids import id_of
 from jarvis_stream.mirror import Mirror
@@ -108,6 +108,8 @@ class Entry:
     sent: float = 0.0
     """When the claim was."""
     older: Sequence[Living] = ()
+    rolls_back: Sequence[Living] = ()
+    """Other nodes' streams whose turns leave the history for it."""
     busy: Busy | None = None
     """It waits in the session's queue."""
     outrun_by: str | None = None
@@ -121,6 +123,7 @@ class _Hold:
     stream: Stream
     claim: Claim
     older: Sequence[Living] = ()
+    rolls_back: Sequence[Living] = ()
     shipped: int = 0
     """The seq up to which the store has its log."""
     fenced: bool = False
@@ -325,6 +328,12 @@ class Node:
         entry.sent = time.monotonic()
         try:
             entry.older = await self._cluster.claim(entry.claim, on_conflict=on_conflict)
+            if on_conflict == "rollback":
+                entry.rolls_back = [
+                    one
+                    for one in entry.older
+                    if one.by == entry.name.stream and not one.closed and self._is_abroad(one)
+                ]
         except Outrun as outrun:
             entry.outrun_by = outrun.by
         except Busy as busy:
@@ -341,7 +350,7 @@ class Node:
         """From now on the stream is this node's; its frames go to the store."""
         assert entry.claim is not None
         self._entered(stream.key)
-        hold = self._holds[stream.key] = _Hold(stream, entry.claim, entry.older)
+        hold = self._holds[stream.key] = _Hold(stream, entry.claim, entry.older, entry.rolls_back)
         stream.deadline = entry.sent + self._cluster.lease
         stream.deserted = self._on_deserted
         for end in (stream.ended, stream.stopped):
@@ -394,6 +403,21 @@ class Node:
             await self.stirred(stream.session_key, min(left, WAIT_POLL))
             with suppress(StoreLost):
                 hold.older = await self._cluster.older(hold.claim)
+
+    async def rolled_back(self, stream: Stream) -> list[Living]:
+        """Those of other nodes whose turns it rolls back: they did not end before they heard of it.
+
+        Their nodes roll them back too, but the next question is not to wait for that, and who is
+        dead never will.
+        """
+        left = []
+        with suppress(StoreLost):
+            for one in self._holds[stream.key].rolls_back:
+                end = await self._ending(one.name)
+                how = end.get("finish_reason") or end.get("code")
+                if how in (None, "superseded", Interrupted.code, CoordinationLost.code):
+                    left.append(one)
+        return left
 
     async def claim_again(self, stream: Stream) -> None:
         """Ask whether it is the turn of a stream in the queue; raises Busy, Outrun, StoreLost."""
@@ -805,15 +829,14 @@ class Node:
             await self._bury_all(one for one in mine if one.expired)
             left = until - time.monotonic()
             if not mine or left <= 0:
-                return Stopped(await self._was_cancelled(name), clean=not mine)
+                end = await self._ending(name)
+                return Stopped(end.get("finish_reason") == "cancelled", clean=not mine)
             await self.stirred(name.session, min(left, WAIT_POLL))
 
-    async def _was_cancelled(self, name: Name) -> bool:
+    async def _ending(self, name: Name) -> dict[str, Any]:
+        """The terminal frame of a log; empty while there is none."""
         end = only(await self._cluster.read([(name, END)]))
-        if end is None or not end.closed:
-            return False
-        frame = await self._last_frame(name, end.last)
-        return frame.get("finish_reason") == "cancelled"
+        return {} if end is None or not end.closed else await self._last_frame(name, end.last)
 
     async def heads(self, sessions: Sequence[str]) -> list[Living | None]:
         """Of each session the newest stream that has claimed it and lives, if it is another node's,

@@ -950,6 +950,8 @@ class StreamRegistry:
         if stream.called is not None:
             await self._stand_in_line(stream, node)
         abroad = await self._wait(stream)
+        for one in await node.rolled_back(stream):
+            self.history.discard(one.name.stream, one.epoch)
         begun = await self._told(stream, prompt, again=abroad or stream.called is not None)
         stream.activate()
         return begun

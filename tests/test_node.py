@@ -15,6 +15,7 @@ from nodes import BOUND, LEASE, cloud, in_virtual_time, until
 from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.cluster.memory import Fate
 from jarvis_stream.errors import Conflict, CursorAhead, Gone, NotFound, Unavailable
+from jarvis_stream.history.memory import MemoryHistory
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.stream import Followed, Stream
 
@@ -252,6 +253,58 @@ async def test_rollback_takes_another_nodes_turn_out_of_the_history() -> None:
         assert [turn.prompt for turn in await shared.history.turns("s")] == ["new"]
 
 
+class NothingDiscarded:
+    """A history whose database does not come to the discards it was told of."""
+
+    def __init__(self, history: MemoryHistory) -> None:
+        self._history = history
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._history, name)
+
+    def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
+        return asyncio.get_running_loop().create_future()
+
+
+@in_virtual_time
+async def test_who_rolls_back_another_nodes_turn_is_not_told_of_it_however_late_that_is() -> None:
+    async with cloud("a", "b", q=says("x"), old=talks("x"), new=says("new")) as (shared, a, b):
+        await (await a.start("1", "q")).end()
+        await (await a.start("2", "old")).sees("x")
+        a.registry.history = NothingDiscarded(shared.history)
+        await (await b.start("3", "new", on_conflict="rollback")).end()
+        told = [message["content"] for message in b.agents.turns[-1].messages]
+        assert told == ["q", "x", "new"]
+        assert [turn.prompt for turn in await shared.history.turns("s")] == ["q", "new"]
+
+
+@in_virtual_time
+async def test_a_dead_nodes_turn_can_be_rolled_back() -> None:
+    async with cloud("a", "b", old=talks("x"), new=says("new")) as (shared, a, b):
+        await (await a.start("1", "old")).sees("x")
+        shared.cut_off.add("a")
+        await (await b.start("2", "new", on_conflict="rollback")).end()
+        assert [turn.prompt for turn in await shared.history.turns("s")] == ["new"]
+        shared.cut_off.clear()
+
+
+@in_virtual_time
+async def test_what_ended_before_it_heard_of_a_rollback_stays() -> None:
+    finish = asyncio.Event()
+
+    async def old(turn: Turn) -> AsyncGenerator[Piece, None]:
+        yield "x"
+        await finish.wait()
+
+    async with cloud("a", "b", old=old, new=says("new")) as (shared, a, b):
+        await (await a.start("1", "old")).sees("x")
+        shared.mute = True
+        new = await b.start("2", "new", on_conflict="rollback")
+        finish.set()
+        await new.end()
+        assert [turn.prompt for turn in await shared.history.turns("s")] == ["old", "new"]
+
+
 @in_virtual_time
 async def test_what_is_refused_interrupts_nothing_on_another_node() -> None:
     async with cloud("a", "b", old=talks("x"), new=says("new")) as (_, a, b):
@@ -411,6 +464,35 @@ async def test_a_session_that_is_deleted_on_one_node_is_gone_on_all() -> None:
             for stream_id in ("0", "1"):
                 with pytest.raises((NotFound, Gone)):
                     await member.follow(stream_id)
+
+
+@in_virtual_time
+async def test_what_begins_on_one_node_while_another_deletes_its_session_stays() -> None:
+    tidy = Tidy(1.0, "x")
+    async with cloud("a", "b", q=tidy, new=talks("new")) as (shared, a, b):
+        await (await a.start("1", "q")).sees("x")
+        deleting = asyncio.ensure_future(b.registry.delete("s"))
+        await tidy.cleaning.wait()
+        new = await a.start("2", "new")
+        assert await deleting
+        there = await b.follow("2")
+        await there.sees("new")
+        await a.registry.cancel("2")
+        await there.end()
+        assert [reason(reader) for reader in (new, there)] == ["cancelled"] * 2
+        assert [turn.prompt for turn in await shared.history.turns("s")] == ["new"]
+        with pytest.raises((NotFound, Gone)):
+            await b.follow("1")
+
+
+@in_virtual_time
+async def test_what_another_node_owes_its_database_goes_with_its_session() -> None:
+    async with cloud("a", "b", q=says("x")) as (_, a, b):
+        a.registry.history = MemoryHistory()
+        await (await a.start("1", "q")).end()
+        await b.registry.delete("s")
+        await until(lambda: not a.registry.shelf.of("s"))
+        assert await a.registry.history.turns("s") == []
 
 
 @in_virtual_time
