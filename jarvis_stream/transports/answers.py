@@ -32,6 +32,9 @@ from jarvis_stream.transports.requests import (
     shorten,
 )
 
+SERVER: Final = "jarvis-stream"
+"""The header that says who answers: not in which version, as aiohttp's own would."""
+
 _CODES: Final = {
     400: "malformed",
     404: "not_found",

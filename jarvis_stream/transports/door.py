@@ -38,7 +38,7 @@ from jarvis_stream.errors import (
     TooSlow,
 )
 from jarvis_stream.ids import new_trace_id
-from jarvis_stream.transports.answers import internal_error, of_http, refusal
+from jarvis_stream.transports.answers import SERVER, internal_error, of_http, refusal
 from jarvis_stream.transports.pump import bound
 from jarvis_stream.transports.requests import shorten
 from jarvis_stream.transports.screen import Screen
@@ -286,6 +286,7 @@ class Door(web.RequestHandler):
             self._doors.refused["http", code] += 1
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun: there is no other now")
+        answer.headers["Server"] = SERVER
         answer.headers["X-Content-Type-Options"] = "nosniff"
         answer.force_close()
         return answer

@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from jarvis_stream.errors import NotFound
+from jarvis_stream.transports.answers import SERVER
 from jarvis_stream.transports.requests import shorten
 
 CONTENT_SECURITY_POLICY: Final = "; ".join(
@@ -62,9 +63,10 @@ def setup(app: web.Application) -> None:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    headers = response.headers
+    headers["Server"] = SERVER
     if isinstance(response, web.WebSocketResponse):
         return  # it has no content, and a header more doubles what it keeps of them
-    headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
     if isinstance(response, web.FileResponse):
         headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY

@@ -55,6 +55,7 @@ async def test_it_is_refused_once(server: Server, probe: Probe) -> None:
     assert status in probe.statuses
     assert b"content-type: application/json" in headers
     assert b"x-content-type-options: nosniff" in headers
+    assert b"aiohttp" not in headers
     refusal = orjson.loads(body)
     assert set(refusal) == {"code", "error"}
     assert refusal["error"].isprintable()

@@ -23,6 +23,15 @@ async def test_the_page_is_served_with_a_policy_that_lets_nothing_else_in(client
     assert response.headers["Cache-Control"] == "no-cache"
 
 
+@pytest.mark.parametrize("path", ["/", "/livez", "/unknown", "/ws"])
+async def test_no_answer_tells_versions(client: Client, path: str) -> None:
+    asks = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    asks["Sec-WebSocket-Key"] = "AAAAAAAAAAAAAAAAAAAAAA=="
+    async with client.get(path, headers=asks if path == "/ws" else {}) as response:
+        assert response.status == {"/unknown": 404, "/ws": 101}.get(path, 200)
+        assert response.headers["Server"] == "jarvis-stream"
+
+
 async def test_every_file_of_the_page_is_served(client: Client) -> None:
     assert FILES
     for file in FILES:
