@@ -612,6 +612,10 @@ class StreamRegistry:
         if self.node is None:
             before = max(floor + 1, self._clock())
         else:
+            with suppress(TimeoutError, Unavailable):  # a store that lost writes may be behind it
+                async with asyncio.timeout(LOOKUP_TIMEOUT):
+                    newest = await self.history.turns(key, limit=1)
+                floor = max([floor, *(turn.epoch for turn in newest)])
             with _asking():
                 before = await self.node.bound(key, floor)
         streams = [stream for stream in self._session(key).streams if stream.epoch < before]

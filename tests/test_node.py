@@ -9,12 +9,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from contracts.history import FakeAnswer
 from fakes import FakeReader, Tidy, read_all, says, stubborn, talks
 from nodes import BOUND, LEASE, cloud, in_virtual_time, until
 
 from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.cluster.memory import Fate
 from jarvis_stream.errors import Conflict, CursorAhead, Gone, NotFound, Unavailable
+from jarvis_stream.history.base import TurnStart
 from jarvis_stream.history.memory import MemoryHistory
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.stream import Followed, Stream
@@ -464,6 +466,19 @@ async def test_a_session_that_is_deleted_on_one_node_is_gone_on_all() -> None:
             for stream_id in ("0", "1"):
                 with pytest.raises((NotFound, Gone)):
                     await member.follow(stream_id)
+
+
+@in_virtual_time
+async def test_a_session_with_epochs_that_the_store_has_forgotten_is_deleted_too() -> None:
+    async with cloud("a", q=says("x")) as (shared, a):
+        await (await a.start("1", "q")).end()
+        (turn,) = await shared.history.turns("s")
+        ahead = TurnStart(
+            session_id="s", stream_id="2", epoch=turn.epoch + 10**9, prompt="q", created_at=0
+        )
+        shared.history.begin(ahead, FakeAnswer("x"))
+        assert await a.registry.delete("s")
+        assert await shared.history.turns("s") == []
 
 
 @in_virtual_time
