@@ -18,6 +18,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 
 from jarvis_stream.history.backends import on_connect
+from jarvis_stream.history.base import HistoryUnusable
 from jarvis_stream.history.threads import Threads
 
 if sys.platform != "win32":  # there the lease alone tells who is alive
@@ -38,14 +39,20 @@ READERS: Final = 3
 
 
 class SqliteBackend:
-    """A file, in WAL mode with `synchronous=NORMAL`.
+    """A file, in WAL mode.
 
     A commit survives the end of the process, however violent. When the machine loses power the
     newest commits can be lost (those since the last checkpoint of the WAL), never the file's
-    integrity. For the sign of life, each process locks a small file beside the database.
+    integrity; with `?synchronous=full` in the URL, each waits for the disk and survives that too.
+    For the sign of life, each process locks a small file beside the database.
     """
 
     def __init__(self, url: sa.URL, instance_id: str) -> None:
+        """Raises HistoryUnusable for a `synchronous` that is neither `normal` nor `full`."""
+        synchronous = url.query.get("synchronous", "normal")
+        if synchronous not in ("normal", "full"):
+            raise HistoryUnusable("synchronous in the database URL is normal or full")
+        url = url.difference_update_query(["synchronous"])
         self._path = Path(url.database or "").absolute()
         self._instance_id = instance_id
         self._identity: tuple[int, int] | None = None
@@ -67,7 +74,7 @@ class SqliteBackend:
         )
         self._writing = Threads(1, "history-writer")
         self._reading = Threads(READERS, "history-reader")
-        on_connect(self._writer, "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON")
+        on_connect(self._writer, f"PRAGMA synchronous={synchronous}", "PRAGMA foreign_keys=ON")
         on_connect(self._reader, "PRAGMA query_only=ON")
 
     def exists(self) -> bool:

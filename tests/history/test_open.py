@@ -57,6 +57,7 @@ def test_people_are_told_where_it_is_without_the_password(url: str, place: str) 
         "sqlite://",
         "sqlite:///:memory:",
         "sqlite:///file:x?uri=true",
+        f"sqlite:///history.db?synchronous={PASSWORD}",
         f"mysql://me:{PASSWORD}@db/chat",
         f"postgresql+asyncpg://me:{PASSWORD}@db/chat",
         f"postgresql://me:{PASSWORD}@db:port/chat",
@@ -68,6 +69,10 @@ async def test_any_other_url_is_refused_without_the_password(url: str) -> None:
         async with open_history(url):
             pass
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "sqlite:///:memory:", f"mysql://me:{PASSWORD}@db/chat"])
+def test_no_place_is_told_of_such_a_url(url: str) -> None:
     with pytest.raises(HistoryUnusable):
         describe_url(url)
 

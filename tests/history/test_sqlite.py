@@ -22,7 +22,7 @@ from contracts.history import PATIENT, Backend, DurableContract, Speaker, eventu
 
 from jarvis_stream.history import schema
 from jarvis_stream.history.base import History, HistoryUnusable, Limits, TurnEnd, TurnStart
-from jarvis_stream.history.open import open_history
+from jarvis_stream.history.open import make_backend, open_history
 from jarvis_stream.history.sql import SqlStore
 from jarvis_stream.history.sqlite import SqliteBackend
 from jarvis_stream.history.store import Batch
@@ -248,6 +248,19 @@ async def test_while_another_process_locks_it_what_is_replaced_is_gone_all_the_s
         ]
 
 
+@pytest.mark.parametrize(("query", "level"), [("", 1), ("?synchronous=full", 2)])
+async def test_a_commit_waits_for_the_disk_where_the_url_says_so(
+    url: str, query: str, level: int
+) -> None:
+    backend = make_backend(url + query, "me")
+    await backend.prepare()
+    look = await backend.write(lambda to: to.exec_driver_sql("PRAGMA synchronous").scalar())
+    assert look == level
+    await backend.close()
+    async with open_history(url + query) as history:
+        await Speaker(history).turn("s", "1")
+
+
 # A disk that does not serve
 
 
@@ -297,7 +310,7 @@ def run_alone(url: str, body: str, **options: object) -> str:
         import asyncio, os, resource, signal, sys
         from contracts.history import Speaker, plain, shapes
         from jarvis_stream.history.base import *
-        from jarvis_stream.history.open import open_history
+        from jarvis_stream.history.open import make_backend, open_history
         url = sys.argv[1]
         limits = Limits(begin_timeout=0.3, save_timeout=0.3)
         async def main():
