@@ -965,7 +965,6 @@ class StreamRegistry:
         assert stream.begun is not None
         begun = await stream.begun
         if again and not begun.taken:
-            self.history.discard(stream.key, stream.epoch)
             begun = await self._begin(stream, prompt)
         return begun
 

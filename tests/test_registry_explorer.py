@@ -929,7 +929,6 @@ class Mutants:
             "_begin",
             lambda self, stream, *more: stream.begun or begin(self, stream, *more),
         )
-        patch.setattr(SlowHistory, "discard", lambda self, stream_id, epoch: None)
 
     @staticmethod
     def a_replacement_that_removes_nothing(patch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,8 @@ class History(Protocol):
         called earlier shows in `messages`.
 
         What the turn replaces is gone for every later call, and leaves the database in the very
-        transaction in which the question comes to it.
+        transaction in which the question comes to it. The same turn (stream_id and epoch) may be
+        begun again, while its answer is empty: to be told what has come since.
         """
         ...
 
@@ -205,9 +206,7 @@ class History(Protocol):
     def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
         """Remove a turn, question and answer, of whatever process. True once it is gone.
 
-        With another epoch it is another turn, which has had the stream_id before: that stays. False
-        when that did not happen within a bound, or the turn has been begun again meanwhile, which
-        overwrites it.
+        With another epoch it is another turn, which has had the stream_id before: that stays.
         """
         ...
 

@@ -99,8 +99,11 @@ class MemoryHistory:
             max_messages=self._max_messages,
             max_chars=self._max_chars,
         )
-        if turn.stream_id in self._turns:
-            return resolved(Begun(False, messages, taken=True))
+        known = self._turns.get(turn.stream_id)
+        if known is not None:
+            if known.start.epoch != turn.epoch:
+                return resolved(Begun(False, messages, taken=True))
+            place += 1  # begun again
         for other in turns[first:place]:
             self._forget(other)
         kept = self._turns[turn.stream_id] = _Turn(turn, answer)

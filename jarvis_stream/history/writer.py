@@ -86,8 +86,6 @@ class _Turn:
     """The final text."""
     end: TurnEnd | None = None
     finished: _Promise[bool] | None = None
-    anew: bool = False
-    """Whether it has been there before, and was discarded."""
     stored: bool = False
     """Whether the question is durable."""
     kept: int = 0
@@ -263,13 +261,15 @@ class HistoryWriter:
 
     def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
         """See History.begin."""
-        if turn.stream_id in self._turns:
+        known = self._turns.get(turn.stream_id)
+        if known is not None and known.start.epoch != turn.epoch:
             return resolved(Begun(False, self._messages(turn), taken=True))
         if self._closing.is_set():
             return resolved(Begun(False, self._messages(turn)))
         mine = _Turn(turn, answer, _Promise())
         self._replace(mine)
-        self._begin_anew(mine)
+        if known is not None:
+            self._begin_again(known, mine)
         self._turns[turn.stream_id] = mine
         self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
         self._owe(mine, len(turn.prompt.encode(errors="surrogatepass")))
@@ -347,14 +347,11 @@ class HistoryWriter:
             self._let_go(other)
         self._spans[turn] = Span(start.session_id, first, start.epoch)
 
-    def _begin_anew(self, turn: _Turn) -> None:
-        """A discard of this very turn goes into its transaction: after it, it would be wrong."""
-        this = (turn.start.stream_id, turn.start.epoch)
-        for removal in [one for one in self._removals if one.what == this]:
-            turn.anew = True
-            if (span := self._spans.get(removal)) is not None:
-                self._spans[turn] = span
-            self._drop(removal)
+    def _begin_again(self, turn: _Turn, again: _Turn) -> None:
+        """Write it as a new one, over what is there of it."""
+        if (span := self._spans.get(turn)) is not None:
+            self._spans.setdefault(again, span)
+        self._let_go(turn)
 
     def _held(self, span: Span) -> list[_Turn]:
         turns = self._sessions.get(span.session_id, {}).values()
@@ -583,11 +580,8 @@ class HistoryWriter:
         if isinstance(work, _Renaming):
             batch.titles.append((work.session_id, work.title))
             return _Part(work, work.owed, work.owed)
-        if not work.stored:
-            if work.anew:
-                batch.discards.append((work.start.stream_id, work.start.epoch))
-            if (span := self._spans.get(work)) is not None:
-                batch.replaced.append((work.start.stream_id, span))
+        if not work.stored and (span := self._spans.get(work)) is not None:
+            batch.replaced.append((work.start.stream_id, span))
         if work.answer is None:
             (batch.ends if work.stored else batch.begins).append(work.record)
             if work.pieced:

@@ -472,13 +472,14 @@ class HistoryContract:
         await discarded
         assert shapes(await history.turns("s")) == [("1", "old", "a", "complete")]
 
-    async def test_a_discarded_turn_can_be_begun_again(
+    async def test_a_turn_that_is_begun_again_is_told_what_came_meanwhile(
         self, history: History, speaker: Speaker
     ) -> None:
-        await speaker.turn("s", "1", "q1", "a1")
+        _, first = speaker.ask("s", "1", "q1")
         begun, _ = speaker.ask("s", "2", "q2")
-        await begun
-        speaker.discard("2")
+        assert plain((await begun).messages) == ["u:q1", "u:q2"]
+        first.say("a1")
+        speaker.end("1")
         begun, answer = speaker.ask("s", "2", "q2", epoch=2)
         assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q2"]
         answer.say("a2")
@@ -487,6 +488,28 @@ class HistoryContract:
             ("1", "q1", "a1", "complete"),
             ("2", "q2", "a2", "complete"),
         ]
+
+    async def test_a_sessions_only_turn_can_be_begun_again_and_keeps_the_title(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.ask("s", "1", "q")[0]
+        await history.rename("s", "given")
+        again, answer = speaker.ask("s", "1", "q", epoch=1)
+        assert (await again).saved
+        assert plain((await again).messages) == ["u:q"]
+        answer.say("a")
+        assert await speaker.end("1")
+        (session,) = (await history.sessions()).sessions
+        assert (session.title, session.message_count) == ("given", 2)
+
+    async def test_what_a_turn_has_replaced_stays_away_when_it_is_begun_again(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "q1", "a1")
+        speaker.ask("s", "2", "q1 again", replaces_from=1)
+        again, _ = speaker.ask("s", "2", "q1 again", epoch=2)
+        assert plain((await again).messages) == ["u:q1 again"]
+        assert [turn.stream_id for turn in await history.turns("s")] == ["2"]
 
     async def test_epochs_outlive_what_had_them(self, history: History, speaker: Speaker) -> None:
         for number in range(1, 4):
