@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -58,6 +59,8 @@ class PostgresBackend:
             f"SET idle_in_transaction_session_timeout = '{2 * STATEMENT_TIMEOUT}s'",
             f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))",
         )
+        # What nobody waits for any more. Each holds one of the connections, so they are few.
+        self._left: set[asyncio.Task[Any]] = set()
 
     def exists(self) -> bool:
         """See Backend.exists."""
@@ -70,13 +73,42 @@ class PostgresBackend:
 
     async def write(self, change: Callable[[sa.Connection], T]) -> T:
         """See Backend.write."""
-        async with self._writer.begin() as connection:
-            return await connection.run_sync(change)
+
+        async def make() -> T:
+            async with self._writer.begin() as connection:
+                return await connection.run_sync(change)
+
+        return await self._unless_cancelled(make())
 
     async def read(self, look: Callable[[sa.Connection], T]) -> T:
         """See Backend.read."""
-        async with self._reader.connect() as connection:
-            return await connection.run_sync(look)
+
+        async def see() -> T:
+            async with self._reader.connect() as connection:
+                return await connection.run_sync(look)
+
+        return await self._unless_cancelled(see())
+
+    async def _unless_cancelled(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do it; who is cancelled leaves at once.
+
+        The driver, when it is cancelled, asks the server to stop, and waits for seconds for one
+        that hangs. It has the connection until then.
+        """
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            self._left.add(task)
+            task.add_done_callback(self._forget)
+            raise
+        return task.result()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: nobody is to be told
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """See Backend.lock_schema."""
@@ -105,4 +137,8 @@ class PostgresBackend:
 
     async def close(self) -> None:
         """See Backend.close."""
+        if self._left:
+            for task in self._left:
+                task.cancel()  # again: now the driver waits for no answer
+            await asyncio.wait(self._left)
         await self.disconnect()

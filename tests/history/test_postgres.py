@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
-from contracts.history import Backend, DurableContract, Speaker, eventually, plain, shapes
+from contracts.history import PATIENCE, Backend, DurableContract, Speaker, eventually, plain, shapes
 from postgres_server import PostgresServer
 
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.history.base import HistoryUnusable, Limits
 from jarvis_stream.history.open import open_history
+from jarvis_stream.history.postgres import READERS
 
 from .crashing import kill_again_and_again
 
@@ -68,6 +70,39 @@ async def test_while_the_server_is_down_the_chat_goes_on(
         ]
         assert (history.health.dropped, history.health.backlog_bytes) == (0, 0)
     assert "history_recovered" in {line.split(" ")[0] for line in log_lines}
+
+
+async def test_of_a_server_that_hangs_nobody_waits_for_the_cancelling(
+    postgres: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = asyncio.Event()
+
+    async def cancel(connection: object, **how: object) -> None:
+        await answered.wait()
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "cancel_safe", cancel)
+    impatient = Limits(begin_timeout=1.0, read_timeout=1.0)
+    async with asyncio.timeout(2 * PATIENCE), AsyncExitStack() as stack:
+        history = await stack.enter_async_context(open_history(url, impatient, flush_timeout=0.1))
+        with postgres.hanging():
+            more_than_connections = (history.turns("s") for _ in range(READERS + 1))
+            results = await asyncio.gather(*more_than_connections, return_exceptions=True)
+            assert [type(result) for result in results] == [Unavailable] * (READERS + 1)
+            begun, _ = Speaker(history).ask("s", "1")
+            assert not (await begun).saved
+        answered.set()
+
+        async def readable() -> bool:
+            with suppress(Unavailable):
+                return shapes(await history.turns("s")) == [("1", "q", "", "streaming")]
+            return False
+
+        await eventually(readable)
+        answered.clear()
+        with postgres.hanging():
+            with pytest.raises(Unavailable):
+                await history.turns("t")
+            await stack.aclose()
 
 
 async def test_a_connection_that_breaks_is_made_anew(
