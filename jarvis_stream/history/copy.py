@@ -52,8 +52,9 @@ async def copy_history(
     """Copy everything from one URL to another; `progress` is told turns done, and all of them.
 
     May be broken off and done again: what is there already is written over. The target must hold
-    nothing that the source does not, unless they are to be merged. Raises HistoryUnusable for
-    that, for a source that a process uses, and when the target's counts are wrong in the end.
+    nothing that the source does not, unless they are to be merged; of a session that both have, a
+    title that was given in the target stays then. Raises HistoryUnusable for what the target holds,
+    for a source that a process uses, and when the target's counts are wrong in the end.
     """
     if MEMORY in (source, target):
         raise HistoryUnusable("what is kept in memory cannot be copied")
@@ -66,7 +67,7 @@ async def copy_history(
         if not merge:
             await _check_own(origin, copy)
         total = await _count(origin, turns)
-        await _copy(origin, copy, sessions, sessions.c.session_id, lambda done: None)
+        await _copy(origin, copy, sessions, sessions.c.session_id, lambda done: None, merge=merge)
         await _copy(origin, copy, turns, turns.c.stream_id, lambda done: progress(done, total))
         await _copy_epoch(origin, copy)
         await _check_unused(origin)
@@ -127,11 +128,18 @@ async def _copy(
     table: sa.Table,
     key: sa.ColumnElement[str],
     progress: Callable[[int], None],
+    *,
+    merge: bool = False,
 ) -> None:
     insert = copy.backend.insert(table)
-    upsert = insert.on_conflict_do_update(
-        index_elements=[key], set_={column.name: insert.excluded[column.name] for column in table.c}
-    )
+    values: dict[str, Any] = {column.name: insert.excluded[column.name] for column in table.c}
+    if merge:  # of a session that both have
+        title, updated_at = sessions.c.title, sessions.c.updated_at
+        values["title"] = sa.func.coalesce(title, values["title"])
+        values["updated_at"] = sa.case(
+            (updated_at > values["updated_at"], updated_at), else_=values["updated_at"]
+        )
+    upsert = insert.on_conflict_do_update(index_elements=[key], set_=values)
     done = 0
     async for page in _pages(origin, key):
         for keys in _portions(page):

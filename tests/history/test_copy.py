@@ -119,6 +119,30 @@ async def test_conversations_of_the_targets_own_are_not_mixed_in_unasked(
         assert len(await history.turns("t")) == 1
 
 
+async def test_of_a_session_that_both_have_the_targets_title_and_the_later_time_stay(
+    source: str, target: str
+) -> None:
+    async with open_history(source, PATIENT) as history:
+        await Speaker(history).turn("s", "1")
+        await Speaker(history, first=20).turn("t", "20")
+        for session in ("s", "t"):
+            await history.rename(session, "the source's")
+    async with open_history(target, PATIENT) as history:
+        speaker = Speaker(history, first=10)
+        await speaker.turn("s", "10")
+        await speaker.turn("t", "11")
+        await history.rename("s", "the target's")
+        later = await history.session("s")
+    assert await copy_history(source, target, merge=True) == Copied(sessions=2, turns=4)
+    async with open_history(target, PATIENT) as history:
+        newest, oldest = (await history.sessions()).sessions
+        last = await history.turn("20")
+    assert later is not None
+    assert last is not None
+    assert (oldest.title, oldest.updated_at) == ("the target's", later.updated_at)
+    assert (newest.title, newest.updated_at) == ("the source's", last.created_at)
+
+
 async def test_not_while_a_server_uses_the_source(source: str, target: str) -> None:
     async with open_history(source, PATIENT) as history:
         await Speaker(history).turn("s", "a")
