@@ -380,8 +380,8 @@ async def _livez(request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     if request.app[REGISTRY].draining:
-        raise ShuttingDown("the server is shutting down")
+        raise ShuttingDown("the server is shutting down", retry_after=1)
     node = request.app[REGISTRY].node
     if node is not None and not node.is_in_touch:
-        raise Unavailable("the store that the servers share does not answer")
+        raise Unavailable("the store that the servers share does not answer", retry_after=1)
     return json_answer({"ready": True})

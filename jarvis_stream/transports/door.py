@@ -355,7 +355,9 @@ class TurnedAway(asyncio.Protocol):
         # Half-closed, and what the client sends is read: closing over unread bytes would reset
         # the connection, and the answer with it.
         self._timer = asyncio.get_running_loop().call_later(LINGER, transport.abort)
-        transport.write(raw(Overloaded("the server has all the connections it takes")))
+        transport.write(
+            raw(Overloaded("the server has all the connections it takes", retry_after=1))
+        )
         with contextlib.suppress(OSError, NotImplementedError):
             transport.write_eof()
 

@@ -151,7 +151,9 @@ async def test_those_that_wait_longest_make_room_for_those_that_ask(loop: str) -
                 assert await second.rest() == b""
                 async with wire(server.url) as sixth:
                     sixth.send(request("GET", "/livez"))
-                    assert refused(await sixth.rest()) == (503, "overloaded")
+                    got = await sixth.rest()
+                    assert refused(got) == (503, "overloaded")
+                    assert b"\r\nRetry-After: 1\r\n" in got
         async with talking_to(server.url) as api:
             while True:  # those three have just left
                 async with api.http.get(server.url + "/livez") as response:
