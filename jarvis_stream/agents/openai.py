@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -65,15 +66,17 @@ class _Transient(UpstreamError):
 class EventReader:
     """Cuts the bytes of an event stream into the payloads of its `data:` lines.
 
-    The bytes may be split anywhere. Lines end at `\\n` or `\\r\\n` and at nothing else; comments
-    and other fields are skipped. Every `data:` line is one event, as this protocol sends them.
+    The bytes may be split anywhere. Lines end at `\\n` or `\\r\\n` and at nothing else; comments,
+    other fields and a byte order mark at the beginning are skipped. Every `data:` line is one
+    event, as this protocol sends them.
     """
 
-    __slots__ = ("_max_line", "_tail")
+    __slots__ = ("_begun", "_max_line", "_tail")
 
     def __init__(self, max_line: int) -> None:
         self._max_line = max_line
         self._tail = bytearray()
+        self._begun = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The payloads whose lines `chunk` completes; ValueError where a line is too long."""
@@ -84,6 +87,9 @@ class EventReader:
         else:
             lines[0] = bytes(begun + lines[0])
             self._tail = bytearray(tail)
+            if not self._begun:
+                self._begun = True
+                lines[0] = lines[0].removeprefix(BOM_UTF8)
         # Only then can one of them be.
         if len(begun) + len(chunk) > self._max_line and (
             max(map(len, [*lines, self._tail])) > self._max_line
@@ -472,26 +478,29 @@ class _Completion:
         try:
             event = orjson.loads(payload)
             if event.get("error") or event.get("object") == "error":
-                raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._key))
+                self._fail(payload)
             if usage := event.get("usage"):
                 self._usage = dict(usage)
             choices = event.get("choices")
             if choices is None and not usage:
                 self._stray = _quote(payload, self._key)
             for choice in choices or ():
-                if choice.get("error") or choice.get("finish_reason") == "error":
-                    raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._key))
+                reason = choice.get("finish_reason")
+                if reason == "error" or choice.get("error"):
+                    self._fail(payload)
                 if not choice.get("index"):  # we have asked for one choice
-                    self._take_choice(choice, pieces)
+                    self._take_choice(choice, reason, pieces)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UpstreamError(_NO_ANSWER) from UpstreamDetail(
                 f"{type(error).__name__} in {_quote(payload, self._key)}"
             )
 
-    def _take_choice(self, choice: dict[str, Any], pieces: list[Piece]) -> None:
+    def _fail(self, payload: bytes) -> NoReturn:
+        raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._key))
+
+    def _take_choice(self, choice: dict[str, Any], reason: Any, pieces: list[Piece]) -> None:
         self._has_spoken = True
         delta = choice.get("delta") or choice.get("message") or {}
-        reason = choice.get("finish_reason")
         if text := delta.get("content"):
             if not isinstance(text, str):
                 raise TypeError("content is no string")

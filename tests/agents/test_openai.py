@@ -120,6 +120,14 @@ def test_the_events_do_not_depend_on_where_the_bytes_are_cut(
     assert payloads == [payload for payload in expected if payload]
 
 
+@given(at=st.lists(st.integers(0, 40)))
+def test_one_byte_order_mark_at_the_beginning_is_dropped(at: list[int]) -> None:
+    stream = "\ufeffdata: 1\n\ufeffdata: 2\ndata: 3\n".encode()
+    reader = EventReader(max_line=100)
+    payloads = [payload for piece in cut(stream, at) for payload in reader.feed(piece)]
+    assert payloads == [b"1", b"3"]
+
+
 @given(length=st.integers(0, 60), at=st.lists(st.integers(0, 100)), ended=st.booleans())
 def test_a_line_over_the_limit_is_an_error_wherever_it_is_cut(
     length: int, at: list[int], ended: bool
