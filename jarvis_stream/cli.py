@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGINT and SIGTERM let the live answers go on for the grace time, end the others and stop it;
     a second one kills it at once. `copy-history` as the first argument: see commands.py.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["copy-history"]:
         return _copy_history(argv[1:])

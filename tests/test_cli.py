@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,6 +18,7 @@ import orjson
 import pytest
 from conftest import ROOT
 from processes import PATIENCE, serving
+from redis_server import free_ports
 
 import jarvis_stream
 from jarvis_stream import cli
@@ -167,6 +170,27 @@ def test_it_says_where_it_is_and_who_answers_and_stops_when_told(number: int) ->
     assert code == 0
     for line in log.splitlines():
         assert {"time", "level", "message"} <= orjson.loads(line).keys()
+
+
+def test_it_serves_with_its_outputs_closed(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    program = [*MODULE, "--agent", "demo", "--database-url", str(tmp_path / "history.sqlite3")]
+    closing = ["sh", "-c", 'exec "$0" "$@" >&- 2>&-']
+    with subprocess.Popen([*closing, *program, "--port", str(port)]) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            while process.poll() is None:
+                with suppress(OSError):  # it does not listen yet
+                    urllib.request.urlopen(
+                        f"http://127.0.0.1:{port}/livez", timeout=PATIENCE
+                    ).close()
+                    break
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() == 0
+        finally:
+            watchdog.cancel()
+            process.kill()
 
 
 def test_an_unknown_variable_is_warned_of_and_a_key_is_never_shown() -> None:
