@@ -198,7 +198,9 @@ class Pump:
     def abort(self) -> None:
         """Cut the connection, whatever its buffer still holds."""
         if self._transport is not None:
-            self._transport.abort()
+            # asyncio's fails when it was closed over a full buffer that is empty by now.
+            with contextlib.suppress(AttributeError):
+                self._transport.abort()
 
     def expire(self) -> None:
         """Write no more: whoever reads may not any longer (EXPIRED)."""

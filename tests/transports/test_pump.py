@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from itertools import pairwise
 from typing import Any
 
@@ -479,3 +480,21 @@ async def test_nothing_follows_once_it_is_closed_not_even_a_late_reply(
     await pump.close()
     pump.write(b"after the close frame\n")
     assert transport.sent == b"in time\n"
+
+
+async def test_a_connection_that_was_closed_over_a_full_buffer_can_still_be_cut() -> None:
+    ours, theirs = socket.socketpair()
+    _, near = await asyncio.open_connection(sock=ours)
+    reader, far = await asyncio.open_connection(sock=theirs)
+    while not near.transport.get_write_buffer_size():
+        near.write(b"x" * HIGH_WATER)
+    near.close()
+    async with asyncio.timeout(PATIENCE):
+        await reader.read()
+        await near.wait_closed()
+    pump = Pump(
+        near.transport, lambda frames: frames, beat=BEAT, heartbeat=LONG, stall_timeout=LONG
+    )
+    pump.abort()
+    far.close()
+    await far.wait_closed()
