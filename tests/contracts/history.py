@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
@@ -32,12 +33,14 @@ NASTY = (
 PATIENCE = 20.0
 PATIENT = Limits(begin_timeout=PATIENCE, save_timeout=PATIENCE, read_timeout=PATIENCE)
 """However busy the machine is: what is promised here is not promised within a time."""
+QUICK = replace(PATIENT, checkpoint_every=0.01)
+"""The same, for those that wait for text to be kept while it grows."""
 
 
 class Backend(Protocol):
     """Opens a history; every time the same one, where it can be kept."""
 
-    def __call__(self, limits: Limits | None = None) -> AbstractAsyncContextManager[History]: ...
+    def __call__(self, limits: Limits = PATIENT) -> AbstractAsyncContextManager[History]: ...
 
 
 class FakeAnswer:
@@ -112,12 +115,31 @@ class Speaker:
         answer.say(text)
         assert await self.end(stream_id)
 
+    async def keep(
+        self, session_id: str, stream_id: str, prompt: str = "q", text: str = "a"
+    ) -> None:
+        """A turn that is saved in the end, where the history itself is impatient."""
+        begun, answer = self.ask(session_id, stream_id, prompt)
+        await begun
+        answer.say(text)
+        await self.end(stream_id)
+        await saved(self.history)
+
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until another process, or a database, has come to something."""
     async with asyncio.timeout(PATIENCE):
         while not await condition():  # noqa: ASYNC110 (nobody here could set an event)
             await asyncio.sleep(0.02)
+
+
+async def saved(history: History) -> None:
+    """Wait until nothing is owed."""
+
+    async def nothing_owed() -> bool:
+        return history.health.backlog == 0
+
+    await eventually(nothing_owed)
 
 
 def plain(messages: list[Message]) -> list[str]:
@@ -141,7 +163,7 @@ class HistoryContract:
 
     @pytest.fixture
     async def history(self, backend: Backend) -> AsyncIterator[History]:
-        async with backend(PATIENT) as history:
+        async with backend() as history:
             yield history
 
     @pytest.fixture
@@ -336,7 +358,8 @@ class HistoryContract:
     async def test_whole_turns_are_told_within_the_bounds(
         self, backend: Backend, max_messages: int, max_chars: int, told: list[str]
     ) -> None:
-        async with backend(Limits(max_messages=max_messages, max_chars=max_chars)) as history:
+        limits = replace(PATIENT, max_messages=max_messages, max_chars=max_chars)
+        async with backend(limits) as history:
             speaker = Speaker(history)
             await speaker.turn("s", "1", "q1", "a1")
             await speaker.turn("s", "2", "q2", "a2")
@@ -904,7 +927,7 @@ class DurableContract(HistoryContract):
             assert not await Speaker(history).end("2")
 
     async def test_text_is_durable_while_it_grows(self, backend: Backend) -> None:
-        async with backend(Limits(checkpoint_every=0.01)) as ours, backend() as theirs:
+        async with backend(QUICK) as ours, backend() as theirs:
             begun, answer = Speaker(ours).ask("s", "1")
             await begun
             text = ""
@@ -937,13 +960,13 @@ class DurableContract(HistoryContract):
     async def test_a_process_that_was_thought_dead_gets_its_turns_back(
         self, backend: Backend
     ) -> None:
-        async with backend(Limits(checkpoint_every=0.01, lease=3.0)) as ours:
+        async with backend(replace(QUICK, lease=3.0)) as ours:
             speaker = Speaker(ours)
             begun, answer = speaker.ask("s", "1")
             await begun
             answer.say("half ")
 
-            async with backend(Limits(lease=0.02)) as theirs:
+            async with backend(replace(PATIENT, lease=0.02)) as theirs:
 
                 async def interrupted() -> bool:
                     (turn,) = await theirs.turns("s")
@@ -970,7 +993,7 @@ class DurableContract(HistoryContract):
             speaker = Speaker(ours)
             begun, answer = speaker.ask("s", "1")
             await begun
-            async with backend(Limits(lease=0.02)) as theirs:
+            async with backend(replace(PATIENT, lease=0.02)) as theirs:
 
                 async def interrupted() -> bool:
                     (turn,) = await theirs.turns("s")
@@ -983,7 +1006,7 @@ class DurableContract(HistoryContract):
             assert shapes(await history.turns("s")) == [("1", "q", "whole", "complete")]
 
     async def test_a_session_deleted_elsewhere_stays_deleted(self, backend: Backend) -> None:
-        async with backend(Limits(checkpoint_every=0.01)) as ours, backend() as theirs:
+        async with backend(QUICK) as ours, backend() as theirs:
             speaker = Speaker(ours)
             begun, answer = speaker.ask("s", "1")
             await begun
@@ -1015,7 +1038,7 @@ class DurableContract(HistoryContract):
             assert ours.health.dropped == 0
 
     async def test_a_turn_of_another_process_can_be_replaced(self, backend: Backend) -> None:
-        async with backend(Limits(checkpoint_every=0.01)) as ours, backend() as theirs:
+        async with backend(QUICK) as ours, backend() as theirs:
             speaker = Speaker(ours)
             await speaker.turn("s", "1", "q1", "a1")
             begun, answer = speaker.ask("s", "2", "q2")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
+from contracts.history import PATIENT
 
 from jarvis_stream.history.base import History, Limits
 from jarvis_stream.history.open import open_history
@@ -15,7 +16,7 @@ from jarvis_stream.history.open import open_history
 def backend(url: str) -> Callable[..., AbstractAsyncContextManager[History]]:
     """Opens the history at the module's `url`."""
 
-    def open_one(limits: Limits | None = None) -> AbstractAsyncContextManager[History]:
+    def open_one(limits: Limits = PATIENT) -> AbstractAsyncContextManager[History]:
         return open_history(url, limits)
 
     return open_one

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from contracts.history import Backend, HistoryContract, Speaker
+from contracts.history import PATIENT, Backend, HistoryContract, Speaker
 
 from jarvis_stream.history.base import History, Limits
 from jarvis_stream.history.memory import MemoryHistory
@@ -16,7 +16,7 @@ from jarvis_stream.history.open import open_history
 @pytest.fixture
 def backend() -> Backend:
     @asynccontextmanager
-    async def open_one(limits: Limits | None = None) -> AsyncIterator[History]:
+    async def open_one(limits: Limits = PATIENT) -> AsyncIterator[History]:
         async with open_history("memory:", limits) as history:
             yield history
 

@@ -7,12 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from contracts.history import FakeAnswer, plain
+from contracts.history import PATIENT, FakeAnswer, plain
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 from postgres_server import PostgresServer
 
-from jarvis_stream.history.base import EndStatus, History, Limits, TurnEnd, TurnStart
+from jarvis_stream.history.base import EndStatus, History, TurnEnd, TurnStart
 from jarvis_stream.history.open import open_history
 from jarvis_stream.history.views import title_of
 
@@ -69,7 +69,9 @@ class HistoryMachine(RuleBasedStateMachine):
         self.turns: list[Turn] = []
         self.titles: dict[str, str] = {}
         self.epoch = 0
-        self.limits = Limits(max_messages=MAX_MESSAGES, max_chars=MAX_CHARS, checkpoint_every=0.001)
+        self.limits = replace(
+            PATIENT, max_messages=MAX_MESSAGES, max_chars=MAX_CHARS, checkpoint_every=0.001
+        )
         self.open()
 
     def new_url(self) -> str:

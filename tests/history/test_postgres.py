@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
-from contracts.history import PATIENCE, Backend, DurableContract, Speaker, eventually, plain, shapes
+from contracts.history import (
+    PATIENCE,
+    PATIENT,
+    Backend,
+    DurableContract,
+    Speaker,
+    eventually,
+    plain,
+    saved,
+    shapes,
+)
 from postgres_server import PostgresServer
 
 from jarvis_stream.errors import Unavailable
-from jarvis_stream.history.base import HistoryUnusable, Limits
+from jarvis_stream.history.base import HistoryUnusable
 from jarvis_stream.history.open import open_history
 from jarvis_stream.history.postgres import READERS
 
@@ -31,16 +42,16 @@ class TestPostgres(DurableContract):
 async def test_killed_again_and_again_it_loses_nothing_acknowledged(
     url: str, tmp_path: Path
 ) -> None:
-    await kill_again_and_again(url, tmp_path, times=15, seed=2)
+    await kill_again_and_again(url, tmp_path, times=15, seed=44)
 
 
 async def test_while_the_server_is_down_the_chat_goes_on(
     postgres: PostgresServer, url: str, log_lines: list[str]
 ) -> None:
-    impatient = Limits(begin_timeout=1.0, save_timeout=1.0, checkpoint_every=0.05)
+    impatient = replace(PATIENT, begin_timeout=3.0, checkpoint_every=0.05)
     async with open_history(url, impatient) as history:
         speaker = Speaker(history)
-        await speaker.turn("s", "1", "q1", "a1")
+        await speaker.keep("s", "1", "q1", "a1")
         live, answer = speaker.ask("s", "2", "q2")
         await live
         postgres.stop()
@@ -56,11 +67,7 @@ async def test_while_the_server_is_down_the_chat_goes_on(
                 await history.turns("s")
         finally:
             postgres.start()
-
-        async def saved() -> bool:
-            return history.health.backlog == 0
-
-        await eventually(saved)
+        await saved(history)
         await speaker.turn("s", "4", "q4", "a4")
         assert shapes(await history.turns("s")) == [
             ("1", "q1", "a1", "complete"),
@@ -81,7 +88,7 @@ async def test_of_a_server_that_hangs_nobody_waits_for_the_cancelling(
         await answered.wait()
 
     monkeypatch.setattr(psycopg.AsyncConnection, "cancel_safe", cancel)
-    impatient = Limits(begin_timeout=1.0, read_timeout=1.0)
+    impatient = replace(PATIENT, begin_timeout=1.0, read_timeout=1.0)
     async with asyncio.timeout(2 * PATIENCE), AsyncExitStack() as stack:
         history = await stack.enter_async_context(open_history(url, impatient, flush_timeout=0.1))
         with postgres.hanging():

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from contracts.history import Speaker, eventually, plain, shapes
+from contracts.history import Speaker, eventually, plain, saved, shapes
 
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.history.base import Limits, SessionPage, SessionRecord, TurnRecord
@@ -238,7 +238,7 @@ async def test_only_new_text_is_checkpointed(store: FakeStore, history: HistoryW
 
 async def test_an_idle_history_writes_nothing(store: FakeStore, history: HistoryWriter) -> None:
     speaker = Speaker(history)
-    await speaker.turn("s", "1")
+    await speaker.keep("s", "1")
     begun, _ = speaker.ask("s", "2")
     await begun
     before = len(store.batches)
@@ -281,11 +281,7 @@ async def test_nobody_waits_longer_than_the_bound_for_a_slow_database(
             ("1", "q1", "a1", "cancelled"),
             ("2", "q2", "", "streaming"),
         ]
-
-    async def saved() -> bool:
-        return history.health.backlog == 0
-
-    await eventually(saved)
+    await saved(history)
     assert shapes(list(store.kept.values())) == [
         ("1", "q1", "a1", "cancelled"),
         ("2", "q2", "", "streaming"),
@@ -330,11 +326,7 @@ async def test_what_could_not_be_saved_is_saved_when_it_can_be(
     assert health.backlog_bytes == sum(len(f"qa{number}") for number in range(20))
     assert health.lag > 0
     store.failing = False
-
-    async def saved() -> bool:
-        return history.health.backlog == 0
-
-    await eventually(saved)
+    await saved(history)
     assert [turn.text for turn in store.kept.values()] == [f"a{number}" for number in range(20)]
     health = history.health
     assert (health.writable, health.backlog_bytes, health.lag) == (True, 0, 0)
@@ -343,7 +335,12 @@ async def test_what_could_not_be_saved_is_saved_when_it_can_be(
         "history_write_failed",
         "history_recovered",
     ]
-    await speaker.turn("s", "now")  # and everybody waits again
+    numbers = itertools.count()
+
+    async def told() -> bool:
+        return (await speaker.ask("s", f"now {next(numbers)}")[0]).saved
+
+    await eventually(told)  # and everybody waits again
 
 
 async def test_what_is_replaced_is_gone_while_it_cannot_be_removed_and_leaves_with_the_coming(
@@ -351,7 +348,7 @@ async def test_what_is_replaced_is_gone_while_it_cannot_be_removed_and_leaves_wi
 ) -> None:
     speaker = Speaker(history)
     for number in range(1, 4):
-        await speaker.turn("s", str(number), f"q{number}", f"a{number}")
+        await speaker.keep("s", str(number), f"q{number}", f"a{number}")
     store.failing = True
     live, answer = speaker.ask("s", "4", "q4")  # never saved, and still live
     answer.say("half")
@@ -372,11 +369,7 @@ async def test_what_is_replaced_is_gone_while_it_cannot_be_removed_and_leaves_wi
     assert plain((await begun).messages) == ["u:q1", "a:a1", "u:q7"]
     assert set(store.kept) == {"1", "2", "3"}
     store.failing = False
-
-    async def saved() -> bool:
-        return history.health.backlog == 0
-
-    await eventually(saved)
+    await saved(history)
     assert set(store.kept) == {"1", "7"}
 
 
@@ -419,7 +412,7 @@ async def test_a_title_that_could_not_be_given_in_time_is_given_when_it_can_be(
     store: FakeStore, history: HistoryWriter
 ) -> None:
     speaker = Speaker(history)
-    await speaker.turn("s", "1")
+    await speaker.keep("s", "1")
     store.failing = True
     for title in ("one", "two"):
         with pytest.raises(Unavailable):
@@ -430,11 +423,7 @@ async def test_a_title_that_could_not_be_given_in_time_is_given_when_it_can_be(
     with pytest.raises(Unavailable):
         await speaker.delete("t")
     store.failing = False
-
-    async def saved() -> bool:
-        return history.health.backlog == 0
-
-    await eventually(saved)
+    await saved(history)
     assert store.titles == {"s": "two"}
 
 
@@ -442,7 +431,7 @@ async def test_what_begins_while_the_database_is_read_is_told_too(
     store: FakeStore, history: HistoryWriter
 ) -> None:
     speaker = Speaker(history)
-    await speaker.turn("s", "1", "q1", "a1")
+    await speaker.keep("s", "1", "q1", "a1")
     read, is_read, goes_on = store.turns, asyncio.Event(), asyncio.Event()
 
     async def slowly(session_id: str, **how: Any) -> list[TurnRecord]:
@@ -466,7 +455,7 @@ async def test_a_database_that_can_be_read_but_not_written_still_tells_the_agent
     store: FakeStore, history: HistoryWriter
 ) -> None:
     speaker = Speaker(history)
-    await speaker.turn("s", "1", "q1", "a1")
+    await speaker.keep("s", "1", "q1", "a1")
     store.failing = True
     begun, answer = speaker.ask("s", "2", "q2")
     answer.say("a2")
@@ -504,7 +493,7 @@ async def test_a_database_that_can_be_read_again_is_read_again(
     store: FakeStore, history: HistoryWriter
 ) -> None:
     speaker = Speaker(history)
-    await speaker.turn("s", "1", "q1", "a1")
+    await speaker.keep("s", "1", "q1", "a1")
     store.failing, store.readable = True, False
     begun, _ = speaker.ask("s", "2", "q2")
     assert plain((await begun).messages) == ["u:q2"]
@@ -529,10 +518,10 @@ async def test_a_database_that_is_down_at_the_start_is_used_when_it_is_up(
         store.failing = False
         answer.say("a")
 
-        async def saved() -> bool:
+        async def ended() -> bool:
             return await speaker.end("1") or "1" in store.kept
 
-        await eventually(saved)
+        await eventually(ended)
 
 
 async def test_the_locks_of_others_are_looked_at_only_at_the_start(store: FakeStore) -> None:
@@ -593,17 +582,13 @@ async def test_the_oldest_are_dropped_when_too_much_is_owed(
             assert history.health.backlog_bytes <= 1000
         assert history.health.dropped == 5
         store.failing = False
-
-        async def saved() -> bool:
-            return history.health.backlog == 0
-
-        await eventually(saved)
+        await saved(history)
         assert sorted(store.kept) == list("56789")
     assert sum(line.startswith("history_backlog_full") for line in log_lines) == 1
 
 
 async def test_a_turn_larger_than_the_bound_is_dropped_alone(store: FakeStore) -> None:
-    limits = Limits(max_backlog_bytes=1000)
+    limits = replace(PATIENT, max_backlog_bytes=1000)
     async with HistoryWriter(store, limits).running() as history:
         speaker = Speaker(history)
         begun, _ = speaker.ask("s", "1", "x" * 1001)
@@ -812,7 +797,7 @@ async def test_pieces_that_may_be_there_are_forgotten_at_the_end(
 async def test_where_there_were_never_any_none_are_looked_for(
     store: FakeStore, history: HistoryWriter
 ) -> None:
-    await Speaker(history).turn("s", "1")
+    await Speaker(history).keep("s", "1")
     assert store.kept["1"].text == "a"
     assert not any(batch.pieces or batch.pieced for batch in store.batches)
 
@@ -820,7 +805,8 @@ async def test_where_there_were_never_any_none_are_looked_for(
 async def test_a_database_that_has_forgotten_this_process_gets_everything_again(
     store: FakeStore,
 ) -> None:
-    async with HistoryWriter(store, Limits(lease=0.03, checkpoint_every=0.01)).running() as history:
+    limits = replace(PATIENT, lease=0.03, checkpoint_every=0.01)
+    async with HistoryWriter(store, limits).running() as history:
         speaker = Speaker(history)
         await speaker.turn("s", "ended")
         begun, answer = speaker.ask("s", "live")
