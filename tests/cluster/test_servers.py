@@ -128,11 +128,11 @@ async def test_a_primary_of_a_redis_cluster_that_dies_ends_what_it_holds_and_not
     here, there = session_at(living), session_at(dying)
     names = iter(streams_at(living))
     async with nodes(
-        2, postgres.new_database(), redis_cluster.url, tmp_path / "diary", "--lease", "1"
+        2, postgres.new_database(), redis_cluster.url, tmp_path / "diary", "--lease", "3"
     ) as pair:
         a, b = (node.api for node in pair)
         async with (
-            a.posting("300 0.02 0", session_id=here, stream_id=next(names)) as survivor,
+            a.posting("9999 0.02 0", session_id=here, stream_id=next(names)) as survivor,
             a.posting("9999 0.02 0", session_id=there, stream_id=next(names)) as victim,
         ):
             for response in (survivor, victim):
