@@ -257,7 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
         if turn < len(script.refusals):
             refusal = script.refusals[turn]
             if refusal.status:
-                self._reply(refusal.status, refusal.body.encode(), refusal.headers)
+                # Said, or the next request may come on a connection that is being closed.
+                told = {**refusal.headers, "Connection": "close"}
+                self._reply(refusal.status, refusal.body.encode(), told)
             self.close_connection = True
         else:
             self._stream(script, seen)

@@ -564,11 +564,11 @@ async def test_an_answer_that_falls_silent_is_a_time_out(
 
 async def test_a_slow_reader_is_no_silence_of_the_upstream(server: FakeServer) -> None:
     script = Script(answer(["x", "y"]), every=0.05)
-    async with playing(server, script, token_timeout=0.2) as (agent, _):
+    async with playing(server, script, token_timeout=2) as (agent, _):
         pieces = []
         async for piece in agent(TURN):
             pieces.append(piece)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2.5 if piece == "x" else 0)
     assert pieces == ["x", "y", Done("stop", usage(3, 2))]
 
 
