@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 
 import orjson
@@ -20,6 +21,9 @@ EVIDENCE: dict[str, dict[str, float]] = {}
 """What became of each turn, by stream_id: seconds of the clock that all processes here share."""
 
 MOST_EVIDENCE = 5_000
+
+GATES: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+"""What agents wait for, by the words that a test gave them."""
 
 
 async def scripted(turn: Turn) -> AsyncIterator[str | Status]:
@@ -51,6 +55,14 @@ async def scripted(turn: Turn) -> AsyncIterator[str | Status]:
                 await asyncio.Event().wait()
             case "silent":
                 await asyncio.Event().wait()
+            case "hold":  # not a word until the gate of that name is open
+                await GATES[words[0]].wait()
+                yield "on we go"
+            case "linger":  # speak until cancelled, then tidy up until that gate is open
+                yield "I am here."
+                await asyncio.Event().wait()
+            case "open":
+                GATES[words[0]].set()
             case "tidy":  # speak until cancelled, then take so many seconds to tidy up
                 yield "I am here."
                 await asyncio.Event().wait()
@@ -73,6 +85,8 @@ async def scripted(turn: Turn) -> AsyncIterator[str | Status]:
         noted["cleanup_began"] = time.monotonic()
         if verb == "tidy":
             await asyncio.sleep(float(words[0]))
+        elif verb == "linger":
+            await GATES[words[0]].wait()
         noted["cleanup_done"] = time.monotonic()
 
 

@@ -33,6 +33,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         assert_quiet(server.log)
 
 
+@pytest.fixture(scope="module")
+def patient_server() -> Iterator[Server]:
+    """One that waits for agents that tidy up as long as it takes."""
+    with start("--cancel-timeout", "60") as server:
+        yield server
+        assert_quiet(server.log)
+
+
 def assert_quiet(log: str) -> None:
     """No test may leave an error, a warning of Python's or a lost task in a server's log."""
     records = [orjson.loads(line) for line in log.splitlines()]

@@ -11,10 +11,23 @@ import orjson
 import pytest
 from processes import Server
 
-from .clients import Api, Wire, check_stream, lines, masked, new_id, outcome, text_of, wire
+from .clients import (
+    PATIENCE,
+    Api,
+    Wire,
+    check_stream,
+    lines,
+    masked,
+    new_id,
+    outcome,
+    talking_to,
+    text_of,
+    wire,
+)
 from .test_one_stream_per_session import is_idle
 
-TRIES = 5
+MOST_TRIES = 50
+"""What a server can do at all it does in one of these, however busy the machine is now and then."""
 
 Leaving = Callable[[Wire], None]
 leavings = pytest.mark.parametrize("leave", [Wire.leave, Wire.reset], ids=["fin", "rst"])
@@ -43,6 +56,14 @@ async def lag(
         return await api.cleanup(stream_id) - left_at
 
 
+async def in_time(lag: Callable[[], Awaitable[float]]) -> bool:
+    """Whether it can be so little."""
+    for _ in range(MOST_TRIES):
+        if await lag() < 0.1:
+            return True
+    return False
+
+
 @leavings
 @transports
 async def test_a_silent_agent_is_stopped_within_100_ms(
@@ -51,7 +72,7 @@ async def test_a_silent_agent_is_stopped_within_100_ms(
     async def silent(connection: Wire, stream_id: str) -> None:
         await begin(connection, transport, "listen", stream_id=stream_id)
 
-    assert min([await lag(api, server.url, leave, silent) for _ in range(TRIES)]) < 0.1
+    assert await in_time(lambda: lag(api, server.url, leave, silent))
 
 
 @leavings
@@ -63,7 +84,7 @@ async def test_a_speaking_agent_is_stopped_within_100_ms(
         await begin(connection, transport, "tick 100000 0.005", stream_id=stream_id)
         await connection.until(b'"text":"3 "')
 
-    assert min([await lag(api, server.url, leave, speaking) for _ in range(TRIES)]) < 0.1
+    assert await in_time(lambda: lag(api, server.url, leave, speaking))
 
 
 async def test_a_websocket_that_says_goodbye_is_a_reader_that_left(
@@ -75,19 +96,29 @@ async def test_a_websocket_that_says_goodbye_is_a_reader_that_left(
         await ws.spoke(stream_id)
         left_at = time.monotonic()
         await ws.ws.close()
-        assert await api.cleanup(stream_id) - left_at < 5
+        assert await api.cleanup(stream_id) - left_at < PATIENCE
     assert outcome(lines(await api.replay(stream_id))) == "cancelled"
     await api.until(lambda now: "reason=client_disconnected" in server.log)
+
+
+def cancelled(metrics: dict[str, float]) -> float:
+    """How many streams have ended so."""
+    return metrics.get('jarvis_streams_ended_total{outcome="cancelled"}', 0)
 
 
 @leavings
 @transports
 async def test_a_reader_that_leaves_while_its_stream_waits_ends_it_before_it_began(
-    server: Server, api: Api, transport: str, leave: Leaving
+    patient_server: Server, transport: str, leave: Leaving
 ) -> None:
     session, stream_id = new_id(), new_id()
-    async with api.posting("tidy 1", session_id=session) as old, wire(server.url) as connection:
+    async with (
+        talking_to(patient_server.url) as api,
+        api.posting(f"linger {session}", session_id=session) as old,
+        wire(patient_server.url) as connection,
+    ):
         await old.content.readuntil(b"here")
+        before = cancelled(await api.metrics())
         if transport == "websocket":
             await connection.upgrade()
             connection.start("say no", session_id=session, stream_id=stream_id)
@@ -95,11 +126,13 @@ async def test_a_reader_that_leaves_while_its_stream_waits_ends_it_before_it_beg
             connection.post("say no", session_id=session, stream_id=stream_id)
         assert b"superseded" in await old.read()
         leave(connection)
+        await api.until(lambda now: cancelled(now) > before)
+        frames = lines(await api.replay(stream_id))
+        check_stream(frames)
+        assert outcome(frames) == "cancelled"
+        await api.chat(f"open {session}")
         await api.until(is_idle)
-    frames = lines(await api.replay(stream_id))
-    check_stream(frames)
-    assert outcome(frames) == "cancelled"
-    assert await api.evidence(stream_id) == {}
+        assert await api.evidence(stream_id) == {}
 
 
 @leavings

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from .clients import Api, Frame, check_stream, lines, new_id, outcome, talking_to, text_of, wire
+from .clients import (
+    PATIENCE,
+    Api,
+    Frame,
+    check_stream,
+    lines,
+    new_id,
+    outcome,
+    talking_to,
+    text_of,
+    wire,
+)
 from .conftest import assert_quiet, start
 
 loops = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
@@ -39,7 +50,7 @@ async def test_live_streams_end_as_shutdown_and_sockets_close_with_1001(
     assert outcome(over_ws) == "shutdown"
     assert codes == {1001}
     assert code == 0
-    assert 0.3 <= time.monotonic() - begun < 10
+    assert 0.3 <= time.monotonic() - begun < PATIENCE
     assert "reason=shutdown" in log
     assert_quiet(log)
 
@@ -47,14 +58,14 @@ async def test_live_streams_end_as_shutdown_and_sockets_close_with_1001(
 @loops
 async def test_an_agent_that_does_not_stop_does_not_keep_the_server(loop: str) -> None:
     with start("--shutdown-grace", "0", loop=loop) as server:
-        async with talking_to(server.url) as api, api.posting("stubborn 30") as live:
+        async with talking_to(server.url) as api, api.posting("stubborn 600") as live:
             await live.content.readuntil(b"here")
             begun = time.monotonic()
             stopping = asyncio.create_task(asyncio.to_thread(server.stop, signal.SIGTERM))
             assert outcome(lines(b"{" + (await live.read()).partition(b"\n{")[2])) == "shutdown"
             code, _ = await stopping
     assert code == 0
-    assert 2 <= time.monotonic() - begun < 20
+    assert 2 <= time.monotonic() - begun < PATIENCE
 
 
 @loops
@@ -85,8 +96,8 @@ async def test_what_runs_goes_on_and_what_is_new_is_refused(loop: str) -> None:
     with start("--shutdown-grace", "60", loop=loop) as server:
         async with talking_to(server.url) as api, api.socket() as ws:
             stream_id, other = new_id(), new_id()
-            async with api.posting("tick 30 0.1", stream_id=stream_id) as live:
-                await ws.send(type="start", prompt="tick 30 0.1", stream_id=other)
+            async with api.posting("tick 60 0.1", stream_id=stream_id) as live:
+                await ws.send(type="start", prompt="tick 60 0.1", stream_id=other)
                 await ws.spoke(other)
                 await live.content.readuntil(b'"token"')
                 stopping = asyncio.create_task(asyncio.to_thread(server.stop, signal.SIGTERM))
@@ -109,7 +120,7 @@ async def test_what_runs_goes_on_and_what_is_new_is_refused(loop: str) -> None:
             assert await ws.closed() == 1001
             code, log = await stopping
     assert code == 0
-    assert time.monotonic() - ended < 15  # and not the sixty seconds of the grace
+    assert time.monotonic() - ended < PATIENCE  # and not the sixty seconds of the grace
     assert_quiet(log)
 
 
@@ -141,7 +152,7 @@ async def test_it_leaves_at_once_when_nothing_runs(loop: str) -> None:
             code, log = await asyncio.to_thread(server.stop, signal.SIGTERM)
             assert await closed == 1001
     assert code == 0
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < PATIENCE
     assert_quiet(log)
 
 
@@ -176,7 +187,7 @@ async def test_two_hundred_live_streams_all_come_to_an_end_that_is_kept(
     assert code == 0
     assert_quiet(log)
     # A second more than the grace, and what a busy machine adds.
-    assert took < GRACE + 1 + 4
+    assert took < GRACE + 1 + PATIENCE
     for frames in answers:
         check_stream(frames)
     assert {outcome(frames) for frames in answers} == {"stop", "shutdown"}
@@ -222,4 +233,4 @@ async def test_a_second_sigterm_does_not_wait_for_the_grace(loop: str) -> None:
             begun = time.monotonic()
             code, _ = await asyncio.to_thread(server.stop, signal.SIGTERM)
     assert code == -signal.SIGTERM
-    assert time.monotonic() - begun < 1 + 2
+    assert time.monotonic() - begun < PATIENCE

@@ -25,8 +25,9 @@ POST = (
 @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that waits for nobody."""
-    times = ("--header-timeout", "0.5", "--body-timeout", "0.5", "--idle-timeout", "1")
-    sockets = ("--heartbeat", "0.2", "--socket-idle-timeout", "0.4")
+    # Longer than a busy machine holds this process up, which is to be in time where it means to.
+    times = ("--header-timeout", "1.5", "--body-timeout", "1.5", "--idle-timeout", "2")
+    sockets = ("--heartbeat", "2", "--socket-idle-timeout", "1.5")
     with start(*times, *sockets, loop=request.param) as server:
         yield server
         assert_quiet(server.log)
@@ -110,7 +111,7 @@ async def test_a_connection_without_a_request_is_closed(server: Server) -> None:
 
 async def test_an_answer_may_take_longer_than_any_of_these(server: Server) -> None:
     async with wire(server.url) as peer:
-        peer.post("tick 4 0.4")
+        peer.post("tick 4 0.6")
         assert b'"finish_reason":"stop"' in await peer.until(b"\r\n0\r\n\r\n")
         assert await peer.rest() == b""
 

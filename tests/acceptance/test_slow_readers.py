@@ -15,7 +15,8 @@ from .clients import PATIENCE, Api, check_stream, lines, new_id, outcome, talkin
 from .conftest import assert_quiet, start
 from .test_one_stream_per_session import is_idle
 
-STALL = ("--stall-timeout", "0.5", "--heartbeat", "60")
+STALL = ("--stall-timeout", "3", "--heartbeat", "60")
+"""Longer than a busy machine lets this process wait, which is then no slow reader."""
 NARROW = 4096
 """A receive buffer so small that the server notices a stalled reader after a few frames."""
 
@@ -33,8 +34,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def connections(metrics: dict[str, float]) -> float:
-    """Files and sockets the server has open."""
-    return metrics["process_open_fds"]
+    """How many there are; each has a file descriptor, but so have other things."""
+    return metrics["jarvis_connections"]
 
 
 @transports
@@ -51,7 +52,7 @@ async def test_a_stalled_reader_is_let_go_and_can_resume(
             await stalled.upgrade()
             stalled.start("flood 2000", **fields)
         stalled.pause()
-        await api.until(lambda now: is_idle(now) and connections(now) == before)
+        await api.until(lambda now: is_idle(now) and connections(now) <= before)
         stalled.unpause()
         got = await stalled.rest()
     assert len(got) < MEGABYTE
@@ -116,8 +117,8 @@ async def test_a_slow_reader_that_takes_something_is_kept(
             more = await slow.reader.read(16 * NARROW)
             assert more, "let go"
             got += more
-            await asyncio.sleep(0.1)
-        assert time.monotonic() - begun > 1.5, "not slow at all"
+            await asyncio.sleep(0.25)
+        assert time.monotonic() - begun > 3, "not slow at all"
     assert got.count(b'"token"') == 1000
 
 
@@ -199,5 +200,5 @@ async def test_a_stalled_reader_does_not_hold_up_the_shutdown(transport: str, lo
             begun = time.monotonic()
             code, log = await asyncio.to_thread(server.stop, signal.SIGTERM)
         assert code == 0
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < PATIENCE
         assert_quiet(log)

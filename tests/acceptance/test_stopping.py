@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from processes import Server
 
-from .clients import Api, check_stream, lines, new_id, outcome, text_of
+from .clients import Api, check_stream, lines, new_id, outcome, talking_to, text_of
 
 
 async def stop(api: Api, transport: str, stream_id: str) -> dict[str, object]:
@@ -39,9 +40,12 @@ async def test_a_stop_that_comes_before_its_request_is_kept_for_it(
 
 
 @transports
-async def test_a_waiting_stream_can_be_stopped(api: Api, transport: str) -> None:
+async def test_a_waiting_stream_can_be_stopped(patient_server: Server, transport: str) -> None:
     session, stream_id = new_id(), new_id()
-    async with api.posting("tidy 1", session_id=session) as old:
+    async with (
+        talking_to(patient_server.url) as api,
+        api.posting(f"linger {session}", session_id=session) as old,
+    ):
         await old.content.readuntil(b"here")  # else there is nothing to tidy up, nor to wait for
         async with api.posting("say no", session_id=session, stream_id=stream_id) as pending:
             answer = await stop(api, transport, stream_id)
@@ -49,8 +53,9 @@ async def test_a_waiting_stream_can_be_stopped(api: Api, transport: str) -> None
             frames = lines(await pending.read())
         check_stream(frames)
         assert outcome(frames) == "cancelled"
+        await api.chat(f"open {session}")
         assert outcome(lines((await old.read()).partition(b"\n")[2])) == "superseded"
-    assert await api.evidence(stream_id) == {}
+        assert await api.evidence(stream_id) == {}
 
 
 @transports
@@ -74,7 +79,7 @@ async def test_a_speaking_stream_has_stopped_when_the_stop_is_answered(
 @transports
 async def test_a_stop_gives_up_on_an_agent_that_does_not_stop(api: Api, transport: str) -> None:
     stream_id = new_id()
-    async with api.posting("stubborn 4", stream_id=stream_id) as response:
+    async with api.posting("stubborn 10", stream_id=stream_id) as response:
         await response.content.readuntil(b"here")
         answer = await stop(api, transport, stream_id)
         assert (answer["cancelled"], answer["clean"]) == (True, False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,19 @@ import pytest
 from aiohttp import WSMsgType
 from processes import Server
 
-from .clients import Api, Wire, check_stream, lines, masked, new_id, outcome, request, text_of, wire
+from .clients import (
+    PATIENCE,
+    Api,
+    Wire,
+    check_stream,
+    lines,
+    masked,
+    new_id,
+    outcome,
+    request,
+    text_of,
+    wire,
+)
 from .conftest import assert_quiet, start
 from .test_one_stream_per_session import is_idle
 
@@ -24,7 +35,7 @@ TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 @pytest.fixture(scope="module", params=["uvloop", "asyncio"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server with a quick heart, small limits, and a friend."""
-    flags = ("--heartbeat", "0.2", "--max-body-bytes", "4096", "--max-prompt-chars", "1000")
+    flags = ("--heartbeat", "2", "--max-body-bytes", "4096", "--max-prompt-chars", "1000")
     friend = ("--allowed-origins", "https://friend.example")
     with start(*flags, *friend, loop=request.param) as server:
         yield server
@@ -33,7 +44,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 async def message(connection: Wire) -> tuple[int, bytes]:
     """The server's next WebSocket frame: opcode and payload."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         first, size = await connection.reader.readexactly(2)
         assert first & 0x80, "fragmented"
         assert not first & 0x70, "reserved bits"
@@ -43,6 +54,13 @@ async def message(connection: Wire) -> tuple[int, bytes]:
         elif size == 127:
             (size,) = struct.unpack("!Q", await connection.reader.readexactly(8))
         return first & 0x0F, await connection.reader.readexactly(size)
+
+
+async def spoken(connection: Wire) -> tuple[int, bytes]:
+    """The next one that is no ping: those come when the machine is slow."""
+    while (got := await message(connection))[0] == 9:
+        pass
+    return got
 
 
 async def close_code(connection: Wire) -> int:
@@ -211,23 +229,25 @@ async def test_tokens_of_one_turn_of_the_loop_leave_together(
         else:
             await connection.upgrade()
             connection.start("burst 10")
-            await message(connection)
-            _, piece = await message(connection)
+            await spoken(connection)
+            _, piece = await spoken(connection)
     assert piece.count(b'"type":"token"') == 10
 
 
 async def test_two_sessions_share_a_socket(api: Api) -> None:
     first, second = new_id(), new_id()
     async with api.socket() as ws:
-        await ws.send(type="start", prompt="tick 20 0.01", session_id="a", stream_id=first)
-        await ws.send(type="start", prompt="tick 20 0.01", session_id="b", stream_id=second)
-        answers = [await ws.ended(first), await ws.ended(second)]
-        order = [f["stream_id"] for f in ws.frames if f["type"] == "token"]
-    for frames in answers:
-        check_stream(frames)
-        assert outcome(frames) == "stop"
-    changes = sum(a != b for a, b in itertools.pairwise(order))
-    assert changes > 5, "one after the other, not side by side"
+        for session, stream_id in (("a", first), ("b", second)):
+            await ws.send(
+                type="start", prompt="tick 100000 0.01", session_id=session, stream_id=stream_id
+            )
+        for stream_id in (first, second) * 5:  # side by side, not one after the other
+            await ws.spoke(stream_id)
+        for stream_id in (first, second):
+            await ws.send(type="cancel", stream_id=stream_id)
+        for frames in (await ws.ended(first), await ws.ended(second)):
+            check_stream(frames)
+            assert outcome(frames) == "cancelled"
 
 
 async def test_a_socket_follows_so_many_streams_and_no_more(api: Api) -> None:
@@ -244,13 +264,11 @@ async def test_a_silent_socket_is_pinged_and_lives_while_it_answers(server: Serv
     async with wire(server.url) as connection:
         await connection.upgrade()
         connection.start("silent")
-        opcodes = []
-        for _ in range(4):
+        assert (await spoken(connection))[0] == 1
+        for _ in range(3):
             opcode, payload = await message(connection)
-            opcodes.append(opcode)
-            if opcode == 9:
-                connection.send(masked(10, payload))
-        assert opcodes == [1, 9, 9, 9]
+            assert opcode == 9
+            connection.send(masked(10, payload))
 
 
 async def test_a_socket_that_answers_no_ping_is_dead_and_so_is_its_reader(
@@ -259,7 +277,8 @@ async def test_a_socket_that_answers_no_ping_is_dead_and_so_is_its_reader(
     stream_id = new_id()
     async with wire(server.url) as connection:
         await connection.upgrade()
-        connection.start("silent", stream_id=stream_id)
+        connection.start("listen", stream_id=stream_id)
+        await connection.until(b'"listening"')
         await api.cleanup(stream_id)
         await connection.rest()
 
@@ -268,7 +287,7 @@ async def test_a_clients_ping_is_answered(server: Server) -> None:
     async with wire(server.url) as connection:
         await connection.upgrade()
         connection.send(masked(9, b"are you there?"))
-        assert await message(connection) == (10, b"are you there?")
+        assert await spoken(connection) == (10, b"are you there?")
 
 
 @pytest.mark.parametrize(
