@@ -20,10 +20,14 @@ from playwright.async_api import (
     Page,
     Playwright,
     async_playwright,
+    expect,
 )
 from processes import Server, serving
 
 from browser import witness
+
+# Until then it is looked at again and again, and however busy the machine is, that is enough.
+expect.set_options(timeout=30_000)
 
 EXECUTABLES = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),

@@ -20,13 +20,11 @@ def text_of(answer: Locator) -> Locator:
 
 
 async def state_is(answer: Locator, state: str) -> None:
-    await expect(answer).to_have_attribute("data-state", state, timeout=15_000)
+    await expect(answer).to_have_attribute("data-state", state)
 
 
 async def connected(page: Page, how: str | re.Pattern[str]) -> None:
-    await expect(page.get_by_test_id("connection")).to_have_attribute(
-        "data-state", how, timeout=15_000
-    )
+    await expect(page.get_by_test_id("connection")).to_have_attribute("data-state", how)
 
 
 async def come(page: Page, url: str, how: str = "websocket") -> None:

@@ -144,7 +144,7 @@ async def test_axe_finds_nothing_where_the_server_cannot_be_reached(
     await seen.route("**/api/**", lambda route: route.abort())
     await seen.evaluate("window.dispatchEvent(new Event('focus'))")
     await send(seen, "/echo lost")
-    await expect(seen.get_by_test_id("trouble")).to_be_visible(timeout=30_000)
+    await expect(seen.get_by_test_id("trouble")).to_be_visible()
     await nothing_found(seen)
     await seen.close()
     console_errors.clear()  # the browser complains of each try

@@ -67,7 +67,7 @@ class ReactPage:
 
     async def expect_sockets(self, count: int) -> None:
         """Wait until so many connections are open: none may be left behind."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             while len(self._open) != count:
                 self._changed.clear()
                 await self._changed.wait()
