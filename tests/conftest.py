@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -13,6 +14,8 @@ import pytest
 from hypothesis import settings
 from loguru import logger
 from postgres_server import PostgresServer
+
+from jarvis_stream.history.base import Limits
 
 settings.register_profile("default", deadline=None)  # never assert on timing
 settings.load_profile("default")
@@ -29,6 +32,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.upper().startswith(("JARVIS_", "OPENAI_")) or name in usual:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def patient_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The applications of this process wait for their database, however busy the disk is."""
+    patient = functools.partial(Limits, begin_timeout=20.0, save_timeout=20.0, read_timeout=20.0)
+    monkeypatch.setattr("jarvis_stream.app.HistoryLimits", patient)
 
 
 @pytest.fixture

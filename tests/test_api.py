@@ -24,6 +24,8 @@ from jarvis_stream.transports.context import REGISTRY
 from jarvis_stream.transports.door import raw
 from jarvis_stream.transports.requests import MAX_TITLE, ON_CONFLICT, parse_opening, parse_title
 
+pytestmark = pytest.mark.usefixtures("patient_history")
+
 Json = dict[str, Any]
 
 TOKEN = "a-token-of-sixteen-or-more"
@@ -383,7 +385,7 @@ async def test_refusals_are_as_described(start: Starting) -> None:
 async def test_what_is_gone_late_full_or_broken_is_told_as_described(
     start: Starting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = await start(replay_seconds=0, body_timeout=0.02)
+    server = await start(replay_seconds=0)
     [frame, *_] = await server.api.chat("hello", session_id="s")
     gone = await server.call("GET", f"/api/streams/{{stream_id={frame['stream_id']}}}")
     assert (gone[0], gone[1]["code"]) == (410, "gone")
@@ -393,7 +395,8 @@ async def test_what_is_gone_late_full_or_broken_is_told_as_described(
         await asyncio.Event().wait()
 
     headers = {"Content-Type": "application/json"}
-    late = await server.call("POST", "/api/chat", data=half(), headers=headers)
+    hasty = await start(body_timeout=0.02)
+    late = await hasty.call("POST", "/api/chat", data=half(), headers=headers)
     assert (late[0], late[1]["code"]) == (408, "timeout")
     with monkeypatch.context() as broken:
         broken.setattr(server.registry, "find", lambda stream_id: 1 / 0)

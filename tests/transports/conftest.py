@@ -26,6 +26,11 @@ async def parrot(turn: Turn) -> AsyncIterator[str]:
         yield word
 
 
+@pytest.fixture(autouse=True)
+def _patient_history(patient_history: None) -> None:
+    """A slow disk is not what any of these is about."""
+
+
 @pytest.fixture
 async def client(aiohttp_client: Callable[..., Awaitable[Client]]) -> Client:
     """A client of an application with nothing set but small limits."""
