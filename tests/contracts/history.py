@@ -1020,7 +1020,7 @@ class DurableContract(HistoryContract):
     async def test_what_is_not_saved_yet_of_a_session_deleted_elsewhere_is_not_saved(
         self, backend: Backend
     ) -> None:
-        async with backend(Limits(checkpoint_every=0.01)) as ours, backend() as theirs:
+        async with backend(QUICK) as ours, backend() as theirs:
             speaker = Speaker(ours)
             await speaker.turn("s", "1")
             late, answer = speaker.ask("s", "2")
