@@ -43,3 +43,23 @@ export async function waitAtMost(promise, ms) {
   promise.then(finish, finish)
   await sleep(ms, waited.signal)
 }
+
+/**
+ * A clock for durations: one set back stands still for that moment, and does not run backwards.
+ *
+ * It is made of the wall clock because that counts a laptop's sleep everywhere: `performance.now()`
+ * stands still meanwhile in some browsers, and what slept would look as if it had just been heard.
+ *
+ * @param {() => number} [now] milliseconds since the epoch
+ * @returns {() => number} milliseconds since some time
+ */
+export function steady(now = Date.now) {
+  let last = now()
+  let behind = 0
+  return () => {
+    const time = now()
+    behind += Math.max(0, last - time)
+    last = time
+    return time + behind
+  }
+}

@@ -2,6 +2,7 @@ import { ConnectionLost, Refused } from './errors.js'
 import { isTerminal } from './frames.js'
 import { readFrames } from './lines.js'
 import { deferred } from './reading.js'
+import { steady } from './time.js'
 
 /** @typedef {import('./reading.js').Transport} Transport */
 /** @typedef {import('./reading.js').StartRequest} StartRequest */
@@ -34,7 +35,7 @@ export class HttpTransport {
    * @param {object} [options]
    * @param {string | URL} [options.base]
    * @param {typeof globalThis.fetch} [options.fetch]
-   * @param {() => number} [options.now] milliseconds
+   * @param {() => number} [options.now] milliseconds since the epoch
    */
   constructor({
     base = globalThis.location?.href,
@@ -43,7 +44,7 @@ export class HttpTransport {
   } = {}) {
     this.#base = base
     this.#fetch = fetch.bind(globalThis)
-    this.#now = now
+    this.#now = steady(now)
   }
 
   /**

@@ -2,7 +2,7 @@ import { BadLine, ConnectionLost, Refused } from './errors.js'
 import { isTerminal } from './frames.js'
 import { parseLines } from './lines.js'
 import { deferred } from './reading.js'
-import { sleep } from './time.js'
+import { sleep, steady } from './time.js'
 
 /** @typedef {import('./frames.js').Frame} Frame */
 /** @typedef {import('./reading.js').Transport} Transport */
@@ -66,7 +66,7 @@ export class WebSocketTransport {
    * @param {() => void} [options.onLost] an open socket died
    * @param {number} [options.handshakeTimeout]
    * @param {number} [options.pingTimeout]
-   * @param {() => number} [options.now] milliseconds
+   * @param {() => number} [options.now] milliseconds since the epoch
    */
   constructor({
     base = globalThis.location?.href,
@@ -84,7 +84,7 @@ export class WebSocketTransport {
     this.#onLost = onLost
     this.#handshakeTimeout = handshakeTimeout
     this.#pingTimeout = pingTimeout
-    this.#now = now
+    this.#now = steady(now)
   }
 
   /** Resolves when the socket is open; rejects with `ConnectionLost`. */

@@ -1,4 +1,4 @@
-import { backoff, sleep } from './time.js'
+import { backoff, sleep, steady } from './time.js'
 import { BadLine, ConnectionLost, Refused } from './errors.js'
 import { deferred } from './reading.js'
 import { HttpTransport } from './transport-http.js'
@@ -80,6 +80,7 @@ export class FallbackTransport {
   #backoff
   #sleep
   #now
+  #elapsed
   #avoidSocketUntil = 0
   #socketProven = false
   /** @type {Promise<void> | null} */
@@ -125,6 +126,7 @@ export class FallbackTransport {
     this.#backoff = pauseAfter
     this.#sleep = rest
     this.#now = now
+    this.#elapsed = steady(now)
   }
 
   get state() {
@@ -347,7 +349,7 @@ export class FallbackTransport {
 
   /** The transport to try now; a WebSocket is open when it is chosen. */
   async #choose() {
-    if (this.#now() < this.#avoidSocketUntil) return this.#http
+    if (this.#elapsed() < this.#avoidSocketUntil) return this.#http
     try {
       await this.#socket.connect()
     } catch {
@@ -365,7 +367,7 @@ export class FallbackTransport {
    */
   #useless(transport) {
     const avoid = this.#socketProven ? AVOID_PROVEN_SOCKET : AVOID_SOCKET
-    this.#avoidSocketUntil = transport === this.#http ? 0 : this.#now() + avoid
+    this.#avoidSocketUntil = transport === this.#http ? 0 : this.#elapsed() + avoid
   }
 
   #lostWhenIdle() {

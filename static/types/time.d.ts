@@ -27,3 +27,13 @@ export declare function sleep(ms: number, signal?: AbortSignal): Promise<void>;
  * @returns {Promise<void>}
  */
 export declare function waitAtMost(promise: Promise<unknown>, ms: number): Promise<void>;
+/**
+ * A clock for durations: one set back stands still for that moment, and does not run backwards.
+ *
+ * It is made of the wall clock because that counts a laptop's sleep everywhere: `performance.now()`
+ * stands still meanwhile in some browsers, and what slept would look as if it had just been heard.
+ *
+ * @param {() => number} [now] milliseconds since the epoch
+ * @returns {() => number} milliseconds since some time
+ */
+export declare function steady(now?: () => number): () => number;

@@ -15,7 +15,7 @@ export declare class HttpTransport implements Transport {
      * @param {object} [options]
      * @param {string | URL} [options.base]
      * @param {typeof globalThis.fetch} [options.fetch]
-     * @param {() => number} [options.now] milliseconds
+     * @param {() => number} [options.now] milliseconds since the epoch
      */
     constructor({ base, fetch, now, }?: {
         base?: string | URL;

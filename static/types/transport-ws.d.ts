@@ -32,7 +32,7 @@ export declare class WebSocketTransport implements Transport {
      * @param {() => void} [options.onLost] an open socket died
      * @param {number} [options.handshakeTimeout]
      * @param {number} [options.pingTimeout]
-     * @param {() => number} [options.now] milliseconds
+     * @param {() => number} [options.now] milliseconds since the epoch
      */
     constructor({ base, WebSocket, getTicket, onLost, handshakeTimeout, pingTimeout, now, }?: {
         base?: string | URL;

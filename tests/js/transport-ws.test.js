@@ -15,11 +15,11 @@ function setUp(options) {
 }
 
 async function opened(options) {
-  const { transport, sockets } = setUp(options)
+  const { transport, sockets, WebSocket } = setUp(options)
   const connected = transport.connect()
   sockets[0].open()
   await connected
-  return { transport, socket: sockets[0], sockets }
+  return { transport, socket: sockets[0], sockets, WebSocket }
 }
 
 function collect(transport, stream_id) {
@@ -345,4 +345,28 @@ test('a socket that gives no sign of life is let go of', async () => {
   assert.deepEqual(socket.sent.slice(1), [{ type: 'ping' }])
   await assert.rejects(closed, { name: 'ConnectionLost' })
   assert.deepEqual([lost, socket.readyState], [1, 2])
+})
+
+test('a clock that is set back hides no silence', async () => {
+  let now = 3_600_000
+  const { transport, socket } = await opened({ now: () => now, pingTimeout: 0 })
+  now = 0
+  await transport.check(1_000)
+  assert.deepEqual(socket.sent, []) // for all we know it was heard just now
+  now += 1_000
+  await transport.check(1_000)
+  assert.deepEqual(socket.sent, [{ type: 'ping' }])
+  assert.equal(socket.readyState, 2)
+})
+
+test('a sign of life that comes when the clock has been set back is one', async () => {
+  let now = 3_600_000
+  const { transport, socket, WebSocket } = await opened({ now: () => now, pingTimeout: 0 })
+  WebSocket.onSend = () => {
+    now = 0
+    socket.receive({ type: 'status', status: 'pong' })
+  }
+  now += 1_000
+  await transport.check(1_000)
+  assert.deepEqual([socket.sent, socket.readyState], [[{ type: 'ping' }], 1])
 })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 
 import { judge, nowhere, read, take } from '../../static/js/guard.js'
-import { backoff, sleep, waitAtMost } from '../../static/js/time.js'
+import { backoff, sleep, steady, waitAtMost } from '../../static/js/time.js'
 import { FallbackTransport } from '../../static/js/transport.js'
 import {
   FakeStream,
@@ -101,6 +101,19 @@ test('a blocked WebSocket is remembered for a while, and then tried again', asyn
   assert.equal(WebSocket.sockets.length, 1)
   now += 5 * 60_000
   await collect(transport).closed
+  assert.equal(WebSocket.sockets.length, 2)
+})
+
+test('a clock that is set back does not make that while longer', async () => {
+  const WebSocket = blockedWebSocket()
+  let now = 3_600_000
+  const { transport } = setUp({ WebSocket, answer: () => Response.json({}), now: () => now })
+  await transport.connect()
+  now = 0
+  await transport.connect()
+  assert.equal(WebSocket.sockets.length, 1)
+  now += 5 * 60_000
+  await transport.connect()
   assert.equal(WebSocket.sockets.length, 2)
 })
 
@@ -451,6 +464,31 @@ test('a response on which not even a heartbeat comes any more is given up, and r
   assert.deepEqual(texts, ['a', 'b'])
 })
 
+test('a response that has gone silent is found out though the clock was set back', async () => {
+  const silent = openResponse()
+  let now = 3_600_000
+  const { transport, fetch } = setUp({
+    WebSocket: blockedWebSocket(),
+    now: () => now,
+    answer: (path, { signal }) => {
+      if (path === '/livez') return Response.json({})
+      if (fetch.calls.length > 1) {
+        return new Response(toLines(new FakeStream(A, 1).answer('a')))
+      }
+      signal.addEventListener('abort', () => silent.breakOff(signal.reason))
+      return silent.response
+    },
+  })
+  const { texts, closed, accepted } = collect(transport)
+  await accepted
+  now = 0
+  transport.check()
+  now += 45_000
+  transport.check()
+  await closed
+  assert.deepEqual(texts, ['a'])
+})
+
 test('an idle page over HTTP notices that the server has gone, and that it is back', async () => {
   let up = true
   const { transport, states } = setUp({
@@ -524,6 +562,13 @@ test('backoff grows to its cap, with full jitter', () => {
   const longest = [1, 2, 3, 20].map((tries) => backoff(tries, { random: () => 1 }))
   assert.deepEqual(longest, [250, 500, 1000, 8000])
   assert.equal(backoff(20, { random: () => 0 }), 0)
+})
+
+test('a steady clock goes forward with the wall clock, and never back', () => {
+  let now = 1_000
+  const clock = steady(() => now)
+  const times = [1_000, 5_000, 2_000, 2_500, 9_000].map((time) => ((now = time), clock()))
+  assert.deepEqual(times, [1_000, 5_000, 5_000, 5_500, 12_000])
 })
 
 test('waiting at most ends with the promise, however it ends', async () => {
