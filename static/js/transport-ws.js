@@ -46,6 +46,7 @@ export class WebSocketTransport {
   /** When something came last. */
   #heard = 0
   #checking = false
+  #closed = false
   /** @type {WebSocket | null} */
   #socket = null
   /** @type {Promise<WebSocket> | null} */
@@ -170,6 +171,7 @@ export class WebSocketTransport {
   }
 
   close() {
+    this.#closed = true
     for (const route of this.#routes.values()) route.settle()
     this.#drop(this.#socket)
   }
@@ -223,6 +225,8 @@ export class WebSocketTransport {
     this.#drop(this.#socket)
     const protocols = [SUBPROTOCOL]
     if (this.#getTicket) protocols.push(TICKET + (await this.#getTicket()))
+    // It may have been closed before, or while the ticket came.
+    if (this.#closed) throw new ConnectionLost('The WebSocket is closed.')
     const socket = this.#create(protocols)
     this.#socket = socket
     /** @type {import('./reading.js').Deferred<WebSocket>} */

@@ -380,7 +380,7 @@ export class FallbackTransport {
     const { signal } = this.#closing
     for (let tries = 1; !signal.aborted; tries++) {
       const transport = await this.#choose()
-      if (transport === this.#socket) return
+      if (transport === this.#socket || signal.aborted) return
       try {
         await this.#http.probe()
         return this.#setState('http')

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { ConnectionLost } from '../../static/js/errors.js'
+import { deferred } from '../../static/js/reading.js'
 import { WebSocketTransport } from '../../static/js/transport-ws.js'
 import { FakeStream, fakeWebSocket, settle, toLines } from './fakes.js'
 
@@ -229,6 +230,19 @@ test('close leaves everything', async () => {
   transport.close()
   await closed
   assert.equal(socket.readyState, 2)
+})
+
+test('close while a ticket is on its way opens no socket, then or later', async () => {
+  const ticket = deferred()
+  const { transport, sockets } = setUp({ getTicket: () => ticket.promise })
+  const connected = transport.connect()
+  const { closed } = collect(transport, A)
+  transport.close()
+  ticket.resolve('one')
+  await assert.rejects(connected, { name: 'ConnectionLost' })
+  await closed
+  await assert.rejects(transport.cancel(A), { name: 'ConnectionLost' })
+  assert.equal(sockets.length, 0)
 })
 
 // Watching

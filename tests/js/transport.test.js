@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 
 import { judge, nowhere, read, take } from '../../static/js/guard.js'
+import { deferred } from '../../static/js/reading.js'
 import { backoff, sleep, steady, waitAtMost } from '../../static/js/time.js'
 import { FallbackTransport } from '../../static/js/transport.js'
 import {
@@ -339,6 +340,17 @@ test('close ends reading and reconnecting', async () => {
   write(stream.token('b'))
   await closed
   assert.deepEqual(texts, ['a'])
+})
+
+test('close while a ticket is on its way ends connect, and asks the server nothing more', async () => {
+  const ticket = deferred()
+  const WebSocket = workingWebSocket()
+  const { transport, fetch, states } = setUp({ WebSocket, getTicket: () => ticket.promise })
+  const connected = transport.connect()
+  transport.close()
+  ticket.resolve('one')
+  await connected
+  assert.deepEqual([WebSocket.sockets, fetch.calls, states], [[], [], []])
 })
 
 test('a first try that fails is not accepted, and says nothing good of the server', async () => {
