@@ -373,6 +373,8 @@ export class ChatStore {
         }
         continue
       }
+      // That it has ended is not written there yet.
+      if (known?.answer.status === 'replaced' && kept.status === 'streaming' && !isOpen) continue
       // Told where the active one stands we go on from there; another is read from its beginning.
       if (isOpen) open.push({ stream_id, seq: isActive ? active_stream.seq : 0 })
       const content = isOpen && !isActive ? '' : kept.answer.content
@@ -676,10 +678,25 @@ export class ChatStore {
     } else {
       this.#dropped[verdict] += 1
       const outdone = verdict === 'stale' && this.#lives.get(frame.stream_id)
-      if (outdone) this.#settle(outdone, { status: 'replaced' })
+      if (outdone) this.#outdo(outdone)
     }
     this.#onFrame(frame, verdict)
     return verdict
+  }
+
+  /**
+   * A newer answer speaks already: what of this one we have not heard, and how it ended, the history
+   * tells.
+   *
+   * @param {Live} live
+   */
+  #outdo(live) {
+    const turn = this.#turns.get(live.stream_id)
+    if (!turn) return
+    const wasLost = turn.lost
+    this.#settle(live, { status: 'replaced' }, true)
+    turn.kept ||= turn.answer.tokens > 0
+    if (!wasLost) this.refresh().catch(() => {})
   }
 
   /**

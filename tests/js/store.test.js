@@ -621,6 +621,68 @@ test('words of a replaced answer that come after those of the newer one are not 
   assert.deepEqual(page.answers()[0], ['replaced', 'half'])
 })
 
+/** The answer here is replaced by another tab's, whose words come before its last ones. */
+async function outdone(page) {
+  const mine = await ask(page, 'mine', 5)
+  mine.reading.deliver(mine.stream.thinking(), mine.stream.token('half'))
+  const { stream, reading } = await overhear(page, A, 6)
+  reading.deliver(stream.token('theirs'))
+  return { mine, tell: (...told) => (page.server.messages = [...told, ...page.server.messages]) }
+}
+
+test('those words, and how it ended, are told by the history', async () => {
+  const page = chat()
+  const { mine, tell } = await outdone(page)
+  tell(...stored(mine.reading.stream_id, 'mine', 'complete', 'half and half'))
+  mine.reading.deliver(mine.stream.token(' and half'), mine.stream.done('stop'))
+  assert.deepEqual(page.answers()[0], ['replaced', 'half'])
+  await settle()
+  assert.deepEqual(page.shown(), [
+    ...['mine', ['complete', 'half and half']],
+    ...['theirs', ['streaming', 'theirs']],
+  ])
+})
+
+test('it is replaced while the history cannot be had, or does not say that it has ended', async () => {
+  const page = chat()
+  const { mine, tell } = await outdone(page)
+  const { stream_id } = mine.reading
+  tell(...stored(stream_id, 'mine', 'streaming', 'ha'))
+  page.server.down = true
+  mine.reading.deliver(mine.stream.token('LATE'))
+  await settle()
+  assert.deepEqual(page.answers()[0], ['replaced', 'half'])
+  page.server.down = false
+  await page.store.refresh()
+  assert.deepEqual(page.answers()[0], ['replaced', 'half'])
+  page.server.messages.splice(0, 2, ...stored(stream_id, 'mine', 'superseded', 'half and half'))
+  await page.store.refresh()
+  assert.deepEqual(page.answers()[0], ['replaced', 'half and half'])
+})
+
+test('one that was rolled back goes, though its last frame was not heard', async () => {
+  const page = chat()
+  const { mine } = await outdone(page)
+  mine.reading.deliver(mine.stream.token('LATE'))
+  await settle()
+  assert.deepEqual(page.shown(), ['theirs', ['streaming', 'theirs']])
+})
+
+test('a history that says it is still being made is not asked for ever', async () => {
+  const page = chat()
+  const { mine, tell } = await outdone(page)
+  const { fetches } = page.server
+  const { stream_id } = mine.reading
+  tell(...stored(stream_id, 'mine', 'streaming', 'half'))
+  page.server.active_stream = { stream_id, epoch: 5, seq: 2 }
+  const late = mine.stream.token('LATE')
+  for (let turns = 0; turns < 5; turns++) {
+    page.transport.readings.findLast((one) => one.stream_id === stream_id).deliver(late)
+    await settle()
+  }
+  assert.deepEqual([page.server.fetches - fetches, page.answers()[0]], [1, ['replaced', 'half']])
+})
+
 test('two tabs ask at once: the one that came first to the server ends as replaced', async () => {
   const page = chat()
   const ended = page.store.send('mine')
