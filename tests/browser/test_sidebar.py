@@ -387,6 +387,34 @@ async def test_another_tab_is_seen_when_one_looks_here_again(
     await expect(row(page, title)).to_be_visible()
 
 
+async def test_that_another_conversation_is_being_answered_is_looked_at_again_each_time(
+    page: Page, other: Page, server: Server
+) -> None:
+    title = name()
+    await have(page, server, title)
+    await come(other, server.url)
+    await link(other, title).click()
+    await page.clock.install()
+    await come(page, server.url)
+
+    async def look() -> None:
+        await page.evaluate("window.dispatchEvent(new Event('focus'))")
+
+    async def wait() -> None:
+        await page.clock.fast_forward(4_000)
+
+    # The first time somebody looks before the page does by itself; that must not be the last time.
+    for pass_time in (look, wait):
+        await send(other, ENDLESS)
+        await grown(other, answers(other).last, 1)
+        await look()
+        await expect(row(page, title).get_by_test_id("session-live")).to_be_visible()
+        await other.get_by_test_id("stop").click()
+        await state_is(answers(other).last, "stopped")
+        await pass_time()
+        await expect(row(page, title).get_by_test_id("session-live")).to_be_hidden()
+
+
 # Keys and dialogs
 
 
