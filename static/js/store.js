@@ -582,7 +582,8 @@ export class ChatStore {
   #meet(first, isNew = true) {
     const { stream_id, replaces } = first
     if (this.#closed || judge(this.#view, first) !== 'unknown') return
-    if (this.#outOfSight().includes(stream_id)) return
+    // The history may have told of its end already.
+    if (this.#turns.has(stream_id) || this.#outOfSight().includes(stream_id)) return
     this.#known = true
     this.#turns.set(stream_id, newTurn(stream_id))
     if (replaces !== undefined) this.#giveWay(first)

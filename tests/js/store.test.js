@@ -587,6 +587,18 @@ test('an announcement of what is known already, or over, changes nothing', async
   assert.deepEqual(page.shown(), ['theirs', ['complete', 'x']])
 })
 
+test('frames that come after the history has told of their end change nothing', async () => {
+  const page = chat()
+  page.server.messages = stored(A, 'theirs', 'complete', 'all of it')
+  await page.store.refresh()
+  page.store.watch()
+  const before = page.store.getSnapshot()
+  page.transport.announce(new FakeStream(A, 5).thinking(), false)
+  assert.equal(page.store.getSnapshot(), before)
+  await settle()
+  assert.deepEqual([page.transport.readings, page.server.fetches], [[], 1])
+})
+
 test('a message of another tab replaces the answer here, whose ending may come late', async () => {
   const page = chat()
   const mine = await ask(page, 'mine', 5)
