@@ -167,7 +167,7 @@ export class ChatStore {
     return { ...this.#dropped }
   }
 
-  /** Whether the server, when it was asked last, knew nothing of this session. */
+  /** Whether the server, when it was asked last, knew nothing of this session, and nothing has begun. */
   get isMissing() {
     return this.#isMissing
   }
@@ -708,6 +708,7 @@ export class ChatStore {
     const turn = this.#turns.get(live.stream_id)
     if (!turn) return
     this.#known = true
+    this.#isMissing = false
     if (frame.seq === 1 && turn.answer.content !== '') {
       // It is read anew, from its beginning: what was shown of it comes again.
       const { created_at } = turn.answer

@@ -114,7 +114,7 @@ export declare class ChatStore {
         unknown: number;
         reply: number;
     };
-    /** Whether the server, when it was asked last, knew nothing of this session. */
+    /** Whether the server, when it was asked last, knew nothing of this session, and nothing has begun. */
     get isMissing(): boolean;
     /**
      * Asks, and shows question and answer at once.

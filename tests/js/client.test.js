@@ -103,6 +103,22 @@ test('a conversation that the server does not know is empty, and not asked for b
   assert.deepEqual(shown(), ['theirs', 'text'])
 })
 
+test('one that we then begin is, like any other', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] })
+  const page = setUp({}, { session_id: 'new' })
+  const { client, transport, sessions, shown } = page
+  client.connect()
+  transport.become('http')
+  await until(client, () => !client.getSnapshot().loading)
+  const { reading, stream } = await ask(page, 'mine')
+  reading.deliver(...stream.answer('text'))
+  const mine = stored(reading.stream_id, 'mine', 'complete', 'text')
+  sessions.new = { messages: [...mine, ...stored(A, 'theirs', 'complete', 'other')] }
+  t.mock.timers.tick(60_000)
+  await settle()
+  assert.deepEqual(shown(), ['mine', 'text', 'theirs', 'other'])
+})
+
 test('every frame is told with what it was, and an answer’s end, however it came', async () => {
   const page = setUp()
   const told = []
