@@ -147,6 +147,26 @@ async def test_what_is_being_written_waits_in_its_chat(page: Page, server: Serve
     await expect(prompt).to_have_value("a draft")
 
 
+async def test_what_is_being_written_waits_in_a_new_chat_too(page: Page, server: Server) -> None:
+    prompt = page.get_by_test_id("prompt")
+    await come(page, server.url)
+    await ask(page, "/echo one")
+    await page.get_by_test_id("new").click()
+    await expect(page.get_by_test_id("empty")).to_be_visible()
+    await prompt.fill("a draft")
+    await page.get_by_test_id("new").click()
+    await page.go_back()
+    await expect(text_of(answers(page).first)).to_have_text("one")
+    await expect(prompt).to_have_value("")
+    await page.go_forward()
+    await expect(page.get_by_test_id("empty")).to_be_visible()
+    await expect(prompt).to_have_value("a draft")
+    await ask(page, "/echo two")
+    await page.get_by_test_id("new").click()
+    await expect(page.get_by_test_id("empty")).to_be_visible()
+    await expect(prompt).to_have_value("")
+
+
 async def test_what_is_sent_out_of_reach_says_so_and_can_be_sent_again(
     page: Page, server: Server, console_errors: list[str]
 ) -> None:

@@ -15,9 +15,10 @@ export class Composer {
   #field
   #limit = Infinity
   #tooMany = 0
-  /** @type {Map<string, string>} by session_id */
+  /** @type {Map<string, string>} by session_id; that of the new conversation has none */
   #drafts = new Map()
-  #session = ''
+  /** @type {string | null} null: nothing is shown yet */
+  #session = null
 
   /**
    * @param {object} actions
@@ -41,7 +42,7 @@ export class Composer {
 
   /**
    * @param {object} state
-   * @param {string} state.session_id
+   * @param {string} state.session_id empty: a conversation that has not begun
    * @param {boolean} state.busy
    * @param {boolean} state.stopping
    * @param {string | null} state.error
@@ -56,6 +57,11 @@ export class Composer {
     if (this.#notice.textContent !== (error ?? '')) this.#notice.textContent = error
   }
 
+  /** @param {string} session_id of the conversation that is shown: it begins, or goes on */
+  begin(session_id) {
+    this.#session = session_id
+  }
+
   /** @param {number} characters the most that a message may have */
   setLimit(characters) {
     this.#limit = characters
@@ -68,11 +74,13 @@ export class Composer {
 
   /** @param {string} session_id */
   #turnTo(session_id) {
-    if (this.#session) this.#drafts.set(this.#session, this.#field.text)
-    this.#session = session_id
     // What was written before the page knew its conversation is not taken away.
-    const draft = this.#drafts.get(session_id)
-    if (draft !== undefined || this.#drafts.size > 0) this.#field.text = draft ?? ''
+    if (this.#session !== null) {
+      this.#drafts.set(this.#session, this.#field.text)
+      this.#field.text = this.#drafts.get(session_id) ?? ''
+    }
+    this.#drafts.delete(session_id)
+    this.#session = session_id
     this.#check()
   }
 

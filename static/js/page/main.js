@@ -39,7 +39,9 @@ const conversation = new ConversationView({
 
 /** @param {string} prompt */
 function send(prompt) {
-  address.name(client.getSnapshot().session_id)
+  const { session_id } = client.getSnapshot()
+  address.name(session_id)
+  composer.begin(session_id)
   conversation.follow()
   composer.focus()
   client.send(prompt, { on_conflict: preferences.whenBusy.value })
@@ -101,7 +103,7 @@ function paint() {
   const snapshot = client.getSnapshot()
   const { session_id, messages, loading } = snapshot
   conversation.show(messages)
-  composer.show(snapshot)
+  composer.show({ ...snapshot, session_id: address.session ?? '' })
   empty.show(messages.length === 0 && !loading)
   paintTitle(session_id, messages)
   for (const message of messages) if (isOpen(message)) speaker.hear(message)
