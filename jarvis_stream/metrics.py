@@ -59,7 +59,7 @@ class StreamCollector(Collector):
         )
         yield CounterMetricFamily(
             "jarvis_cancel_timeouts",
-            "Streams that a successor could not wait for any longer.",
+            "Streams that did not stop in time when they were cancelled.",
             registry.timeouts,
         )
         yield _counter(

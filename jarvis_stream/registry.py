@@ -81,7 +81,7 @@ LOOKUP_TIMEOUT = 0.25
 """Seconds the history may take to tell whether a stream_id was used before."""
 
 LOOK_AGAIN = 0.5
-"""Seconds between two looks for streams that do not stop, at least, while all are waited for."""
+"""Seconds between two looks for streams that do not stop, while all are waited for."""
 
 QUEUE_POLL = 0.5
 """Seconds between two questions whether it is a stream's turn, when other nodes have a say."""
@@ -224,13 +224,15 @@ class StreamRegistry:
         self._of_owner: Counter[str] = Counter()
         """How many of the streams are whose, of those who have a name."""
         self._watchers: dict[str, list[Watcher]] = {}
+        self._bounds: dict[Stream, asyncio.TimerHandle] = {}
+        """Of the revoked streams that have not stopped: when to give them up."""
         self._unsaved: set[asyncio.Future[None]] = set()
         """Of the answers that the history is keeping: `Stream.ended`."""
         self._draining = False
         self.endings: Counter[str] = Counter()
         """How many streams ended, by finish reason or error code."""
         self.timeouts = 0
-        """How many predecessors did not stop within the bound."""
+        """How many streams did not stop within the bound; of other nodes, those waited for."""
         self.starts: Counter[tuple[str, str]] = Counter()
         """How many requests came, by transport and what became of them: `started`, `attached`."""
         self.times = Times()
@@ -481,6 +483,7 @@ class StreamRegistry:
             max_bytes=self._max_answer_bytes,
             unwatched_timeout=self._unwatched_timeout,
             keep=self._keep,
+            revoked=self._set_bound,
             delivery=self._delivery,
             parent=opening.parent,
         )
@@ -578,11 +581,7 @@ class StreamRegistry:
             waiting = {stream.stopped for stream in live} | self._unsaved
             if not waiting:
                 return
-            revoked = [stream for stream in live if stream.revoked_at]
-            await asyncio.wait(waiting, timeout=max(self._cancel_timeout, LOOK_AGAIN))
-            for stream in revoked:  # nobody else may have waited for them
-                if not stream.stopped.done():
-                    stream.give_up()
+            await asyncio.wait(waiting, timeout=LOOK_AGAIN)
 
     async def shutdown(self) -> None:
         """Take no new stream, end every live one as `shutdown`, and wait for the agents' cleanup.
@@ -815,7 +814,6 @@ class StreamRegistry:
             self.timeouts += 1
         self.times.supersede_wait.add(time.monotonic() - claimed_at)
         for undead in undead_ones:
-            self.timeouts += 1
             stream.logger.warning(
                 "prev_stream_timeout_on_cancel session={} trace={} timeout_ms={}",
                 stream.session_id,
@@ -846,8 +844,23 @@ class StreamRegistry:
             await asyncio.wait(waiting, timeout=self._cancel_timeout)
         late = [stream for stream in streams if not stream.stopped.done()]
         for stream in late:
-            stream.give_up()
+            self._give_up(stream)
         return late
+
+    def _set_bound(self, stream: Stream) -> None:
+        """See to it that a revoked stream stops, or is told of: nobody may be waiting for it."""
+        self._bounds[stream] = stream.loop.call_later(self._cancel_timeout, self._give_up, stream)
+
+    def _give_up(self, stream: Stream) -> None:
+        if stream.give_up():
+            self.timeouts += 1
+            stream.logger.warning(
+                "stream_timeout_on_cancel trace={} reason={} session={} timeout_ms={}",
+                stream.trace_id,
+                stream.revoked_for,
+                stream.session_id,
+                round(self._cancel_timeout * 1000),
+            )
 
     def _retire(self, stream: Stream, task: asyncio.Task[None] | None = None) -> None:
         """Forget a stream whose task has ended. Synchronous and idempotent."""
@@ -870,6 +883,7 @@ class StreamRegistry:
         if stream.first_token_at:
             self.times.first_token.add(stream.first_token_at - stream.started_at)
         if stream.revoked_at:
+            self._bounds.pop(stream).cancel()
             self.times.stop.add(time.monotonic() - stream.revoked_at)
         lasted = round((time.monotonic() - stream.started_at) * 1000)
         stream.tell(f"stream_end trace={stream.trace_id} duration_ms={lasted}")

@@ -305,7 +305,7 @@ class Settings(BaseSettings):
     """How long it may then be silent between two tokens."""
 
     cancel_timeout: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 2.0
-    """How long a cancelled answer may tidy up before the next one starts without waiting."""
+    """How long a cancelled answer may tidy up; then it is given up, and the next one starts."""
 
     unwatched_timeout: Seconds = 600.0
     """How long an answer with on_disconnect "continue" goes on while nobody reads it."""

@@ -158,6 +158,7 @@ class Stream:
         "_fresh",
         "_keep",
         "_log",
+        "_revoked",
         "_task",
         "_turn_noted",
         "_unwatched",
@@ -206,12 +207,14 @@ class Stream:
         max_bytes: int = 4 * 1024 * 1024,
         unwatched_timeout: float = 600.0,
         keep: Callable[[Stream, Ending], asyncio.Future[bool]] | None = None,
+        revoked: Callable[[Stream], None] | None = None,
         delivery: Delivery | None = None,
         parent: TraceParent | None = None,
     ) -> None:
         """`keep` is called once, when the text is final; the terminal frame waits for its future.
 
-        The future never raises, and tells whether the answer is kept. `delivery` is best shared
+        The future never raises, and tells whether the answer is kept. `revoked` is called when it
+        is, and has to see to it that its task ends. `delivery` is best shared
         with the other streams of the loop. `parent` is the place in the trace that asked for it.
         """
         self.session_id = session_id
@@ -262,6 +265,7 @@ class Stream:
         self._turn_noted = False
         self._unwatched: asyncio.TimerHandle | None = None
         self._keep = keep
+        self._revoked = revoked
         self._delivery = delivery or Delivery()
 
     def __repr__(self) -> str:
@@ -470,25 +474,30 @@ class Stream:
         )
         if not self._closing:  # else the agent is tidying up already, and keeps its time for it
             self._cancel_task()
+        if self._revoked is not None:
+            self._revoked(self)
         return True
 
     def release(self) -> None:
         """Let go what only its task needed: it may be kept for a long time yet, to be replayed."""
-        self._task = self._keep = self.begun = None
+        self._task = self._keep = self._revoked = self.begun = None
 
     def lapse(self) -> None:
         """Its node has heard nothing for so long that the session may be another node's by now."""
         failure = CoordinationLost()
         self.revoke(Failed(failure.code, failure.sentence, failure.retryable), failure.code)
 
-    def give_up(self) -> None:
+    def give_up(self) -> bool:
         """Its cleanup has outrun the bound: it is undead now, and cancelled once more.
 
-        Nothing happens when its own task asks: it could not be cancelled, and would never be again.
+        False, and nothing has happened, when it was undead before, or when its own task asks: it
+        could not be cancelled, and would never be again.
         """
-        if not self.undead and self._task is not asyncio.current_task():
-            self.undead = True
-            self._cancel_task()
+        if self.undead or self._task is asyncio.current_task():
+            return False
+        self.undead = True
+        self._cancel_task()
+        return True
 
     def _cancel_task(self) -> None:
         if self._task is not None and self._task is not asyncio.current_task():

@@ -63,7 +63,7 @@ class House:
     def empty(self) -> bool:
         """Whether nothing is left of any stream, but what the shelf keeps."""
         registry = self.registry
-        return not len(registry) and not registry._sessions and not registry._unsaved
+        return not (len(registry) or registry._sessions or registry._unsaved or registry._bounds)
 
 
 def now() -> float:

@@ -617,16 +617,16 @@ async def test_a_stop_of_a_superseded_stream_does_not_touch_the_newer_one() -> N
 
 
 @in_virtual_time
-async def test_an_agent_that_stops_itself_and_then_hangs_is_ended_by_the_next_message() -> None:
+async def test_an_agent_that_stops_itself_and_then_hangs_is_ended_at_the_bound() -> None:
     async def suicide(turn: Turn) -> AsyncGenerator[Piece, None]:
         yield "a"
         await house.registry.cancel("A")
         await forever()
 
-    house = House(suicide=suicide, hello=says("b"))
-    house.open("A", "suicide")
-    await asyncio.sleep(5.0)
-    await house.open("B", "hello").stopped
+    house = House(suicide=suicide)
+    a = house.open("A", "suicide")
+    await a.stopped
+    assert now() == 2.0
     await settle()
     assert house.empty
 
@@ -789,6 +789,53 @@ async def test_a_cleanup_that_fails_does_not_hide_why_the_answer_ended() -> None
 
 
 # Streams that do not stop
+
+
+@in_virtual_time
+async def test_an_agent_that_does_not_stop_is_told_of_though_nobody_waits(
+    log_lines: list[str],
+) -> None:
+    house = House(stubborn=stubborn(10.0, "a"))
+    a = house.read("A", "stubborn")
+    await a.sees("a")
+    a.leave()
+    await asyncio.sleep(1.0)
+    assert not a.stream.undead
+    await asyncio.sleep(1.5)
+    assert (a.stream.undead, house.registry.timeouts) == (True, 1)
+    told = (
+        "stream_timeout_on_cancel trace=trace-A reason=client_disconnected session=s"
+        " timeout_ms=2000"
+    )
+    assert log_lines.count(told) == 1
+    await a.stream.stopped
+    await settle()
+    assert house.empty
+
+
+@in_virtual_time
+async def test_nor_does_it_matter_that_whoever_stopped_it_has_left() -> None:
+    house = House(stubborn=stubborn(10.0, "a"))
+    a = house.open("A", "stubborn")
+    await settle()
+    stopping = asyncio.ensure_future(house.registry.cancel("A"))
+    await settle()
+    stopping.cancel()
+    await asyncio.sleep(2.0)
+    assert (a.undead, house.registry.timeouts) == (True, 1)
+
+
+@in_virtual_time
+async def test_one_that_many_wait_for_is_counted_once(log_lines: list[str]) -> None:
+    house = House(stubborn=stubborn(10.0, "a"), hello=says("b"))
+    house.open("A", "stubborn")
+    await settle()
+    stopping = asyncio.ensure_future(house.registry.cancel("A"))
+    await settle()
+    await house.open("B", "hello").stopped
+    assert not (await stopping).clean
+    assert house.registry.timeouts == 1
+    assert sum(line.startswith("stream_timeout_on_cancel ") for line in log_lines) == 1
 
 
 @in_virtual_time

@@ -331,7 +331,13 @@ class World:
         for onlooker in self.onlookers:
             self.registry.unwatch("s", onlooker)
         registry = self.registry
-        if len(registry) or registry._sessions or registry._unsaved or registry._watchers:
+        if (
+            len(registry)
+            or registry._sessions
+            or registry._unsaved
+            or registry._watchers
+            or registry._bounds
+        ):
             raise Violation(5, f"{self.registry!r} is not empty")
         for seen in self.seen.values():
             self.check_ending(seen)

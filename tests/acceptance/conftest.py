@@ -51,7 +51,12 @@ def assert_quiet(log: str) -> None:
 def is_expected(record: dict[str, str]) -> bool:
     """Whether a record above INFO is what a test was there to cause, or the machine's own."""
     return record["message"].startswith(
-        ("stream_generator_exception ", "prev_stream_timeout_on_cancel ", "connections_bounded ")
+        (
+            "stream_generator_exception ",
+            "stream_timeout_on_cancel ",
+            "prev_stream_timeout_on_cancel ",
+            "connections_bounded ",
+        )
     )
 
 
