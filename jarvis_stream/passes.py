@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from jarvis_stream.identity.base import Principal
@@ -26,19 +26,25 @@ class Keeper(Protocol):
         ...
 
     async def look(self, word: str) -> Principal | None:
-        """Whom it stands for; expires when the word does, or when the principal does before it."""
+        """Whom it stands for; expires when the word does, or when the principal does before it.
+
+        The word is the principal's `login`.
+        """
         ...
 
     async def redeem(self, word: str) -> Principal | None:
-        """The same as it stands for, and never again; expires as the principal itself does."""
+        """The same as it was issued to, and never again; expires as the principal itself does."""
         ...
 
     async def drop(self, word: str) -> None:
         """Let it stand for nobody. Idempotent."""
         ...
 
-    def attend(self, word: str, gone: Callable[[], object]) -> Callable[[], None]:
-        """Call `gone` when the word is dropped, or at once if it was; what comes back ends that."""
+    def attend(self, login: str, gone: Callable[[], object]) -> Callable[[], None]:
+        """Call `gone` when a principal's `login` is dropped, or at once if it was.
+
+        What comes back ends that.
+        """
         ...
 
 
@@ -68,7 +74,7 @@ class Passes:
         self._most = most
         self._most_each = most_each
         self._clock = clock
-        self._passes: OrderedDict[bytes, _Pass] = OrderedDict()
+        self._passes: OrderedDict[str, _Pass] = OrderedDict()
         self._of: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -91,8 +97,9 @@ class Passes:
 
     async def look(self, word: str) -> Principal | None:
         """See Keeper.look."""
-        found = self._passes.get(digest(word))
-        return self._alive(found)
+        login = digest(word)
+        principal = self._alive(self._passes.get(login))
+        return replace(principal, login=login) if principal is not None else None
 
     async def redeem(self, word: str) -> Principal | None:
         """See Keeper.redeem."""
@@ -109,9 +116,9 @@ class Passes:
         if key in self._passes:
             self._remove(key)
 
-    def attend(self, word: str, gone: Callable[[], object]) -> Callable[[], None]:
+    def attend(self, login: str, gone: Callable[[], object]) -> Callable[[], None]:
         """See Keeper.attend."""
-        found = self._passes.get(digest(word))
+        found = self._passes.get(login)
         if found is None:
             gone()
             return lambda: None
@@ -132,7 +139,7 @@ class Passes:
         while self._passes and next(iter(self._passes.values())).due <= now:
             self._remove(next(iter(self._passes)))
 
-    def _remove(self, key: bytes) -> None:
+    def _remove(self, key: str) -> None:
         found = self._passes.pop(key)
         name = found.principal.name
         self._of[name] -= 1
@@ -146,6 +153,6 @@ def _is_of(found: _Pass, principal: Principal) -> bool:
     return found.principal.name == principal.name
 
 
-def digest(word: str) -> bytes:
+def digest(word: str) -> str:
     """What is kept of a word."""
-    return hashlib.sha256(word.encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(word.encode(errors="surrogatepass")).hexdigest()

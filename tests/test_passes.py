@@ -6,7 +6,7 @@ import pytest
 from contracts.passes import PassesContract
 
 from jarvis_stream.identity.base import Principal
-from jarvis_stream.passes import Passes
+from jarvis_stream.passes import Passes, digest
 
 ANN = Principal("ann")
 
@@ -58,9 +58,9 @@ async def test_who_attends_is_told_when_it_is_gone(clock: Clock) -> None:
     passes = Passes(seconds=30, most_each=2, clock=clock)
     gone: list[str] = []
     word, other, third = [await passes.issue(ANN) for _ in range(3)]
-    passes.attend(word, lambda: gone.append("before"))
-    passes.attend(other, lambda: gone.append("dropped"))
-    passes.attend(third, lambda: gone.append("left"))()
+    passes.attend(digest(word), lambda: gone.append("before"))
+    passes.attend(digest(other), lambda: gone.append("dropped"))
+    passes.attend(digest(third), lambda: gone.append("left"))()
     await passes.drop(other)
     await passes.drop(third)
     assert gone == ["before", "dropped"]

@@ -72,7 +72,12 @@ class RedisPasses:
         due = time.time() + self.seconds
         ttl = math.ceil(self.seconds * 1000)
         index = self._index(principal.name)
-        value = {"name": principal.name, "expires_at": principal.expires_at, "due": due}
+        value = {
+            "name": principal.name,
+            "expires_at": principal.expires_at,
+            "login": principal.login,
+            "due": due,
+        }
         *_, over = await self._ask(
             pack("SET", key, orjson.dumps(value), "PX", ttl),
             pack("ZADD", index, str(due), key),
@@ -90,7 +95,7 @@ class RedisPasses:
             return None
         kept = orjson.loads(value)
         ends = min(kept["due"], kept["expires_at"] or math.inf)
-        return Principal(kept["name"], ends) if time.time() < ends else None
+        return Principal(kept["name"], ends, digest(word)) if time.time() < ends else None
 
     async def redeem(self, word: str) -> Principal | None:
         """See Keeper.redeem."""
@@ -103,7 +108,8 @@ class RedisPasses:
             await self._ask(pack("ZREM", self._index(kept["name"]), key))
         if time.time() >= min(kept["due"], kept["expires_at"] or math.inf):
             return None
-        return Principal(kept["name"], kept["expires_at"])
+        # An older server did not keep the login.
+        return Principal(kept["name"], kept["expires_at"], kept.get("login", ""))
 
     async def drop(self, word: str) -> None:
         """See Keeper.drop; other servers notice within a second."""
@@ -113,9 +119,9 @@ class RedisPasses:
             await self._ask(pack("ZREM", self._index(orjson.loads(value)["name"]), key))
         self._gone(key)
 
-    def attend(self, word: str, gone: Callable[[], object]) -> Callable[[], None]:
+    def attend(self, login: str, gone: Callable[[], object]) -> Callable[[], None]:
         """See Keeper.attend; for one that was dropped before, within a second."""
-        key = self._key(word)
+        key = f"jarvis:{self._kind}:{login}"
         self._attending.setdefault(key, set()).add(gone)
 
         def leave() -> None:
@@ -142,7 +148,7 @@ class RedisPasses:
             gone()
 
     def _key(self, word: str) -> str:
-        return f"jarvis:{self._kind}:{digest(word).hex()}"
+        return f"jarvis:{self._kind}:{digest(word)}"
 
     def _index(self, name: str) -> str:
         return f"jarvis:{self._kind}s:{name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 MAX_NAME: Final = 256
@@ -23,6 +23,8 @@ class Principal:
 
     name: str
     expires_at: float | None = None
+    login: str = field(default="", compare=False)
+    """The login of this server by which they are known, if it is by one: its digest."""
 
     def __post_init__(self) -> None:
         if len(self.name) > MAX_NAME or not _NAME.fullmatch(self.name):

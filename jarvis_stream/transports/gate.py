@@ -94,10 +94,7 @@ class Gate:
             token = bearer(request)
             return await self.verify(token) if token is not None and len(header) == 1 else None
         login = request.cookies.get(COOKIE)
-        principal = await self.logins.look(login) if login else None
-        if login and principal is not None:
-            request[LOGIN] = login
-        return principal
+        return await self.logins.look(login) if login else None
 
     def is_open(self, request: web.Request) -> bool:
         """Whether anybody may ask this."""
@@ -127,8 +124,6 @@ class Gate:
 
 
 GATE: Final = web.AppKey("gate", Gate)
-LOGIN: Final = web.RequestKey("login", str)
-"""The cookie by which the principal is known, if it is by one."""
 
 
 @web.middleware
@@ -156,11 +151,11 @@ def while_valid(
     principal = request.get(PRINCIPAL)
     if principal is None:
         return _FOREVER
-    login, ends = request.get(LOGIN), principal.expires_at
-    if login is None and ends is None:
+    login, ends = principal.login, principal.expires_at
+    if not login and ends is None:
         return _FOREVER
     stack = contextlib.ExitStack()
-    if login is not None:
+    if login:
         stack.callback(request.app[GATE].logins.attend(login, expire))
     if ends is not None:
         stack.enter_context(_until(ends, expire))
@@ -223,7 +218,10 @@ async def login(request: web.Request) -> web.Response:
 
 @routes.post("/api/logout")
 async def logout(request: web.Request) -> web.Response:
-    """The cookie's login ends, here and in the browser, and with it what was opened by it."""
+    """The cookie's login ends, here and in the browser, and with it what was opened by it.
+
+    By one of its tickets too; at other servers that share the logins, within a second.
+    """
     await _forget_login(request)
     answer = web.Response(status=204)
     answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")

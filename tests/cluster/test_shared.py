@@ -19,6 +19,7 @@ from redis_server import RedisServer
 from jarvis_stream.cluster.routing import Router
 from jarvis_stream.cluster.shared import RedisPasses, RedisRates, shared_router
 from jarvis_stream.errors import Unavailable
+from jarvis_stream.passes import digest
 
 from .servers import nodes
 
@@ -90,7 +91,7 @@ class TestAcrossServers:
         word = await here.issue(ANN)
         assert await there.look(word) is not None
         gone = asyncio.Event()
-        there.attend(word, gone.set)
+        there.attend(digest(word), gone.set)
         await here.drop(word)
         assert await there.look(word) is None
         await gone.wait()
@@ -99,7 +100,7 @@ class TestAcrossServers:
         word = await pair[0].issue(ANN)
         await pair[0].drop(word)
         gone = asyncio.Event()
-        pair[1].attend(word, gone.set)
+        pair[1].attend(digest(word), gone.set)
         await gone.wait()
 
     async def test_two_kinds_do_not_meet(self, routers: list[Router], kind: str) -> None:
@@ -198,7 +199,7 @@ async def test_an_ending_that_redis_does_not_tell_is_none(
     async with router.running(), passes.running(), asyncio.timeout(PATIENCE):
         word = await passes.issue(ANN)
         gone: list[str] = []
-        passes.attend(word, lambda: gone.append("gone"))
+        passes.attend(digest(word), lambda: gone.append("gone"))
         redis_server.kill()
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):

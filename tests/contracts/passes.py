@@ -8,7 +8,7 @@ import time
 import pytest
 
 from jarvis_stream.identity.base import Principal
-from jarvis_stream.passes import Keeper
+from jarvis_stream.passes import Keeper, digest
 
 ANN = Principal("ann")
 
@@ -46,6 +46,17 @@ class PassesContract:
         assert await keeper.look(await keeper.issue(late)) is None
         assert await keeper.redeem(await keeper.issue(late)) is None
 
+    async def test_a_ticket_names_the_login_it_was_issued_to(self, keeper: Keeper) -> None:
+        login = await keeper.issue(ANN)
+        principal = await keeper.look(login)
+        assert principal is not None
+        ticket = await keeper.redeem(await keeper.issue(principal))
+        assert ticket is not None
+        assert ticket.login == principal.login == digest(login)
+        alone = await keeper.redeem(await keeper.issue(ANN))
+        assert alone is not None
+        assert not alone.login
+
     async def test_a_dropped_one_stands_for_nobody(self, keeper: Keeper) -> None:
         word = await keeper.issue(ANN)
         await keeper.drop(word)
@@ -68,8 +79,8 @@ class PassesContract:
     async def test_who_attends_is_told_when_it_is_dropped(self, keeper: Keeper) -> None:
         gone = asyncio.Event()
         word, other = await keeper.issue(ANN), await keeper.issue(Principal("bob"))
-        keeper.attend(word, gone.set)
-        keeper.attend(other, lambda: pytest.fail("it is there"))
-        keeper.attend(word, lambda: pytest.fail("it has left"))()
+        keeper.attend(digest(word), gone.set)
+        keeper.attend(digest(other), lambda: pytest.fail("it is there"))
+        keeper.attend(digest(word), lambda: pytest.fail("it has left"))()
         await keeper.drop(word)
         assert gone.is_set()

@@ -207,8 +207,9 @@ async def test_what_comes_from_elsewhere_without_an_origin_needs_a_token(
 # Tickets
 
 
-async def ticket(client: Client) -> str:
-    answer = await (await client.post("/api/ticket", **as_(ANNS))).json()
+async def ticket(client: Client, **headers: str) -> str:
+    asking = {"headers": {**headers, "Origin": own(client)}} if headers else as_(ANNS)
+    answer = await (await client.post("/api/ticket", **asking)).json()
     assert answer["expires_in"] == 30
     return str(answer["ticket"])
 
@@ -281,6 +282,25 @@ async def test_so_does_logging_out(client: Client) -> None:
         for socket in (stays, with_token):
             await socket.send_json({"type": "nonsense"})
             assert (await socket.receive_json(timeout=PATIENCE))["code"] == "invalid"
+
+
+async def test_a_ticket_of_a_login_ends_with_it(client: Client) -> None:
+    cookie = await sign_in(client)
+    words = [await ticket(client, **cookie), await ticket(client, **cookie), await ticket(client)]
+    used, unused, of_a_token = (
+        ("jarvis-stream.v1", f"jarvis-stream.ticket.{word}") for word in words
+    )
+    async with (
+        client.ws_connect("/ws", protocols=used) as ws,
+        client.ws_connect("/ws", protocols=of_a_token) as stays,
+    ):
+        await client.post("/api/logout", headers=cookie)
+        async with client.ws_connect("/ws", protocols=unused) as late:
+            for socket in (ws, late):
+                message = await socket.receive(timeout=5)
+                assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
+        await stays.send_json({"type": "nonsense"})
+        assert (await stays.receive_json(timeout=5))["code"] == "invalid"
 
 
 # Somebody's own
