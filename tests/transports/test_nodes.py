@@ -13,7 +13,10 @@ from fakes import FakeAgents, Tidy, says, talks
 
 from jarvis_stream import create_app
 from jarvis_stream.cluster.memory import Fate, MemoryStore
+from jarvis_stream.history.base import TurnRecord
+from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
+from jarvis_stream.transports.context import REGISTRY
 
 PATIENCE = 20.0
 
@@ -21,11 +24,19 @@ PATIENCE = 20.0
 class Pair:
     """Two servers, and a client of each."""
 
-    def __init__(self, store: MemoryStore, agents: FakeAgents, tidy: Tidy, *apis: Api) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        agents: FakeAgents,
+        tidy: Tidy,
+        apis: list[Api],
+        registries: list[StreamRegistry],
+    ) -> None:
         self.store = store
         self.agents = agents
         self.tidy = tidy
         self.a, self.b = apis
+        self.registry_of_b = registries[1]
 
     async def get(self, api: Api, path: str) -> Any:
         """The JSON of `GET path`."""
@@ -39,12 +50,13 @@ async def pair(aiohttp_client: Callable[..., Awaitable[Any]]) -> Pair:
     store = MemoryStore()
     tidy = Tidy(0.05, "a", "b")
     agents = FakeAgents(hello=says("a", "b", "c"), talks=talks("a", "ü", "🙂"), tidy=tidy)
-    apis = []
+    apis, registries = [], []
     for name in "ab":
         app = create_app(Settings(), agent=agents, cluster=store.node(name))
         client = await aiohttp_client(app, server_kwargs={"handler_cancellation": True})
         apis.append(Api(client.session, str(client.make_url("")).rstrip("/")))
-    return Pair(store, agents, tidy, *apis)
+        registries.append(app[REGISTRY])
+    return Pair(store, agents, tidy, apis, registries)
 
 
 async def test_a_stream_is_replayed_by_the_other_server_in_the_same_bytes(pair: Pair) -> None:
@@ -126,6 +138,34 @@ async def test_the_other_servers_live_answer_is_in_the_messages(pair: Pair) -> N
     messages = await pair.get(pair.b, "/api/sessions/s/messages")
     assert messages["active_stream"] is None
     assert messages["messages"][1]["status"] == "cancelled"
+
+
+async def test_an_answer_that_comes_while_the_messages_are_read_is_no_position_without_its_text(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair.a.chat("hello", session_id="s")
+    stream_id = new_id()
+    registry = pair.registry_of_b
+    turns_of = registry.history.turns
+    async with pair.a.socket() as ws:
+
+        async def a_moment_too_early(key: str) -> list[TurnRecord]:
+            turns = await turns_of(key)
+            await ws.send(type="start", prompt="talks", session_id="s", stream_id=stream_id)
+            async with asyncio.timeout(PATIENCE):
+                while await registry.abroad("s") is None:
+                    pass
+            return turns
+
+        with monkeypatch.context() as patch:
+            patch.setattr(registry.history, "turns", a_moment_too_early)
+            messages = await pair.get(pair.b, "/api/sessions/s/messages")
+        assert [message["content"] for message in messages["messages"]] == ["hello", "abc"]
+        assert messages["active_stream"] is None
+        await ws.until(lambda frame: frame["type"] == "token")  # by then its question is kept
+        messages = await pair.get(pair.b, "/api/sessions/s/messages")
+        assert len(messages["messages"]) == 4
+        assert messages["active_stream"]["stream_id"] == stream_id
 
 
 async def test_a_session_is_deleted_at_the_other_server(pair: Pair) -> None:
