@@ -371,7 +371,7 @@ class Settings(BaseSettings):
     """The most sessions that one principal may have."""
 
     max_sockets_per_address: Count = 256
-    """The most WebSockets of one address; this machine's own has no limit."""
+    """The most WebSockets of one address (of IPv6: of one /64); this machine's own has no limit."""
 
     max_sockets_per_principal: Count = 64
     """The most WebSockets of one principal."""

@@ -1,8 +1,8 @@
 """How much one principal, or one address, may have and do at a time.
 
-Where nobody signs in, a start counts for its address. What comes from this very machine has no
-limit by address: it may be everybody, behind a proxy that nobody has told us of. Starts are counted
-where the limiter counts them, WebSockets in this process.
+Where nobody signs in, a start counts for its address, of IPv6 for its /64. What comes from this
+very machine has no limit by address: it may be everybody, behind a proxy that nobody has told us
+of. Starts are counted where the limiter counts them, WebSockets in this process.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from aiohttp import web
@@ -75,7 +77,15 @@ class Quotas:
 
     def _address(self, request: web.Request) -> str:
         address = address_of(request, self._proxies)
-        return "" if is_loopback(address) else address
+        return "" if is_loopback(address) else _network_of(address)
+
+
+@lru_cache(maxsize=1024)
+def _network_of(address: str) -> str:
+    """Who has one address of a public IPv6 network has all 2**64 of it: they count as one."""
+    if ":" in address and ip_address(address).is_global:
+        return str(ip_network((address, 64), strict=False))
+    return address
 
 
 QUOTAS: Final = web.AppKey("quotas", Quotas)

@@ -71,6 +71,15 @@ async def test_an_address_has_so_many_sockets(make: Make) -> None:
         await client.ws_connect("/ws")
 
 
+async def test_the_addresses_of_a_public_ipv6_network_count_as_one(make: Make) -> None:
+    client = await make(max_sockets_per_address=1, **ELSEWHERE)
+    others = ("2600:1:2:4::1", "fd00::1", "fd00::2", "203.0.113.1", "::ffff:203.0.113.2")
+    for address in ("2600:1:2:3::1", *others):
+        await client.ws_connect("/ws", headers=elsewhere(address))
+    with pytest.raises(Exception, match="429"):
+        await client.ws_connect("/ws", headers=elsewhere("2600:1:2:3:4:5:6:7"))
+
+
 async def test_what_a_stranger_says_of_itself_is_not_believed(make: Make) -> None:
     client = await make(max_sockets_per_address=1, allowed_origins="http://friend.example")
     for _ in range(2):
