@@ -83,8 +83,7 @@ export class SessionList {
    */
   load() {
     this.#wanted = true
-    const shown = Math.min(MOST, Math.max(PAGE, this.#snapshot.sessions.length))
-    return this.#fetch(shown, null)
+    return this.#fetch(Math.max(PAGE, this.#snapshot.sessions.length), null)
   }
 
   /**
@@ -187,22 +186,27 @@ export class SessionList {
   }
 
   /**
-   * @param {number} limit
+   * @param {number} count how many
    * @param {string | null} before null: from the newest on
    */
-  async #fetch(limit, before) {
+  async #fetch(count, before) {
     const number = ++this.#newest
-    const { query } = this.#snapshot
-    const search = new URLSearchParams({ limit: String(limit) })
-    if (before !== null) search.set('before', before)
-    if (query !== '') search.set('q', query)
+    /** @type {Map<string, SessionEntry>} */
+    const found = new Map() // one that moves meanwhile comes twice
+    let next = before
+    let left = count
     this.#update({ loading: true })
     try {
-      const { sessions, next } = await this.#http.call(`/api/sessions?${search}`)
-      if (number !== this.#newest) return
-      this.#next = next ?? null
-      const page = this.#same(sessions)
-      const shown = new Set(page.map(({ session_id }) => session_id))
+      do {
+        const part = await this.#ask(Math.min(MOST, left), next)
+        if (number !== this.#newest) return
+        for (const one of part.sessions) found.set(one.session_id, one)
+        next = part.next ?? null
+        left -= MOST
+      } while (next !== null && left > 0)
+      this.#next = next
+      const page = this.#same([...found.values()])
+      const shown = new Set(found.keys())
       const kept = before === null ? [] : this.#snapshot.sessions
       this.#update({
         sessions: Object.freeze([...kept.filter((one) => !shown.has(one.session_id)), ...page]),
@@ -213,6 +217,18 @@ export class SessionList {
     } catch (error) {
       if (number === this.#newest) this.#update({ loading: false, error: sentence(error) })
     }
+  }
+
+  /**
+   * @param {number} limit
+   * @param {string | null} before
+   */
+  #ask(limit, before) {
+    const { query } = this.#snapshot
+    const search = new URLSearchParams({ limit: String(limit) })
+    if (before !== null) search.set('before', before)
+    if (query !== '') search.set('q', query)
+    return this.#http.call(`/api/sessions?${search}`)
   }
 
   /**

@@ -45,6 +45,27 @@ test('the list comes in pages', async () => {
   )
 })
 
+test('a list longer than what the server gives at a time stays as long', async () => {
+  const all = Array.from({ length: 430 }, (_, number) => `s${number}`)
+  const { list, fetch, ids } = setUp((path) => {
+    const search = new URL(path, 'http://host').searchParams
+    const first = Number(search.get('before') ?? 0)
+    const last = first + Number(search.get('limit'))
+    return page(all.slice(first, last), last < all.length ? String(last) : null)
+  })
+  await list.load()
+  while (ids().length < 350) await list.more()
+  fetch.calls.length = 0
+  await list.load()
+  assert.deepEqual(ids(), all.slice(0, 350))
+  assert.deepEqual(
+    fetch.calls.map(({ path }) => path),
+    ['/api/sessions?limit=200', '/api/sessions?limit=150&before=200'],
+  )
+  await list.more()
+  assert.deepEqual(ids(), all.slice(0, 400))
+})
+
 test('a search asks the server, and an outdated answer is not shown', async () => {
   const slow = deferred()
   const { list, fetch, ids } = setUp(async (path) => {
