@@ -333,6 +333,24 @@ async def test_escape_leaves_the_editor_and_stops_nothing(page: Page, server: Se
     await state_is(answers(page).nth(1), "stopped")
 
 
+async def test_a_message_replaced_elsewhere_while_it_is_edited_is_followed_on(
+    page: Page, server: Server
+) -> None:
+    await come(page, server.url)
+    await ask(page, "/echo one")
+    await page.keyboard.press("ArrowUp")
+    await expect(page.get_by_test_id("editor-prompt")).to_be_focused()
+    elsewhere = await page.context.new_page()
+    await come(elsewhere, page.url)
+    await expect(questions(elsewhere)).to_have_text(["/echo one"])
+    await elsewhere.keyboard.press("ArrowUp")
+    await elsewhere.get_by_test_id("editor-prompt").fill(LINES)
+    await elsewhere.keyboard.press("Enter")
+    await expect(text_of(answers(page).first)).to_contain_text("line 99")
+    await expect(page.get_by_test_id("editor-prompt")).to_have_count(0)
+    await is_at_end(page)
+
+
 # Scrolling
 
 

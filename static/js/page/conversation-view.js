@@ -91,7 +91,7 @@ export class ConversationView {
     const ids = new Set(messages.map(({ id }) => id))
     for (const [id, view] of this.#views) {
       if (ids.has(id)) continue
-      if (this.#editing?.view === view) this.#editing = null
+      if (this.#editing?.view === view) this.#leaveEditor()
       view.element.remove()
       this.#views.delete(id)
     }
