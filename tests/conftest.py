@@ -39,6 +39,7 @@ def patient_history(monkeypatch: pytest.MonkeyPatch) -> None:
     """The applications of this process wait for their database, however busy the disk is."""
     patient = functools.partial(Limits, begin_timeout=20.0, save_timeout=20.0, read_timeout=20.0)
     monkeypatch.setattr("jarvis_stream.app.HistoryLimits", patient)
+    monkeypatch.setattr("jarvis_stream.registry.LOOKUP_TIMEOUT", 20.0)
 
 
 @pytest.fixture
