@@ -214,8 +214,8 @@ class Stream:
         """`keep` is called once, when the text is final; the terminal frame waits for its future.
 
         The future never raises, and tells whether the answer is kept. `revoked` is called when it
-        is, and has to see to it that its task ends. `delivery` is best shared
-        with the other streams of the loop. `parent` is the place in the trace that asked for it.
+        is, and has to see to it that its task ends. `delivery` is best shared with the other
+        streams of the loop. `parent` is the place in the trace that asked for it.
         """
         self.session_id = session_id
         self.stream_id = stream_id

@@ -291,9 +291,10 @@ class HistoryWriter:
     def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
         """See History.discard."""
         turn = self._turns.get(stream_id)
-        turns = [turn] if turn is not None and turn.start.epoch == epoch else []
-        span = self._spans.get(turn) if turn in turns else None
-        removal = self._remove((stream_id, epoch), turns)
+        if turn is not None and turn.start.epoch != epoch:
+            turn = None
+        span = self._spans.get(turn) if turn else None
+        removal = self._remove((stream_id, epoch), [turn] if turn else [])
         if span is not None and removal in self._removals:
             self._spans[removal] = span  # what it would have replaced does not come back
         return removal.done.future
