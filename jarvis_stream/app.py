@@ -22,7 +22,7 @@ from loguru import logger
 import jarvis_stream
 from jarvis_stream import metrics
 from jarvis_stream.agents.base import Agent
-from jarvis_stream.agents.choose import Choice, choose_agent
+from jarvis_stream.agents.choose import Choice, choose_agent, running_agent
 from jarvis_stream.cluster.base import Cluster, StoreLost
 from jarvis_stream.errors import BadSettings, ShuttingDown, Unavailable
 from jarvis_stream.frames import PROTOCOL
@@ -126,7 +126,7 @@ def create_app(
                     await stack.enter_async_context(verifier.running())
             choice = await _choose(settings, agent)
             if isinstance(choice.agent, AbstractAsyncContextManager):
-                await stack.enter_async_context(choice.agent)
+                await stack.enter_async_context(running_agent(choice.agent, choice.name))
             app[CHOICE] = choice
             history = await stack.enter_async_context(
                 open_history(

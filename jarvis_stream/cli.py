@@ -17,8 +17,8 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from loguru import logger
@@ -138,7 +138,7 @@ def _run(
     """Serve in this process until it is told to stop; the exit code."""
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(settings, listeners, worker))
+            _run_until_stopped(runner, _serve(settings, listeners, worker))
             if left := runner.run(_left_over()):
                 # Closing the loop would wait for them, and they had their time.
                 logger.warning("agents_left_behind count={}", left)
@@ -157,6 +157,29 @@ def _run(
     finally:
         logs.flush()
     return 0
+
+
+def _run_until_stopped(runner: asyncio.Runner, serving: Coroutine[Any, Any, None]) -> None:
+    """Run the event loop until the server has stopped.
+
+    A task or callback that raises SystemExit or KeyboardInterrupt stops the loop. When nothing has
+    told the server to stop, that is the fault of an agent's code: log it, and run the loop again.
+    """
+    task = runner.get_loop().create_task(serving)
+    while True:
+        try:
+            runner.run(_wait_for(task))
+            return
+        except (KeyboardInterrupt, SystemExit) as error:
+            # A second Ctrl-C, where the loop knows no signal handlers (Windows).
+            is_interrupt = isinstance(error, KeyboardInterrupt) and task.cancelling()
+            if task.done() or is_interrupt:
+                raise
+            logger.opt(exception=True).error("stray_exit_ignored error={}", type(error).__name__)
+
+
+async def _wait_for(task: asyncio.Task[None]) -> None:
+    await task
 
 
 def _copy_history(argv: Sequence[str]) -> int:

@@ -917,6 +917,7 @@ class StreamRegistry:
     # One stream's task
 
     async def _run(self, stream: Stream, prompt: str) -> None:
+        own_task = asyncio.current_task()
         # What the agent logs carries the ids too.
         with logger.contextualize(
             trace=stream.trace_id, session=stream.session_id, stream=stream.stream_id
@@ -947,8 +948,7 @@ class StreamRegistry:
                 finally:
                     too_long.cancel()
             except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if stream.is_open and task is not None and not task.cancelling():
+                if stream.is_open and own_task is not None and not own_task.cancelling():
                     # Nobody cancelled this task: the agent let a cancellation of its own escape.
                     self._fail(stream, AgentFailure(), error)
                     return
@@ -956,9 +956,12 @@ class StreamRegistry:
                 raise
             except StreamFailure as error:
                 self._fail(stream, error, error)
-            except (GeneratorExit, KeyboardInterrupt):
-                raise  # not the agent's doing: the loop is being torn down
-            except BaseException as error:  # it may say sys.exit(), which would end the server
+            except BaseException as error:
+                # A task passes KeyboardInterrupt and SystemExit on to the event loop, which would
+                # end the server. A GeneratorExit outside of the task's own steps is not the
+                # agent's: the coroutine is being closed.
+                if isinstance(error, GeneratorExit) and _current_task() is not own_task:
+                    raise
                 self._fail(stream, AgentFailure(), error)
             finally:
                 stream.tell(f"stream_cleanup trace={stream.trace_id}")
@@ -1068,6 +1071,14 @@ def turn_end(ending: Ending, ended_at: float | None) -> TurnEnd:
         usage=ending.usage,
         ended_at=ended_at,
     )
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    """Return the running task; None outside of an event loop."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def _waits(session: _Session, opening: Opening) -> bool:

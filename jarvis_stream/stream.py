@@ -404,7 +404,9 @@ class Stream:
         except BaseException:
             try:
                 await self._close(pieces)
-            except Exception:
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException:
                 # It does not hide what it was closed for.
                 self.logger.exception("stream_cleanup_failed trace={}", self.trace_id)
             raise

@@ -226,6 +226,64 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int) -> None:
     assert code == -number
 
 
+RAISING = """
+import asyncio, sys, threading
+
+async def leave(error):
+    raise error
+
+def leave_now(error):
+    raise error
+
+async def agent(turn):
+    where, _, name = turn.prompt.partition(" ")
+    error = {"kbd": KeyboardInterrupt, "exit": SystemExit, "gen": GeneratorExit}.get(name)
+    yield "a"
+    if where == "agent":
+        raise error
+    if where == "task":
+        await asyncio.wait([asyncio.create_task(leave(error))])
+    if where == "group":
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leave(error))
+    if where == "thread":
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(leave_now, error))
+        thread.start()
+        await asyncio.sleep(0.05)
+"""
+
+
+def ask(url: str, prompt: str) -> dict[str, object]:
+    """The last frame of an answer."""
+    request = urllib.request.Request(
+        f"{url}/api/chat",
+        data=json.dumps({"prompt": prompt}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        lines = response.read().splitlines()
+    frame: dict[str, object] = json.loads(lines[-1])
+    return frame
+
+
+def test_nothing_that_an_agent_raises_ends_the_server(tmp_path: Path) -> None:
+    (tmp_path / "raising.py").write_text(RAISING)
+    env = {"PYTHONPATH": str(tmp_path)}
+    with serving(*MODULE, "--agent", "raising:agent", env=env) as server:
+        for name in ("kbd", "exit", "gen"):
+            last = ask(server.url, f"agent {name}")
+            assert (last["type"], last.get("code")) == ("error", "agent_error")
+        for where in ("task", "group", "thread"):
+            for name in ("kbd", "exit"):
+                assert ask(server.url, f"{where} {name}")["type"] in ("done", "error")
+        assert ask(server.url, "nothing")["finish_reason"] == "stop"
+        assert server.process.poll() is None
+        code, log = server.stop(signal.SIGINT)
+    assert code == 0
+    assert "stray_exit_ignored error=KeyboardInterrupt" in log
+
+
 WITNESS = """
 import sys
 

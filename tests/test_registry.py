@@ -657,8 +657,11 @@ async def test_the_last_reader_gone_is_a_stop_of_its_own_kind() -> None:
         (StopAsyncIteration(SECRET), "agent_error"),
         (KeyError(SECRET), "agent_error"),
         (SystemExit(SECRET), "agent_error"),
+        (KeyboardInterrupt(SECRET), "agent_error"),
+        (GeneratorExit(SECRET), "agent_error"),
         (BaseException(SECRET), "agent_error"),
         (BaseExceptionGroup(SECRET, [SystemExit()]), "agent_error"),
+        (BaseExceptionGroup(SECRET, [KeyboardInterrupt(), GeneratorExit()]), "agent_error"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -786,6 +789,27 @@ async def test_a_cleanup_that_fails_does_not_hide_why_the_answer_ended() -> None
     house.registry._max_answer_bytes = 1000
     last = await house.read("A", "long").end()
     assert (last["code"], last["retryable"]) == ("too_long", False)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, OSError])
+@in_virtual_time
+async def test_an_agent_that_raises_in_its_cleanup_stays_cancelled(
+    error: type[BaseException],
+) -> None:
+    async def agent(turn: Turn) -> AsyncGenerator[Piece, None]:
+        try:
+            yield "a"
+            await forever()
+        finally:
+            raise error
+
+    house = House(agent=agent)
+    a = house.read("A", "agent")
+    await a.sees("a")
+    await house.registry.cancel("A")
+    assert (await a.end())["finish_reason"] == "cancelled"
+    await settle()
+    assert house.empty
 
 
 # Streams that do not stop

@@ -7,11 +7,13 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, cast
 
 import aiohttp
+from loguru import logger
 
 from jarvis_stream.agents.base import Agent
 from jarvis_stream.agents.demo import DemoAgent
@@ -150,7 +152,7 @@ def _load(spec: str) -> Agent:
             f"The agent {spec!r} cannot be had: there is no module {error.name!r} here "
             f"({os.getcwd()}) or among the installed ones."
         ) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise _broken(spec, error) from error
     for attribute in path.split("."):
         try:
@@ -160,11 +162,47 @@ def _load(spec: str) -> Agent:
     if inspect.isclass(target):
         try:
             target = target()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise _broken(spec, error) from error
     if fault := _fault(target):
         raise AgentNotFound(f"{spec!r} is no agent: {fault}.")
     return cast(Agent, target)
+
+
+@asynccontextmanager
+async def running_agent(
+    agent: AbstractAsyncContextManager[object], name: str
+) -> AsyncIterator[None]:
+    """Enter and leave an agent that is an async context manager.
+
+    Raise AgentNotFound when it cannot be entered; log what it raises when it is left. This is for
+    every exception, SystemExit and KeyboardInterrupt included. A cancellation of the caller is
+    passed on.
+    """
+    try:
+        await agent.__aenter__()
+    except BaseException as error:
+        if _is_cancelled(error):
+            raise
+        raise AgentNotFound(
+            f"The agent {name!r} cannot be started: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        yield
+    finally:
+        try:
+            await agent.__aexit__(*sys.exc_info())
+        except BaseException as error:
+            if _is_cancelled(error):
+                raise
+            logger.opt(exception=error).error("agent_not_closed agent={}", name)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Return whether the current task was cancelled: an agent may raise CancelledError itself."""
+    task = asyncio.current_task()
+    is_cancelled = task is not None and task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and is_cancelled
 
 
 def _broken(spec: str, error: BaseException) -> AgentNotFound:

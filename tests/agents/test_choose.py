@@ -16,7 +16,13 @@ from aiohttp.test_utils import TestServer
 from fake_openai import FakeServer
 
 from jarvis_stream import Turn
-from jarvis_stream.agents.choose import DEFAULT_PROBES, Choice, Probe, choose_agent
+from jarvis_stream.agents.choose import (
+    DEFAULT_PROBES,
+    Choice,
+    Probe,
+    choose_agent,
+    running_agent,
+)
 from jarvis_stream.agents.demo import DemoAgent
 from jarvis_stream.agents.openai import OpenAIAgent
 from jarvis_stream.errors import AgentNotFound
@@ -206,6 +212,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / "broken_agents.py").write_text("import no_such_dependency")
     (tmp_path / "raising_agents.py").write_text("1 / 0")
     (tmp_path / "leaving_agents.py").write_text("raise SystemExit")
+    (tmp_path / "interrupting_agents.py").write_text("raise KeyboardInterrupt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     yield "my_agents"
@@ -249,6 +256,7 @@ async def test_an_agent_of_ones_own_is_imported_from_here(
         ("broken_agents:agent", "No module named 'no_such_dependency'"),
         ("raising_agents:agent", "ZeroDivisionError"),
         ("leaving_agents:agent", "SystemExit"),
+        ("interrupting_agents:agent", "KeyboardInterrupt"),
         ("my_agents", "auto, demo, openai or module:callable"),
         (":agent", "module:callable"),
         ("my_agents:", "module:callable"),
@@ -265,3 +273,51 @@ async def test_what_is_no_agent_is_refused_by_name_and_with_the_reason(
 async def test_probing_is_over_in_time_however_slow_everybody_is(silent_url: str) -> None:
     probing = choose(probes=[Probe(str(n), silent_url) for n in range(8)], probe_timeout=0.1)
     assert (await asyncio.wait_for(probing, 20)).name == "demo"
+
+
+class Resource:
+    """An agent with something to open and close, which may raise."""
+
+    def __init__(self, on_enter: BaseException | None, on_exit: BaseException | None) -> None:
+        self._on_enter, self._on_exit = on_enter, on_exit
+
+    async def __aenter__(self) -> None:
+        if self._on_enter:
+            raise self._on_enter
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._on_exit:
+            raise self._on_exit
+
+
+RAISED = [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), asyncio.CancelledError(), OSError()]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+async def test_an_agent_that_raises_when_it_is_entered_cannot_be_started(
+    error: BaseException,
+) -> None:
+    with pytest.raises(AgentNotFound, match=f"'mine' cannot be started: {type(error).__name__}"):
+        async with running_agent(Resource(error, None), "mine"):
+            raise AssertionError("it was entered")
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+async def test_what_an_agent_raises_when_it_is_left_is_logged_only(
+    error: BaseException, log_lines: list[str]
+) -> None:
+    async with running_agent(Resource(None, error), "mine"):
+        pass
+    assert any("agent_not_closed agent=mine" in line for line in log_lines)
+
+
+async def test_a_cancelled_start_of_an_agent_stays_cancelled() -> None:
+    class Slow(Resource):
+        async def __aenter__(self) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    starting = asyncio.create_task(running_agent(Slow(None, None), "mine").__aenter__())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
