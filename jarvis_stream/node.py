@@ -55,6 +55,7 @@ from jarvis_stream.errors import CoordinationLost, Interrupted
 from jarvis_stream.frames import Failed, FrameEncoder
 from jarvis_stream.ids import id_of
 from jarvis_stream.mirror import Mirror
+from jarvis_stream.shares import FairSet
 from jarvis_stream.stream import State, Stream
 from jarvis_stream.tally import Tally
 
@@ -84,6 +85,10 @@ SETTLE_TIME: Final = 2.0
 
 CATCH_UP_TIME: Final = 0.3
 """Seconds that a log may lag behind what its node has shown to its own readers."""
+
+MAX_EARLY_STOPS: Final = 10_000
+"""Stops of streams that have not come yet, which this node has left in the store. Past it, the
+principal with the most of them loses the oldest."""
 
 END: Final = 2**53 - 1
 """A cursor behind every log."""
@@ -193,6 +198,7 @@ class Node:
         """Those of which the last beat learnt nothing."""
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         """By session: who waits for something to happen there."""
+        self._early_stops = FairSet(MAX_EARLY_STOPS)
         self._errands: set[asyncio.Task[None]] = set()
         self._to_beat = asyncio.Event()
         self._to_ship = asyncio.Event()
@@ -309,6 +315,7 @@ class Node:
             raise
         if isinstance(taken, Reserved):
             entry.stopped = taken is Reserved.STOPPED
+            self._early_stops.discard(stream)
             return entry
         self._entered(stream)
         return taken
@@ -799,7 +806,12 @@ class Node:
         """
         until = time.monotonic() + seconds
         name = await self._cluster.stop(stream)
-        return None if name is None else await self._outlive(name, until)
+        if name is not None:
+            return await self._outlive(name, until)
+        evicted = self._early_stops.add(stream)
+        if evicted is not None:
+            self._send(self._cluster.unstop(evicted))
+        return None
 
     async def stop_all(self, session: str, before: int, seconds: float) -> int:
         """Cancel, likewise, every stream with a lower epoch that other nodes have of a session; how

@@ -35,9 +35,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -67,6 +67,7 @@ from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnR
 from jarvis_stream.ids import TraceParent, id_of, key_of, new_session_id
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.node import Entry, Node, Transcript, Watcher
+from jarvis_stream.shares import FairSet
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Delivery, State, Stream
 from jarvis_stream.tally import Tally
@@ -75,7 +76,8 @@ MAX_ZOMBIES = 4
 """Undead streams a session may have before it takes no new one."""
 
 MAX_TOMBSTONES = 10_000
-"""Stops remembered for streams that have not come yet; the oldest are forgotten first."""
+"""Stops remembered for streams that have not come yet. Past it, the principal with the most of them
+loses the oldest."""
 
 LOOKUP_TIMEOUT = 0.25
 """Seconds the history may take to tell whether a stream_id was used before."""
@@ -214,7 +216,10 @@ class StreamRegistry:
         self.node = node
         self._sessions: dict[str, _Session] = {}
         self._streams: dict[str, Stream] = {}
-        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._tombstones = FairSet(MAX_TOMBSTONES)
+        self._founding: dict[str, dict[asyncio.Future[None], str]] = {}
+        """By owner: the keys of sessions that the history may not count yet. Each place is done
+        when it does, or when its start has failed."""
         self._epoch_floor = last_epoch
         self._max_queue = max_queue
         self._max_streams = max_streams
@@ -309,8 +314,6 @@ class StreamRegistry:
             return opening
         if opening.may_be_known:
             await self._check_unused(opening)
-        if opening.owner:
-            await self._check_room(opening)
         if opening.replaces is None or self._replaced(opening) is not None:
             return opening
         try:
@@ -330,20 +333,66 @@ class StreamRegistry:
             raise _others(opening.stream_id)
         raise _gone(opening.stream_id)
 
-    async def _check_room(self, opening: Opening) -> None:
-        """Raises TooMany for the first question of one session more than its owner may have."""
-        key = key_of(opening.owner, opening.session_id or "")
-        if key in self._sessions:
+    @asynccontextmanager
+    async def _room_for(self, opening: Opening) -> AsyncIterator[None]:
+        """Start a stream inside: hold a place among the sessions that its owner may have.
+
+        Raises TooMany. Concurrent first questions see each other: a session that the history does
+        not count yet holds its place until it does.
+        """
+        owner = opening.owner
+        key = key_of(owner, opening.session_id or new_session_id())
+        is_first = owner and opening.replaces is None and key not in self._sessions
+        if not is_first or self.knows(opening):
+            yield
             return
-        with suppress(TimeoutError, Unavailable):
-            async with asyncio.timeout(LOOKUP_TIMEOUT):
-                if await self.history.count(opening.owner) < self._max_sessions_each or (
-                    opening.session_id and await self.history.session(key) is not None
-                ):
-                    return
-                raise TooMany(
-                    f"there are {self._max_sessions_each} sessions already: delete some first"
-                )
+        await self._check_room(opening, key)
+        place = asyncio.get_running_loop().create_future()
+        self._founding.setdefault(owner, {})[place] = key
+        try:
+            yield
+        finally:
+            stream = self._streams.get(opening.key)
+            if stream is None or stream.begun is None or stream.begun.done():
+                self._leave_place(owner, place)
+            else:
+                stream.begun.add_done_callback(lambda _: self._leave_place(owner, place))
+
+    def _leave_place(self, owner: str, place: asyncio.Future[None]) -> None:
+        places = self._founding[owner]
+        del places[place]
+        if not places:
+            del self._founding[owner]
+        place.set_result(None)
+
+    async def _check_room(self, opening: Opening, key: str) -> None:
+        """Raises TooMany for the first question of one session more than its owner may have.
+
+        A history that cannot be read in time does not stand in the way.
+        """
+        owner, most = opening.owner, self._max_sessions_each
+        until = time.monotonic() + LOOKUP_TIMEOUT
+        while True:
+            before = self._founding.get(owner, {})
+            # Also those that the history may or may not have counted.
+            places = dict(before)
+            try:
+                async with asyncio.timeout(LOOKUP_TIMEOUT):
+                    count = await self.history.count(owner)
+                    places |= self._founding.get(owner, {})
+                    others = set(places.values()) - {key}
+                    if count + len(others) < most or (
+                        opening.session_id and await self.history.session(key) is not None
+                    ):
+                        return
+            except (TimeoutError, Unavailable):
+                return
+            left = until - time.monotonic()
+            if count >= most or left <= 0:
+                raise TooMany(f"there are {most} sessions already: delete some first")
+            pending = [place for place in places if not place.done()]
+            if pending:
+                await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
     def _replaced(self, opening: Opening) -> int | None:
         """The epoch of the turn that is to be replaced, when it is known without being asked."""
@@ -397,7 +446,9 @@ class StreamRegistry:
         Raises what `look_up` and `open` raise; then nothing has happened.
         """
         if self.node is None or self.knows(opening):
-            return self.open(await self.look_up(opening))
+            opening = await self.look_up(opening)
+            async with self._room_for(opening):
+                return self.open(opening)
         session_id = opening.session_id or new_session_id()
         with _asking():
             taken = await self._reserve(self.node, opening, key_of(opening.owner, session_id))
@@ -407,7 +458,8 @@ class StreamRegistry:
                 return await self._attach(self.node, taken, opening)
             try:
                 opening = await self.look_up(replace(opening, session_id=session_id))
-                return await self._enter(self.node, taken, opening)
+                async with self._room_for(opening):
+                    return await self._enter(self.node, taken, opening)
             except BaseException:
                 self.node.give_back(taken)
                 raise
@@ -525,7 +577,7 @@ class StreamRegistry:
         if stream is None and self.node is not None:
             return self._stop_elsewhere(self.node, stream_id, owner)
         if stream is None:
-            self._bury(key_of(owner, stream_id))
+            self._tombstones.add(key_of(owner, stream_id))
             raise _not_here_to_stop(stream_id)
         stream.revoke(Done("cancelled"), "client_stop")
         return self._stopped(stream)
@@ -553,7 +605,7 @@ class StreamRegistry:
                 self.node.lose_mirrors_of(word.session, word.before)
         elif word.kind == "cancel":
             if stream is None:
-                self._bury(word.stream)
+                self._tombstones.add(word.stream)
             else:
                 stream.revoke(Done("cancelled"), "client_stop")
         elif word.kind == "superseded" and stream is not None:
@@ -1034,12 +1086,6 @@ class StreamRegistry:
 
     # Stops that came before their stream
 
-    def _bury(self, key: str) -> None:
-        self._tombstones[key] = None
-        self._tombstones.move_to_end(key)
-        if len(self._tombstones) > MAX_TOMBSTONES:
-            self._tombstones.popitem(last=False)
-
     def _is_stillborn(self, stream: Stream, entry: Entry | None) -> bool:
         """Whether it was over before it came: stopped, or outrun by another node's newer one."""
         if self._is_buried(stream.key) or (entry is not None and entry.stopped):
@@ -1049,10 +1095,7 @@ class StreamRegistry:
         return False
 
     def _is_buried(self, key: str) -> bool:
-        if key not in self._tombstones:
-            return False
-        del self._tombstones[key]
-        return True
+        return self._tombstones.discard(key)
 
 
 def turn_end(ending: Ending, ended_at: float | None) -> TurnEnd:

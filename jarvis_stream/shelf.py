@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import NamedTuple
 
+from jarvis_stream.shares import Shares
 from jarvis_stream.stream import Stream
 
 
@@ -19,13 +20,17 @@ class _Kept(NamedTuple):
 class Shelf:
     """Keeps each ended stream for `seconds`, all of them together within `max_bytes`.
 
-    Bounded both ways: the oldest go first, and time alone empties it.
+    Bounded both ways: past `max_bytes` the owner who uses most loses the oldest, and time alone
+    empties it.
     """
 
     def __init__(self, *, seconds: float = 60.0, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._seconds = seconds
         self._max_bytes = max_bytes
         self._streams: OrderedDict[str, _Kept] = OrderedDict()
+        self._of_owner: dict[str, OrderedDict[str, None]] = {}
+        """The keys of each owner's streams, the oldest first."""
+        self._shares = Shares()
         self._timer: asyncio.TimerHandle | None = None
         self.size = 0
         """The bytes held."""
@@ -49,42 +54,48 @@ class Shelf:
             return
         due = stream.loop.time() + self._seconds
         self._streams[stream.key] = _Kept(stream, due, stream.size)
+        self._of_owner.setdefault(stream.owner, OrderedDict())[stream.key] = None
+        self._shares.add(stream.owner, stream.size)
         self.size += stream.size
         while self.size > self._max_bytes:
-            self._drop_oldest()
+            self._evict(next(iter(self._of_owner[self._shares.largest(stream.owner)])))
         self._wind()
 
     def remove(self, stream: Stream) -> None:
         """Let one go, if it is here."""
         kept = self._streams.get(stream.key)
         if kept is not None and kept.stream is stream:
-            del self._streams[stream.key]
-            self.size -= kept.size
+            self._evict(stream.key)
         self._wind()
 
     def drop(self, session_key: str, before: int) -> None:
         """Let a session's streams with a lower epoch go."""
         for key, kept in tuple(self._streams.items()):
             if kept.stream.session_key == session_key and kept.stream.epoch < before:
-                del self._streams[key]
-                self.size -= kept.size
+                self._evict(key)
         self._wind()
 
     def clear(self) -> None:
         """Let everything go."""
         while self._streams:
-            self._drop_oldest()
+            self._evict(next(iter(self._streams)))
         self._wind()
 
-    def _drop_oldest(self) -> None:
-        _, kept = self._streams.popitem(last=False)
+    def _evict(self, key: str) -> None:
+        kept = self._streams.pop(key)
+        owner = kept.stream.owner
+        keys = self._of_owner[owner]
+        del keys[key]
+        if not keys:
+            del self._of_owner[owner]
+        self._shares.remove(owner, kept.size)
         self.size -= kept.size
 
     def _sweep(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
         while self._streams and next(iter(self._streams.values())).due <= now:
-            self._drop_oldest()
+            self._evict(next(iter(self._streams)))
         self._wind()
 
     def _wind(self) -> None:

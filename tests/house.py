@@ -50,10 +50,10 @@ class House:
         await reader.sees("a")
         return reader
 
-    def stop_early(self, stream_id: str) -> None:
+    def stop_early(self, stream_id: str, owner: str = "") -> None:
         """Stop a stream that has not come yet."""
         with pytest.raises(NotFound):
-            _ = self.registry.cancel(stream_id)
+            _ = self.registry.cancel(stream_id, owner)
 
     async def kept(self) -> list[tuple[str, str]]:
         """The session's turns in the history: whose, and how they ended."""

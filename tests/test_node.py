@@ -380,6 +380,24 @@ async def test_a_stop_that_comes_before_its_stream_is_not_lost() -> None:
 
 
 @in_virtual_time
+async def test_one_principals_early_stops_are_bounded_in_the_store_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jarvis_stream.node.MAX_EARLY_STOPS", 10)
+    async with cloud("a", "b", q=talks("x")) as (shared, a, b):
+        with pytest.raises(NotFound):
+            await b.registry.cancel("1", "bob")
+        for n in range(50):
+            with pytest.raises(NotFound):
+                await b.registry.cancel(f"{n}", "ann")
+        await asyncio.sleep(1)
+        assert len(shared.store._state.names) == 10
+        reader = await a.start("1", "q", owner="bob")
+        await reader.end()
+        assert reason(reader) == "cancelled"
+
+
+@in_virtual_time
 async def test_a_stop_of_a_stream_that_has_ended_tells_how() -> None:
     async with cloud("a", "b", q=says("x")) as (_, a, b):
         await (await a.start("1", "q")).end()

@@ -551,6 +551,17 @@ async def test_only_so_many_early_stops_are_remembered_and_the_oldest_go_first()
 
 
 @in_virtual_time
+async def test_one_principals_early_stops_do_not_make_the_server_forget_anothers() -> None:
+    house = House(hello=says("a"))
+    house.stop_early("B", "bob")
+    for n in range(MAX_TOMBSTONES + 1):
+        house.stop_early(f"A{n}", "ann")
+    b = house.open("B", "hello", "t", owner="bob")
+    await b.stopped
+    assert ending(b) == "cancelled"
+
+
+@in_virtual_time
 async def test_a_stop_while_streaming_answers_when_the_agent_has_stopped() -> None:
     tidy = Tidy(1.0, "a")
     house = House(tidy=tidy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,14 +10,38 @@ from explorer import in_virtual_time
 from fakes import says, stubborn, talks
 from house import MAX_QUEUE, House, now
 
-from jarvis_stream.errors import Overloaded, TooMany
+from jarvis_stream.errors import Overloaded, ShuttingDown, TooMany
+from jarvis_stream.history.base import Answer, Begun, TurnStart
+from jarvis_stream.history.memory import MemoryHistory
 from jarvis_stream.registry import Opening, StreamRegistry
+from jarvis_stream.stream import Stream
 
 
 def house_with(**limits: Any) -> House:
     house = House(talks=talks("a"), hello=says("b"), stubborn=stubborn(5.0))
     house.registry = StreamRegistry(house.agents, house.history, max_queue=MAX_QUEUE, **limits)
     return house
+
+
+class SlowHistory(MemoryHistory):
+    """A history whose questions become durable, and are counted, a moment later."""
+
+    def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
+        loop = asyncio.get_running_loop()
+        begun = loop.create_future()
+        loop.call_later(0.02, self._write, turn, answer, begun)
+        return begun
+
+    def _write(self, turn: TurnStart, answer: Answer, begun: asyncio.Future[Begun]) -> None:
+        written = super().begin(turn, answer).result()
+        if not begun.done():
+            begun.set_result(written)
+
+    async def count(self, owner: str = "") -> int:
+        await asyncio.sleep(0.005)
+        counted = await super().count(owner)
+        await asyncio.sleep(0.005)
+        return counted
 
 
 def asks(owner: str, session_id: str | None, stream_id: str = "X") -> Opening:
@@ -62,19 +87,65 @@ async def test_and_so_many_to_one_of_those_who_have_names() -> None:
     await house.registry.shutdown()
 
 
+async def started(house: House, opening: Opening) -> None:
+    """Start an answer and wait for its end."""
+    stream = await house.registry.start(opening)
+    assert isinstance(stream, Stream)
+    await stream.stopped
+
+
 @in_virtual_time
 async def test_and_so_many_sessions() -> None:
     house = house_with(max_sessions_each=2)
     for session in ("1", "2"):
-        await house.registry.look_up(asks("ann", session, session))
-        await house.open(session, "hello", session_id=session, owner="ann").ended
+        await started(house, asks("ann", session, session))
     for other in ("3", None):
         with pytest.raises(TooMany):
-            await house.registry.look_up(asks("ann", other))
-    for owner, session in (("ann", "1"), ("bob", "3"), ("", "3")):
-        await house.registry.look_up(asks(owner, session))
+            await house.registry.start(asks("ann", other))
+    for number, (owner, session) in enumerate((("ann", "1"), ("bob", "3"), ("", "3"))):
+        await started(house, asks(owner, session, f"more {number}"))
     assert await house.registry.delete("2", "ann")
-    await house.registry.look_up(asks("ann", "3"))
+    await started(house, asks("ann", "3"))
+    assert not house.registry._founding
+
+
+@in_virtual_time
+async def test_concurrent_first_questions_found_no_more_sessions_than_allowed() -> None:
+    house = house_with(max_sessions_each=3)
+    house.registry.history = slow = SlowHistory()
+    starts = [house.registry.start(asks("ann", None, f"{n}")) for n in range(10)]
+    others = [house.registry.start(asks("bob", f"{n}", f"{n}")) for n in range(3)]
+    told = await asyncio.gather(*starts, *others, return_exceptions=True)
+    assert sum(isinstance(each, Stream) for each in told[:10]) == 3
+    assert sum(isinstance(each, TooMany) for each in told[:10]) == 7
+    assert all(isinstance(each, Stream) for each in told[10:])
+    await asyncio.gather(*(each.stopped for each in told if isinstance(each, Stream)))
+    assert await slow.count("ann") == 3
+    assert not house.registry._founding
+    with pytest.raises(TooMany):
+        await house.registry.start(asks("ann", None, "more"))
+
+
+@in_virtual_time
+async def test_questions_of_one_new_session_take_one_place() -> None:
+    house = house_with(max_sessions_each=1)
+    house.registry.history = SlowHistory()
+    starts = [house.registry.start(asks("ann", "1", f"{n}")) for n in range(4)]
+    streams = await asyncio.gather(*starts)
+    assert all(isinstance(stream, Stream) for stream in streams)
+    await house.registry.shutdown()
+    await asyncio.sleep(1.0)  # the history is told of them
+    assert not house.registry._founding
+
+
+@in_virtual_time
+async def test_a_start_that_fails_gives_its_place_back() -> None:
+    house = house_with(max_sessions_each=1, max_streams_each=1)
+    await started(house, asks("bob", "1", "1"))
+    house.registry.drain()
+    with pytest.raises(ShuttingDown):
+        await house.registry.start(asks("ann", "1"))
+    assert not house.registry._founding
 
 
 @in_virtual_time

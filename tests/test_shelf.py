@@ -11,8 +11,8 @@ from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Stream
 
 
-def ended(stream_id: str, text: str = "x") -> Stream:
-    stream = Stream(session_id="s", stream_id=stream_id, trace_id="t", epoch=1)
+def ended(stream_id: str, text: str = "x", owner: str = "") -> Stream:
+    stream = Stream(session_id="s", stream_id=stream_id, trace_id="t", epoch=1, owner=owner)
     stream.activate()
     stream.append(text)
     stream.end(Done("stop"))
@@ -43,6 +43,22 @@ async def test_the_oldest_go_first_when_there_is_no_room() -> None:
         shelf.put(stream)
     assert [shelf.get(name) for name in "ABC"] == [None, *streams[1:]]
     assert shelf.size == sum(stream.size for stream in streams[1:])
+
+
+@in_virtual_time
+async def test_one_principals_answers_do_not_evict_anothers_smaller_share() -> None:
+    mine = [ended(f"B{n}", "x" * 1000, "bob") for n in range(2)]
+    shelf = Shelf(max_bytes=5 * mine[0].size)
+    for stream in mine:
+        shelf.put(stream)
+    for n in range(50):
+        shelf.put(ended(f"A{n}", "x" * 1000, "ann"))
+    assert [shelf.get(stream.key) for stream in mine] == mine
+    assert shelf.get("ann/A49") is not None
+    assert shelf.get("ann/A0") is None
+    assert shelf.size <= 5 * mine[0].size
+    shelf.clear()
+    assert (len(shelf), shelf.size, len(shelf._of_owner), len(shelf._shares)) == (0, 0, 0, 0)
 
 
 @in_virtual_time

@@ -255,6 +255,10 @@ class Cluster(Protocol):
         """
         ...
 
+    async def unstop(self, stream: str) -> None:
+        """Forget a stop that waits for its stream. Does nothing when a start has the name."""
+        ...
+
     # Ownership
 
     async def ticket(self, session: str, floor: int) -> int:

@@ -211,6 +211,11 @@ class MemoryStore:
         self._say(held.name.node, Word(kind="cancel", session=held.name.session, stream=stream))
         return held.name
 
+    def unstop(self, stream: str) -> None:
+        held = self._state.names.get(stream)
+        if held is not None and held.name is None:
+            del self._state.names[stream]
+
     def _take(self, name: Name) -> Reserved | Name:
         held = self._held(name.stream)
         if held is not None and held.name is not None and held.name != name:
@@ -510,6 +515,9 @@ class MemoryCluster:
 
     async def stop(self, stream: str) -> Name | None:
         return await self._ask("stop", partial(self._store.stop, stream))
+
+    async def unstop(self, stream: str) -> None:
+        await self._ask("unstop", partial(self._store.unstop, stream))
 
     async def ticket(self, session: str, floor: int) -> int:
         return await self._ask("ticket", partial(self._store.ticket, session, floor), session)

@@ -77,8 +77,8 @@ class Scripts:
         def script(name: str) -> Script:
             return Script(texts["common"] + texts[name])
 
-        self.reserve, self.stop, self.free = (
-            Script(texts[f"name_{name}"]) for name in ("reserve", "stop", "free")
+        self.reserve, self.stop, self.unstop, self.free = (
+            Script(texts[f"name_{name}"]) for name in ("reserve", "stop", "unstop", "free")
         )
         self.begin = script("begin")
         self.ticket = script("ticket")
@@ -203,6 +203,9 @@ class RedisCluster:
     async def stop(self, stream: str) -> Name | None:
         (held,) = await self._ask([_LUA.stop([_name_key(stream)], round(STOP_TTL * 1000))])
         return _name(orjson.loads(held)) if held else None
+
+    async def unstop(self, stream: str) -> None:
+        await self._ask([_LUA.unstop([_name_key(stream)])])
 
     def _take(self, name: Name) -> bytes:
         return _LUA.reserve([_name_key(name.stream)], orjson.dumps(name), self._ttl)

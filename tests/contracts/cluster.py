@@ -230,6 +230,20 @@ class ClusterContract:
             assert (await ours.renew(claim)).cancelled
         assert await theirs.cluster.stop("A") == claim.name
 
+    async def test_a_stop_that_came_first_can_be_forgotten(self, ours: Node, theirs: Node) -> None:
+        assert await theirs.cluster.stop("A") is None
+        await theirs.cluster.unstop("A")
+        assert await ours.cluster.reserve(ours.name("A")) is Reserved.FREE
+
+    async def test_a_stop_of_a_stream_that_has_come_is_not_forgotten(
+        self, ours: Node, theirs: Node
+    ) -> None:
+        claim = await ours.start("A")
+        assert await theirs.cluster.stop("A") == claim.name
+        await theirs.cluster.unstop("A")
+        assert (await ours.renew(claim)).cancelled
+        assert await theirs.cluster.find("A") == claim.name
+
     # Tickets
 
     async def test_tickets_grow_with_the_clock(self, ours: Node, theirs: Node) -> None:
