@@ -134,3 +134,19 @@ async def test_a_socket_that_talks_too_much_is_told_so(make: Make) -> None:
         codes = [(await ws.receive_json())["code"] for _ in range(12)]
     assert codes[:10] == ["invalid"] * 10
     assert "too_fast" in codes[10:]
+
+
+@pytest.mark.parametrize("address", ["9.9.9.5:1234", "[2001:db8::1]:443", "unknown", "_hidden"])
+async def test_an_address_with_a_port_or_none_at_all_has_limits_too(
+    make: Make, address: str
+) -> None:
+    client = await make(max_sockets_per_address=1, max_starts_per_minute=1, **ELSEWHERE)
+    await client.ws_connect("/ws", headers=elsewhere(address))
+    with pytest.raises(Exception, match="429"):
+        await client.ws_connect("/ws", headers=elsewhere(address.replace("1234", "99")))
+    body = {"prompt": "x"}
+    for status in (200, 429):
+        answer = await client.post("/api/chat", json=body, headers=elsewhere(address))
+        assert answer.status == status
+    headers = {"X-Forwarded-For": address}
+    assert (await client.post("/api/chat", json=body, headers=headers)).status == 403
