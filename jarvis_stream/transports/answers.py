@@ -25,6 +25,7 @@ from jarvis_stream.ids import new_trace_id, trace_id_of
 from jarvis_stream.transports.context import COUNTS, LIMITS, Limits
 from jarvis_stream.transports.requests import (
     authority,
+    check_fetch_site,
     check_host,
     check_origin,
     is_loopback,
@@ -116,6 +117,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         _check_head(request, limits)
         check_origin(request.headers.get("Origin"), request.host, limits.allowed_origins)
+        check_fetch_site(request.path, request.headers, limits.allowed_origins)
         return await handler(request)
     except Refused as error:
         refused["http", error.code] += 1

@@ -72,3 +72,6 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
         headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
         headers["Referrer-Policy"] = "no-referrer"
         headers["Cache-Control"] = "no-cache"
+    else:
+        # A page of another origin may not embed it, in whatever element.
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"

@@ -168,6 +168,34 @@ def check_origin(origin: str | None, host: str, allowed: Collection[str]) -> Non
     raise ForeignOrigin(f"pages of {shorten(origin)} may not talk to this server")
 
 
+def check_fetch_site(path: str, headers: Mapping[str, str], allowed: Collection[str]) -> None:
+    """Refuse what a browser requests for a page of another origin (raises ForeignOrigin).
+
+    A request without an Origin header (an image, a script, a link) may come from any page, and the
+    time that its response takes can be measured there. Browsers name its source in Sec-Fetch-Site:
+    `none` is an address that a person typed. A request with an Origin is left to `check_origin`,
+    which a WebSocket handshake always has; the page and its files are public.
+    """
+    site = headers.get("Sec-Fetch-Site")
+    if site is None or site in _OWN_SITES or "Origin" in headers or is_public(path):
+        return
+    if _origin_of(headers.get("Referer", "")) in allowed:
+        return
+    raise ForeignOrigin(
+        f"pages of other origins may not read this (Sec-Fetch-Site: {shorten(site)});"
+        " --allowed-origins can add theirs"
+    )
+
+
+def is_public(path: str) -> bool:
+    """Whether every page may load this: it holds nothing of any person or conversation."""
+    return path in _PUBLIC or path.startswith("/static/")
+
+
+_OWN_SITES: Final = frozenset(("same-origin", "none"))
+_PUBLIC: Final = frozenset(("/", "/livez", "/readyz"))
+
+
 def check_host(host: str, allowed: Collection[str]) -> None:
     """Refuse a name that is not this machine's own, nor an allowed origin's (raises Misdirected).
 
@@ -213,6 +241,15 @@ def authority(url: str) -> str | None:
         return urlsplit(url).netloc
     except ValueError:
         return None
+
+
+def _origin_of(url: str) -> str | None:
+    """Return the origin of an absolute URL, as browsers write it; None for anything else."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else None
 
 
 def _choice(fields: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
