@@ -380,7 +380,10 @@ class Builder:
         limits = {"max_prompt_chars": whole(f"In characters: {bound('max_prompt_chars')}.")}
         info = {
             "agent": self.thing({"name": text(), "is_model": {"type": "boolean"}}),
-            "why": {"type": ["string", "null"], "description": "Why that agent answers."},
+            "why": {
+                "type": ["string", "null"],
+                "description": "Why the demo answers; null for others.",
+            },
             "version": text(),
             "protocol": {"const": PROTOCOL},
             "limits": self.thing(limits),

@@ -53,6 +53,9 @@ from jarvis_stream.transports.requests import is_loopback
 CHOICE: Final = web.AppKey("choice", Choice)
 """Which agent answers, and why; there once the application has started."""
 
+AGENT_NAME: Final = web.AppKey("agent_name", str)
+"""The agent's name for clients; empty where the agent's own is shown."""
+
 
 def create_app(
     settings: Settings | None = None,
@@ -82,6 +85,7 @@ def create_app(
         socket_idle_timeout=settings.socket_idle_timeout,
         max_messages_per_second=settings.max_messages_per_second,
     )
+    app[AGENT_NAME] = settings.agent_name
     app[COUNTS] = counts = Counts()
     app[DOORS] = Doors(
         counts.refused,
@@ -128,6 +132,7 @@ def create_app(
             if isinstance(choice.agent, AbstractAsyncContextManager):
                 await stack.enter_async_context(running_agent(choice.agent, choice.name))
             app[CHOICE] = choice
+            logger.info("agent_chosen agent={} why={}", choice.name, choice.why)
             history = await stack.enter_async_context(
                 open_history(
                     database_url(settings),
@@ -362,10 +367,14 @@ async def _registry(
 
 async def _info(request: web.Request) -> web.Response:
     choice = request.app[CHOICE]
+    reason = choice.public_reason
     return json_answer(
         {
-            "agent": {"name": choice.name, "is_model": choice.is_model},
-            "why": f"{choice.why[:1].upper()}{choice.why[1:]}." if choice.why else None,
+            "agent": {
+                "name": request.app[AGENT_NAME] or choice.public_name,
+                "is_model": choice.is_model,
+            },
+            "why": f"{reason[:1].upper()}{reason[1:]}." if reason else None,
             "version": jarvis_stream.__version__,
             "protocol": PROTOCOL,
             **gate.who(request),

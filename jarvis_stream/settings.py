@@ -71,6 +71,12 @@ def _header_safe(value: SecretStr) -> SecretStr:
     return SecretStr(secret)
 
 
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("not printable")
+    return value
+
+
 def _origin(value: str) -> str:
     """As browsers say it: in small letters, without the port that goes without saying."""
     origin = value.lower()
@@ -221,6 +227,16 @@ class Settings(BaseSettings):
         ),
     ] = "auto"
     """Who answers: an OpenAI-compatible server, the demo, your own callable, or what is found."""
+
+    agent_name: Annotated[
+        str,
+        Field(
+            max_length=200,
+            json_schema_extra={"allowed": "a printable text of at most 200 characters"},
+        ),
+        AfterValidator(_printable),
+    ] = ""
+    """The name of the agent that clients and the page show; without it, the model's name."""
 
     openai_base_url: Annotated[
         str | None,
@@ -453,7 +469,7 @@ def _default(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    return "none" if value in (None, []) else str(value)
+    return "none" if value in (None, [], "") else str(value)
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:

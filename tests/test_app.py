@@ -61,12 +61,40 @@ async def test_it_tells_who_answers(aiohttp_client: Connect) -> None:
     client = await aiohttp_client(create_app(Settings(), agent=House()))
     assert await (await client.get("/api/info")).json() == {
         "agent": {"name": "House", "is_model": True},
-        "why": "It was given to create_app.",
+        "why": None,
         "limits": {"max_prompt_chars": 100_000},
         "version": jarvis_stream.__version__,
         "protocol": 1,
         "auth": "none",
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"openai_model": "m-7b"}, "m-7b"),
+        ({}, "a language model"),
+        ({"openai_model": "m-7b", "agent_name": "Support"}, "Support"),
+    ],
+)
+async def test_info_tells_nothing_of_the_model_server(
+    aiohttp_client: Connect, settings: dict[str, Any], name: str
+) -> None:
+    url = "http://models.internal:9999/tenants/acme/v1"
+    app = create_app(Settings(agent="openai", openai_base_url=url, **settings))
+    client = await aiohttp_client(app)
+    info = await (await client.get("/api/info")).json()
+    assert info["agent"] == {"name": name, "is_model": True}
+    assert info["why"] is None
+    assert "internal" not in str(info)
+    assert "acme" not in str(info)
+    assert url in app[CHOICE].name  # which the operator reads
+
+
+async def test_info_names_an_own_agent_without_its_module(aiohttp_client: Connect) -> None:
+    client = await aiohttp_client(create_app(Settings(agent="jarvis_stream.agents.demo:DemoAgent")))
+    info = await (await client.get("/api/info")).json()
+    assert (info["agent"]["name"], info["why"]) == ("DemoAgent", None)
 
 
 async def test_without_an_agent_the_settings_choose(aiohttp_client: Connect) -> None:

@@ -34,12 +34,25 @@ class Choice:
 
     agent: Agent
     name: str
-    """For people, without credentials."""
+    """For the operator, without credentials; it may hold the address of the model's server."""
     why: str
+    """For the operator."""
     change: str
     """How to get another one."""
     is_model: bool
     """False for the demo, which must not be taken for one."""
+
+    @property
+    def public_name(self) -> str:
+        """The name that every client may read: the model, or the callable without its module."""
+        if isinstance(self.agent, OpenAIAgent):
+            return self.agent.model or "a language model"
+        return self.name.rpartition(":")[2].rpartition(".")[2] or "a custom agent"
+
+    @property
+    def public_reason(self) -> str | None:
+        """Why this agent answers, as every client may read it; None for all but the demo."""
+        return None if self.is_model else self.why
 
 
 @dataclass(frozen=True, slots=True)

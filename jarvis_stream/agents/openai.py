@@ -184,6 +184,11 @@ class OpenAIAgent:
         """The server's base URL, normalised."""
         return str(self._base)
 
+    @property
+    def model(self) -> str | None:
+        """The model that answers; None until the first answer if none was named."""
+        return self._model or self._found
+
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             # How many answers run at once is the registry's to bound, not the connector's.

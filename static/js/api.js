@@ -28,7 +28,7 @@ import { HttpTransport } from './transport-http.js'
 /**
  * @typedef {object} ServerInfo
  * @property {{name: string, is_model: boolean}} agent who answers
- * @property {string | null} [why] a sentence why this one was chosen
+ * @property {string | null} [why] a sentence why the demo answers; null for any other agent
  * @property {string} version
  * @property {number} protocol
  * @property {{max_prompt_chars: number}} [limits]

@@ -55,7 +55,7 @@ export type ServerInfo = {
         is_model: boolean;
     };
     /**
-     * a sentence why this one was chosen
+     * a sentence why the demo answers; null for any other agent
      */
     why?: string | null;
     version: string;
@@ -102,7 +102,7 @@ export type ServerOptions = {
 /**
  * @typedef {object} ServerInfo
  * @property {{name: string, is_model: boolean}} agent who answers
- * @property {string | null} [why] a sentence why this one was chosen
+ * @property {string | null} [why] a sentence why the demo answers; null for any other agent
  * @property {string} version
  * @property {number} protocol
  * @property {{max_prompt_chars: number}} [limits]
