@@ -516,6 +516,11 @@ HOLD = """
 """
 
 
+FRAMES = """() => new Promise(done => requestAnimationFrame(() =>
+    requestAnimationFrame(() => setTimeout(done))))"""
+"""Until the page has been laid out and painted."""
+
+
 @pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
 @pytest.mark.parametrize("reader", ["at the end", "at the top"])
 async def test_the_end_of_a_long_chat_comes_first_and_what_comes_above_it_moves_nothing(
@@ -537,6 +542,44 @@ async def test_the_end_of_a_long_chat_comes_first_and_what_comes_above_it_moves_
     before = await seen.evaluate(where)
     await page.evaluate("release()")
     await expect(messages).to_have_count(500)
+    await page.evaluate(FRAMES)
     assert abs(await seen.evaluate(where) - before) < 3
     if reader == "at the end":
         await is_at_end(page)
+
+
+GROW = """(message, where) => {
+    const box = document.createElement('div')
+    box.style.height = '137.4px'
+    if (where === 'above') message.parentElement.prepend(box)
+    else message.querySelector('[data-part=text]').prepend(box)
+}"""
+
+
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+@pytest.mark.parametrize("how", ["at the very top", "in the middle", "in a long message"])
+async def test_what_the_reader_sees_stays_when_something_above_it_grows_late(
+    page: Page, server: Server, how: str
+) -> None:
+    await come(page, server.url)
+    await ask(page, LINES)
+    scroller = await page.get_by_test_id("scroller").element_handle()
+    await page.get_by_test_id("scroller").focus()
+    await page.keyboard.press("Home")
+    await page.wait_for_function("e => e.scrollTop === 0", arg=scroller)
+    await expect(page.get_by_test_id("jump")).to_be_visible()
+    messages = page.get_by_test_id("message")
+    first, seen = messages.first, messages.first
+    if how != "at the very top":
+        seen = text_of(answers(page).first).locator("p").nth(50)
+        await seen.evaluate("e => e.scrollIntoView({ block: 'center' })")
+        await page.evaluate(FRAMES)
+    grows = "above" if how != "in a long message" else "within"
+    grown_message = first if grows == "above" else answers(page).first
+    where = "e => e.getBoundingClientRect().top"
+    before = await seen.evaluate(where)
+    for _ in range(20):  # so that what is rounded off each time would add up
+        await grown_message.evaluate(GROW, grows)
+        await page.evaluate(FRAMES)
+    assert abs(await seen.evaluate(where) - before) < 2
+    assert await scroller.evaluate("e => e.scrollTop") > 2000

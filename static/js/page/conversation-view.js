@@ -23,6 +23,9 @@ const TICK = 250
 /** So many of the newest messages are there at once: more than a window can show. */
 const NEWEST = 20
 
+/** While the reader scrolls, older messages wait for so long at a time. Milliseconds. */
+const PAUSE = 100
+
 /** How long "Copied" is shown, in milliseconds. */
 const COPIED = 1600
 
@@ -53,6 +56,8 @@ export class ConversationView {
   /** @type {Map<string, MessageView>} by the id of the message: of the newest ones, without a gap */
   #views = new Map()
   #isFilling = false
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #fillingLater
   /** @type {{view: MessageView, editor: Editor} | null} */
   #editing = null
   /** @type {ReturnType<typeof setInterval> | undefined} */
@@ -78,6 +83,7 @@ export class ConversationView {
   clear() {
     this.#editing = null
     this.#isFilling = false
+    clearTimeout(this.#fillingLater)
     this.#slices.clear()
     this.#messages = []
     this.#views.clear()
@@ -135,6 +141,13 @@ export class ConversationView {
   }
 
   #showOlder() {
+    if (this.#follower.isScrolling) {
+      this.#fillingLater = setTimeout(() => {
+        this.#slices.add(() => this.#showOlder())
+        this.#slices.run()
+      }, PAUSE)
+      return
+    }
     this.#isFilling = false
     const index = this.#oldest - 1
     const message = this.#messages[index]
@@ -142,7 +155,6 @@ export class ConversationView {
     const view = this.#viewOf(message.id)
     this.#showIn(view, index)
     view.render()
-    this.#follower.growsAbove()
     this.#log.prepend(view.element)
     this.#fill()
   }

@@ -1,12 +1,18 @@
+import { ScrollAnchor } from './scroll-anchor.js'
+
 /** How near to the end counts as being there, in CSS pixels. */
 const NEAR = 40
+
+/** After the last `scroll` event the reader is taken to scroll for so long. Milliseconds. */
+const SCROLLING = 150
 
 /** Keys that scroll away from the end, and keys that may lead back to it. */
 const UP = new Set(['ArrowUp', 'PageUp', 'Home'])
 const DOWN = new Set(['ArrowDown', 'PageDown', 'End', ' '])
 
 /**
- * Keeps the end of a growing text in view, for as long as the reader is there.
+ * Keeps the end of a growing text in view, for as long as the reader is there, and what the reader
+ * sees where it is, as soon as that is something else.
  *
  * Only the reader's own doing pauses it: a wheel, a finger, a key, the scroll bar, selecting text.
  * A `scroll` event by itself does not, for growing text and a growing keyboard cause those too.
@@ -21,6 +27,8 @@ export class EndFollower {
   /** Where the text stood when a finger or a mouse button went down on it; null: none is. */
   #heldAt = /** @type {number | null} */ (null)
   #lastTop = 0
+  #lastScroll = -SCROLLING
+  #anchor
 
   /**
    * @param {HTMLElement} scroller
@@ -30,6 +38,7 @@ export class EndFollower {
   constructor(scroller, content, onChange) {
     this.#scroller = scroller
     this.#onChange = onChange
+    this.#anchor = new ScrollAnchor(scroller, content)
     const passive = { passive: true }
     scroller.addEventListener('wheel', ({ deltaY }) => this.#turn(deltaY < 0), passive)
     scroller.addEventListener('keydown', (event) => this.#press(event))
@@ -56,6 +65,11 @@ export class EndFollower {
     return this.#unseen && this.isAway
   }
 
+  /** Whether the reader is scrolling: a change above the view would stop the movement. */
+  get isScrolling() {
+    return !this.#following && performance.now() - this.#lastScroll < SCROLLING
+  }
+
   /** Goes to the end, and follows it again. */
   follow() {
     this.#set(true)
@@ -80,19 +94,26 @@ export class EndFollower {
     this.#onChange()
   }
 
-  /** Something is about to be added above what the reader sees, which stays where it is. */
-  growsAbove() {
-    if (this.#following || this.#lastTop > 0) return
-    // Browsers see to that themselves, except at the very top.
-    this.#scroller.scrollTop = this.#lastTop = 1
-  }
-
-  /** Keeps the end in view, if it is followed. */
+  /**
+   * Keeps the end in view if it is followed, and else what the reader sees. Runs after every change
+   * of the layout, before the browser paints it.
+   */
   keep() {
     // Text that moves under a finger, or away from a selection that is being made, is a nuisance.
-    if (!this.#following || this.#heldAt !== null) return this.#onChange()
+    if (!this.#following || this.#heldAt !== null) {
+      this.#stay()
+      return this.#onChange()
+    }
     this.#scroller.scrollTop = this.#scroller.scrollHeight
     this.#lastTop = this.#scroller.scrollTop
+  }
+
+  /** Keeps what the reader sees where it is. */
+  #stay() {
+    const scrolled = this.#anchor.restore()
+    if (scrolled === 0) return
+    this.#lastTop = this.#scroller.scrollTop // so that its event does not count as the reader's
+    if (this.#heldAt !== null) this.#heldAt += scrolled
   }
 
   get #isAtEnd() {
@@ -115,6 +136,7 @@ export class EndFollower {
   }
 
   #hold() {
+    this.#anchor.pick()
     this.#heldAt = this.#scroller.scrollTop
   }
 
@@ -135,7 +157,14 @@ export class EndFollower {
   #look() {
     const { scrollTop } = this.#scroller
     const isDown = scrollTop > this.#lastTop
-    this.#lastTop = scrollTop
+    if (scrollTop !== this.#lastTop) {
+      this.#lastTop = scrollTop
+      this.#lastScroll = performance.now()
+      if (!this.#following || this.#heldAt !== null) {
+        this.#stay() // what has changed since the last frame is not of the reader's scrolling
+        this.#anchor.pick()
+      }
+    }
     // After a key or a wheel that leads away, an event of our own scrolling may still be on its
     // way: only who has left can return.
     if (!this.#following && !this.#isAtEnd) this.#mayReturn = true
@@ -151,6 +180,7 @@ export class EndFollower {
     }
     if (following === this.#following) return
     this.#following = following
+    if (!following) this.#anchor.pick()
     this.#onChange()
   }
 }
