@@ -979,7 +979,7 @@ class StreamRegistry:
                     begun = await self._begin_among_others(stream, prompt, self.node)
                 else:
                     if stream.called is not None:
-                        await stream.called
+                        await asyncio.shield(stream.called)
                     await self._wait(stream)
                     stream.activate()
                     begun = await self._told(stream, prompt, again=stream.called is not None)
@@ -1032,9 +1032,10 @@ class StreamRegistry:
     async def _told(self, stream: Stream, prompt: str, *, again: bool) -> Begun:
         """What the agent may know; `again`, when answers before it have ended meanwhile."""
         assert stream.begun is not None
-        begun = await stream.begun
+        # The history and the registry wait for these too: the stream's end must not cancel them.
+        begun = await asyncio.shield(stream.begun)
         if again and not begun.taken:
-            begun = await self._begin(stream, prompt)
+            begun = await asyncio.shield(self._begin(stream, prompt))
         return begun
 
     @staticmethod

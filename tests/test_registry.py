@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 from explorer import in_virtual_time
+from fake_history import SlowHistory
 from fakes import (
     SECRET,
     Tidy,
@@ -497,6 +498,19 @@ async def test_a_cursor_into_a_stream_that_has_not_begun_is_refused() -> None:
 
 
 # Stopping
+
+
+@in_virtual_time
+async def test_a_stop_does_not_cancel_what_the_history_promised() -> None:
+    house = House(SlowHistory(begin_after=1.0), hello=says("a"))
+    a = house.read("A", "hello")
+    begun = a.stream.begun
+    await settle()
+    await house.registry.cancel("A")
+    assert (await a.end())["finish_reason"] == "cancelled"
+    assert not begun.done()
+    assert (await begun).saved
+    assert house.empty
 
 
 @in_virtual_time

@@ -73,6 +73,10 @@ class _Promise(Generic[T]):
         if not self.future.done():
             self.future.set_result(value)
 
+    async def wait(self) -> T:
+        """Return the value. Cancelling this wait does not cancel the future."""
+        return await asyncio.shield(self.future)
+
 
 @dataclass(slots=True, eq=False)
 class _Turn:
@@ -194,7 +198,10 @@ class HistoryWriter:
         # How the database is.
         self._failing_since: float | None = None
         self._retries = 0
-        self._hopeless = False  # it took too long, or failed twice: nobody waits for it now
+        # When the attempt that is under way began. Only attempts of this writer say whether the
+        # database can be reached: a promise may run out for many other reasons.
+        self._attempt_began: float | None = None
+        self._down = False
         self._readable = True
         self._dropping = False
         self._fallbacks: set[asyncio.Task[None]] = set()
@@ -214,7 +221,7 @@ class HistoryWriter:
         `flush_timeout` seconds; answers that have not ended are interrupted.
         """
         with suppress(Exception):  # it has been noted
-            await self._attempt(self._keep_house)
+            await self._attempt(self._keep_house())
         task = asyncio.create_task(self._run())
         try:
             yield self
@@ -311,7 +318,7 @@ class HistoryWriter:
         for renaming in [one for one in self._renamings if one.session_id == session_id]:
             self._drop(renaming)
         removal = self._remove(span, self._held(span))
-        if not await removal.done.future:
+        if not await removal.done.wait():
             raise Unavailable("the history cannot be written now", retry_after=1)
         return removal.existed
 
@@ -331,7 +338,7 @@ class HistoryWriter:
             self._renamings.add(renaming)
             self._owe(renaming, CHANGE_BYTES)
             self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
-        saved = await done.future
+        saved = await done.wait()
         session = await self.session(session_id) if saved else None
         if not saved or (session is None and session_id in self._sessions):
             raise Unavailable("the history cannot be written now", retry_after=1)
@@ -375,10 +382,10 @@ class HistoryWriter:
         """Keep the promise at the latest after `timeout`, or at once when waiting is no use."""
 
         def too_late() -> None:
-            self._hopeless = True
-            give_up()
+            if not promise.future.done():  # the waiter may have cancelled it
+                give_up()
 
-        if self._hopeless:
+        if self._is_down:
             give_up()
         elif not promise.future.done():
             promise.timer = asyncio.get_running_loop().call_later(timeout, too_late)
@@ -396,6 +403,9 @@ class HistoryWriter:
             try:
                 async with asyncio.timeout(self._limits.begin_timeout / 2):
                     stored = await self._store.recent(turn.start.session_id)
+            except TimeoutError:
+                # One slow read says nothing about others while the database can be reached.
+                self._readable = not self._is_down
             except Exception:
                 self._readable = False  # until the next attempt to write
         if not turn.begun.future.done():
@@ -486,8 +496,8 @@ class HistoryWriter:
             if self._closing.is_set() and not self._backlog:
                 return
             try:
-                await self._attempt(self._keep_house)
-                await self._attempt(self._write_some)
+                await self._attempt(self._keep_house())
+                await self._write_some()
             except Exception as error:
                 if not self._store.refused(error):
                     await self._pause()
@@ -511,13 +521,17 @@ class HistoryWriter:
                 if new and turn not in self._aside:
                     self._backlog.setdefault(turn)
 
-    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _attempt(self, step: Awaitable[T]) -> T:
+        """Return the step's result; raise what it raises, or TimeoutError after WRITE_TIMEOUT."""
+        self._attempt_began = time.monotonic()
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
-                await step()
+                return await step
         except Exception as error:
             self._note_failure(error)
             raise
+        finally:
+            self._attempt_began = None
 
     async def _keep_house(self) -> None:
         """Tell that this process lives, and see which others do not."""
@@ -540,7 +554,7 @@ class HistoryWriter:
             return
         self._in_flight = len(parts)
         try:
-            written = await self._store.write(batch)
+            written = await self._attempt(self._store.write(batch))
         except BaseException as error:
             again = {part.work: None for part in parts if not self._is_gone(part.work)}
             self._backlog = again | self._backlog
@@ -645,6 +659,18 @@ class HistoryWriter:
 
     # How the database is
 
+    @property
+    def _is_down(self) -> bool:
+        """Whether waiting for the database is no use now.
+
+        True when two attempts in succession failed, or when one has taken, or takes, longer than
+        any promise waits. A success makes it False.
+        """
+        if self._down or self._attempt_began is None:
+            return self._down
+        patience = max(self._limits.begin_timeout, self._limits.save_timeout)
+        return time.monotonic() - self._attempt_began > patience
+
     def _narrow(self, parts: list[_Part], error: Exception) -> None:
         """Halve the batches until what cannot be written is alone: that stops nothing else."""
         self._batch_turns = max(1, len(parts) // 2)
@@ -667,14 +693,14 @@ class HistoryWriter:
         self._renew_at = 0.0
         self._readable = True
         self._retries += 1
-        self._hopeless = self._hopeless or self._retries > 1
+        self._down = self._retries > 1 or self._is_down
         if self._failing_since is None:
             self._failing_since = time.monotonic()
             logger.error("history_write_failed error={}", self._store.describe(error))
 
     def _note_success(self) -> None:
         self._batch_turns = min(BATCH_TURNS, 2 * self._batch_turns)
-        self._hopeless = self._dropping = False
+        self._down = self._dropping = False
         self._readable = True
         self._retries = 0
         if self._failing_since is None or self._aside:

@@ -100,7 +100,8 @@ async def _send(request: web.Request, stream: Followed, after: int) -> web.Strea
             writer.send_headers()
         pump.open(writer.drain)
         with while_valid(request, pump.expire):
-            parting = await pump.finished
+            # The pump reads this future, too: a cancelled handler must not make it look finished.
+            parting = await asyncio.shield(pump.finished)
     finally:
         await pump.close()
     if parting is Parting.DELIVERED:

@@ -38,6 +38,7 @@ class FakeStore:
         self.titles: dict[str, str] = {}
         self.failing = False
         self.failing_if: Callable[[Batch], bool] = lambda batch: False
+        self.hanging_if: Callable[[Batch], bool] = lambda batch: False
         self.readable = True
         self.knows_us = True
         self.reads = 0
@@ -63,6 +64,8 @@ class FakeStore:
         self.batches.append(batch)
         self.asked.set()
         await self.free.wait()
+        if self.hanging_if(batch):
+            await asyncio.Event().wait()
         prompts = [turn.prompt for turn in batch.begins]
         if self.failing or self.failing_if(batch):
             raise Outage
@@ -309,6 +312,89 @@ async def test_nobody_waits_at_all_for_a_database_that_is_known_to_be_down(
             await patient.delete("s", 9)
         assert not (await waiting).saved
     store.failing = False
+
+
+async def test_a_cancelled_question_says_nothing_about_the_database(store: FakeStore) -> None:
+    limits = replace(PATIENT, begin_timeout=0.05)
+    async with HistoryWriter(store, limits).running() as history:
+        speaker = Speaker(history)
+        begun, _ = speaker.ask("s", "1")
+        begun.cancel()
+        await eventually(store.has("1"))
+        await asyncio.sleep(2 * limits.begin_timeout)  # the timer of its promise is over
+        assert await speaker.discard("1")
+        assert history.health.failures == 0
+
+
+async def test_a_question_that_ran_out_of_time_does_not_make_others_give_up(
+    store: FakeStore,
+) -> None:
+    limits = replace(PATIENT, begin_timeout=0.05)
+    async with HistoryWriter(store, limits).running() as history:
+        speaker = Speaker(history)
+        async with store.held():
+            begun, _ = speaker.ask("s", "1")
+            assert not (await begun).saved
+            discarded = speaker.discard("1")
+        assert await discarded
+
+
+async def test_nothing_waits_while_one_attempt_takes_longer_than_any_promise(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    async with store.held():
+        speaker.ask("s", "1")
+        await store.asked.wait()
+        await asyncio.sleep(2 * LIMITS.save_timeout)
+        assert speaker.discard("1").done()
+    await saved(history)
+    assert await history.discard("2", 0)  # and after a success everything waits again
+
+
+async def test_a_cancelled_deletion_or_renaming_is_made_all_the_same(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    await speaker.turn("s", "1")
+    await speaker.turn("t", "2")
+    async with store.held():
+        works = [
+            asyncio.create_task(speaker.delete("s")),
+            asyncio.create_task(patient.rename("t", "title")),
+        ]
+        await store.asked.wait()
+        for work in works:
+            work.cancel()
+        await asyncio.wait(works)
+    await saved(patient)
+    assert list(store.kept) == ["2"]
+    assert store.titles == {"t": "title"}
+
+
+async def test_a_batch_that_takes_too_long_is_halved_until_it_fits(
+    store: FakeStore, patient: HistoryWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jarvis_stream.history.writer.WRITE_TIMEOUT", 0.05)
+    store.hanging_if = lambda batch: len(batch.begins) > 10
+    speaker = Speaker(patient)
+    begun = [speaker.ask("s", str(number))[0] for number in range(40)]
+    assert all(result.saved for result in await asyncio.gather(*begun))
+    assert [len(batch.begins) for batch in store.batches[:3]] == [40, 20, 10]
+    assert patient.health.last_error == "TimeoutError"
+
+
+async def test_a_turn_that_alone_takes_too_long_is_set_aside(
+    store: FakeStore, patient: HistoryWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jarvis_stream.history.writer.WRITE_TIMEOUT", 0.05)
+    store.hanging_if = lambda batch: any(turn.prompt == "slow" for turn in batch.begins)
+    speaker = Speaker(patient)
+    slow, _ = speaker.ask("s", "0", "slow")
+    begun = [speaker.ask("s", str(number))[0] for number in range(1, 10)]
+    assert all(result.saved for result in await asyncio.gather(*begun))
+    store.hanging_if = lambda batch: False
+    assert (await slow).saved
 
 
 async def test_what_could_not_be_saved_is_saved_when_it_can_be(
