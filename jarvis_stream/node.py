@@ -24,10 +24,19 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
@@ -63,7 +72,10 @@ TICK: Final = 0.03
 """Seconds between two batches of one log, and between two looks at the logs that are read here."""
 
 SLICE: Final = 32
-"""Logs that are given to the store in one batch of batches."""
+"""Logs that are given to the store in one batch of batches; claims that are released in one."""
+
+SLICE_BYTES: Final = 256 * 1024
+"""Bytes of frames after which a batch of batches takes no further log."""
 
 MOST_A_SECOND: Final = 4000
 """Batches: with more logs than that allows at every tick, each tick takes longer."""
@@ -138,9 +150,21 @@ class _Hold:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the store lacks frames of it, and may be asked now."""
+        """Whether the store lacks frames of it, takes them, and may be asked now."""
         is_fresh = not self.closed and self.shipped < self.stream.seq
-        return is_fresh and (not self.retry_at or time.monotonic() >= self.retry_at)
+        if self.fenced and self.stream.state is not State.ENDED:
+            return False  # the store takes the rest by `close`, with the end
+        return is_fresh and self.may_ask
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether the store may be asked about it now."""
+        return not self.retry_at or time.monotonic() >= self.retry_at
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do but to release it, and that may be done now."""
+        return self.closed and self.stream.stopped.done() and self.may_ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +233,8 @@ class Node:
         self._turn: deque[_Hold] = deque()
         """Whose logs are still to be looked at, before it is everybody's turn again."""
         self._turn_began = 0.0
-        self._ended: set[_Hold] = set()
-        """Those whose end need not wait for that."""
+        self._ended: dict[_Hold, None] = {}
+        """Those whose end need not wait for that, in the order of their ends."""
         self.counts = Counts()
 
     def __repr__(self) -> str:
@@ -371,7 +395,7 @@ class Node:
 
     async def _undo(self, entry: Entry) -> None:
         if entry.claim is not None:
-            await self._cluster.release(entry.claim)
+            only(await self._cluster.release([entry.claim]))
         await self._cluster.free(entry.name)
 
     def _send(self, errand: Coroutine[Any, Any, None]) -> None:
@@ -545,11 +569,12 @@ class Node:
     # Shipping: this node's frames to the store
 
     def _on_end(self, hold: _Hold, _: object) -> None:
-        self._ended.add(hold)
+        self._ended[hold] = None
         self._to_ship.set()
 
     async def _ship(self) -> None:
-        """One slice: what is long, or of many streams, must not hold the loop."""
+        """Give one slice of the live logs, one of the ended logs, and one of the claims that are
+        over to the store, each in one trip: neither may hold up the others, or the loop."""
         if not self._holds:
             await _pause(self._to_ship, None)
         self._to_ship.clear()
@@ -557,26 +582,45 @@ class Node:
         if not self._turn:
             self._turn.extend(self._holds.values())
             self._turn_began = started
-        slice_ = {hold: None for hold in self._ended if hold.is_fresh}
-        while self._turn and len(slice_) < SLICE:
-            hold = self._turn.popleft()
-            if hold.is_fresh:
-                slice_[hold] = None
-        batches = [(hold, *_batch(hold)) for hold in slice_]
-        appends = [(hold, batch) for hold, batch, is_end in batches if not is_end]
+        appends: list[tuple[_Hold, Batch]] = []
+        closes: list[tuple[_Hold, Batch]] = []
+        is_behind = False
+        for hold, batch in (*self._gather(self._live()), *self._gather(iter(self._ended))):
+            (closes if hold.fenced or batch.is_end else appends).append((hold, batch))
+            is_behind |= batch.last < hold.stream.seq
         if appends:
             await self._append(appends)
-        for hold, batch, is_end in batches:
-            if is_end:
-                await self._close(hold, batch)
-        for hold in tuple(self._ended):
-            if hold.closed and hold.stream.stopped.done() and time.monotonic() >= hold.retry_at:
-                await self._release(hold)
+        if closes:
+            await self._close(closes)
+        if over := list(islice((hold for hold in self._ended if hold.is_over), SLICE)):
+            await self._release(over)
         now = time.monotonic()
-        if batches:
+        if appends or closes:
             self.counts.rounds.add(now - started)
-        rest = 0.0 if self._turn else self._turn_began + TICK - now
+        is_behind |= bool(self._turn) or len(closes) >= SLICE or len(over) == SLICE
+        rest = 0.0 if is_behind else self._turn_began + TICK - now
         await _pause(self._to_ship, max(rest, len(appends) / MOST_A_SECOND))
+
+    def _live(self) -> Iterator[_Hold]:
+        """Take those that are next in turn, and have not ended."""
+        while self._turn:
+            hold = self._turn.popleft()
+            if hold not in self._ended:
+                yield hold
+
+    @staticmethod
+    def _gather(holds: Iterator[_Hold]) -> list[tuple[_Hold, Batch]]:
+        """Read what the store lacks of logs, one slice."""
+        batches: list[tuple[_Hold, Batch]] = []
+        size = 0
+        for hold in holds:
+            if hold.is_fresh:
+                batch = _batch(hold)
+                batches.append((hold, batch))
+                size += len(batch.frames)
+                if len(batches) == SLICE or size >= SLICE_BYTES:
+                    break
+        return batches
 
     async def _append(self, appends: Sequence[tuple[_Hold, Batch]]) -> None:
         results = await self._cluster.append([batch for _, batch in appends])
@@ -596,33 +640,32 @@ class Node:
                 self._beat_at = 0.0  # which tells by whom
                 self._to_beat.set()
 
-    async def _close(self, hold: _Hold, batch: Batch) -> None:
-        try:
-            result = await self._cluster.close(batch)
-        except StoreLost:
-            hold.retry_at = time.monotonic() + RETRY
-            return
-        if result.verdict is Verdict.REGRESSED:
-            self.counts.regressed += 1
-            hold.shipped = result.last
-            return
-        hold.closed = True
-        if result.verdict is Verdict.FENCED:
-            self.counts.fenced += 1
-            self._disown(hold.stream)
+    async def _close(self, closes: Sequence[tuple[_Hold, Batch]]) -> None:
+        results = await self._cluster.close([batch for _, batch in closes])
+        for (hold, batch), result in zip(closes, results, strict=True):
+            if isinstance(result, StoreLost):
+                hold.retry_at = time.monotonic() + RETRY
+            elif result.verdict is Verdict.FENCED:
+                self.counts.fenced += 1
+                hold.closed = True
+                self._disown(hold.stream)
+            else:
+                self.counts.regressed += result.verdict is Verdict.REGRESSED
+                hold.shipped = result.last
+                hold.closed = batch.is_end and result.verdict is Verdict.GOOD
 
-    async def _release(self, hold: _Hold) -> None:
-        try:
-            await self._cluster.release(hold.claim)
-        except StoreLost:
-            hold.retry_at = time.monotonic() + RETRY
-        else:
-            self._let_go(hold)
+    async def _release(self, holds: Sequence[_Hold]) -> None:
+        results = await self._cluster.release([hold.claim for hold in holds])
+        for hold, result in zip(holds, results, strict=True):
+            if isinstance(result, StoreLost):
+                hold.retry_at = time.monotonic() + RETRY
+            else:
+                self._let_go(hold)
 
     def _let_go(self, hold: _Hold) -> None:
         self._deserted.discard(hold)
         self._unrenewed.discard(hold)
-        self._ended.discard(hold)
+        self._ended.pop(hold, None)
         if self._holds.get(hold.stream.key) is hold:
             del self._holds[hold.stream.key]
         self._stir(hold.stream.session_key)
@@ -885,16 +928,12 @@ def _is_queued(stream: Stream) -> bool:
     return stream.called is not None and not stream.called.done()
 
 
-def _batch(hold: _Hold) -> tuple[Batch, bool]:
-    """What of its log the store does not have, a piece of it; whether that is its end."""
+def _batch(hold: _Hold) -> Batch:
+    """What of its log the store does not have, a piece of it."""
     stream = hold.stream
     last, frames = stream.read(hold.shipped)
-    if hold.fenced and stream.state is State.ENDED:
-        while last < stream.seq:  # in one piece: only `close` is let in now
-            last, more = stream.read(last)
-            frames += more
-    batch = Batch(claim=hold.claim, first=hold.shipped, last=last, frames=frames)
-    return batch, stream.state is State.ENDED and last == stream.seq
+    is_end = stream.state is State.ENDED and last == stream.seq
+    return Batch(hold.claim, hold.shipped, last, frames, is_end)
 
 
 async def _pause(event: asyncio.Event, seconds: float | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from fakes import FakeReader, Tidy, read_all, says, stubborn, talks
 from nodes import BOUND, LEASE, cloud, in_virtual_time, until
 
 from jarvis_stream.agents.base import Piece, Turn
+from jarvis_stream.cluster.base import Appended, Batch, StoreLost
 from jarvis_stream.cluster.memory import Fate
 from jarvis_stream.errors import Conflict, CursorAhead, Gone, NotFound, Unavailable
 from jarvis_stream.history.base import TurnStart
@@ -109,6 +110,88 @@ async def test_an_unknown_stream_is_unknown_and_one_whose_log_has_gone_is_gone()
         await asyncio.sleep(2 * shared.store.keep)
         with pytest.raises(Gone):
             await b.follow("1")
+
+
+@in_virtual_time
+async def test_many_ends_at_once_do_not_silence_readers_on_other_nodes() -> None:
+    gate = asyncio.Event()
+
+    async def waits(turn: Turn) -> AsyncGenerator[Piece, None]:
+        yield "a"
+        await gate.wait()
+
+    async def ticks(turn: Turn) -> AsyncGenerator[Piece, None]:
+        while True:
+            yield "x"
+            await asyncio.sleep(0.02)
+
+    async with cloud("a", "b", long=ticks, short=waits) as (shared, a, b):
+        shared.store.fate = lambda node, call: Fate(out=0.001, back=0.001)
+        await a.start("1", "long")
+        for number in range(300):
+            await a.start(f"short{number}", "short", session_id=f"s{number}")
+        there = await b.follow("1")
+        await there.sees("xx")
+        gate.set()
+        over_at = asyncio.get_running_loop().time() + 3
+        longest = 0.0
+        while asyncio.get_running_loop().time() < over_at:
+            seen_at, seen = asyncio.get_running_loop().time(), len(there.data)
+            await until(lambda seen=seen: len(there.data) > seen)  # type: ignore[misc]
+            longest = max(longest, asyncio.get_running_loop().time() - seen_at)
+        assert longest < 0.1
+        assert len(a.node._holds) == 1, "the others are closed and released"
+        await a.registry.cancel("1")
+
+
+@in_virtual_time
+async def test_the_rest_of_a_fenced_log_is_closed_in_bounded_pieces() -> None:
+    long = talks(*["x" * 30_000] * 40, "end")
+    async with cloud("a", "b", long=long, new=says("new")) as (shared, a, b):
+        closed: list[int] = []
+        close: Callable[[Batch], Appended] = shared.store.close
+
+        def note(batch: Batch) -> Appended:
+            closed.append(len(batch.frames))
+            return close(batch)
+
+        shared.store.close = note
+        shared.store.fate = lambda node, call: Fate(lost=node == "a" and call == "append")
+        here = await a.start("1", "long")
+        await here.sees("end")
+        there = await b.start("2", "new")
+        await there.end()
+        await here.end()
+        shared.store.fate = lambda node, call: Fate()
+        await until(lambda: not a.node._holds)
+        assert len(closed) > 5
+        assert max(closed) < 128 * 1024
+        again = await b.follow("1")
+        await again.end()
+        assert again.data == here.data
+
+
+@in_virtual_time
+async def test_one_trip_carries_a_bounded_number_of_bytes() -> None:
+    scripts = {f"q{number}": says(*["x" * 30_000] * 20, "end") for number in range(20)}
+    async with cloud("a", **scripts) as (_, a):
+        largest = 0
+        append = a.node._cluster.append
+
+        async def note(batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
+            nonlocal largest
+            largest = max(largest, sum(len(batch.frames) for batch in batches))
+            return await append(batches)  # type: ignore[no-any-return]
+
+        a.node._cluster.append = note
+        readers = [
+            await a.start(f"{number}", f"q{number}", session_id=f"s{number}")
+            for number in range(20)
+        ]
+        for reader in readers:
+            await reader.end()
+        await until(lambda: not a.node._holds)
+        assert 0 < largest < 512 * 1024
 
 
 # One live stream per session

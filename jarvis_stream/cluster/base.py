@@ -138,6 +138,8 @@ class Batch(NamedTuple):
     first: int
     last: int
     frames: bytes
+    is_end: bool = False
+    """Whether the last frame is the terminal frame of the log."""
 
 
 class Appended(NamedTuple):
@@ -294,9 +296,9 @@ class Cluster(Protocol):
         """
         ...
 
-    async def release(self, claim: Claim) -> None:
-        """Its agent has stopped, or it leaves the queue. Nobody newer is touched; if it claims
-        later (a request that was late), that is refused."""
+    async def release(self, claims: Sequence[Claim]) -> Sequence[StoreLost | None]:
+        """The agent of each has stopped, or it leaves the queue: one trip for all. Nobody newer is
+        touched; if it claims later (a request that was late), that is refused."""
         ...
 
     async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living] | StoreLost]:
@@ -322,12 +324,15 @@ class Cluster(Protocol):
         """
         ...
 
-    async def close(self, batch: Batch) -> Appended:
-        """Write what is left of a log, its terminal frame the last; whoever owns the session now.
+    async def close(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
+        """Write what is left of logs, whoever owns their sessions now: one trip for all, at most
+        one batch of each log.
 
-        From then on it is no owner: a `reject` or `enqueue` is not kept waiting. FENCED when it was
-        closed before by its undertaker: other readers saw another end. REGRESSED as for `append`.
-        Also for a stream that never claimed, once it has a ticket.
+        A batch that `is_end` closes its log. From then on its stream is no owner: a `reject` or
+        `enqueue` is not kept waiting. A long rest of a log goes in several batches, of which only
+        the last one `is_end`. FENCED when the log was closed before by another node: other readers
+        saw another end. REGRESSED as for `append`. Also for a stream that never claimed, once it
+        has a ticket.
         """
         ...
 

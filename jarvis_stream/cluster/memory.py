@@ -385,7 +385,11 @@ class MemoryStore:
             return Appended(Verdict.FENCED if log.buried else Verdict.GOOD, log.last)
         if batch.first > log.last:
             return Appended(Verdict.REGRESSED, log.last)
-        self._end(session, log, batch)
+        if batch.is_end:
+            self._end(session, log, batch)
+        elif batch.last > log.last:
+            log.add(batch)
+            log.epoch = log.epoch or claim.epoch
         return Appended(Verdict.GOOD, log.last)
 
     def bury(self, batch: Batch) -> bool:
@@ -538,8 +542,9 @@ class MemoryCluster:
             [claim.name.session for claim in claims],
         )
 
-    async def release(self, claim: Claim) -> None:
-        await self._ask("release", partial(self._store.release, claim), claim.name.session)
+    async def release(self, claims: Sequence[Claim]) -> Sequence[StoreLost | None]:
+        works = [partial(self._store.release, claim) for claim in claims]
+        return await self._ask_each("release", works, [claim.name.session for claim in claims])
 
     async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living] | StoreLost]:
         works = [partial(self._store.living, key) for key in sessions]
@@ -553,8 +558,10 @@ class MemoryCluster:
         sessions = [batch.claim.name.session for batch in batches]
         return await self._ask_each("append", works, sessions)
 
-    async def close(self, batch: Batch) -> Appended:
-        return await self._ask("close", partial(self._store.close, batch), batch.claim.name.session)
+    async def close(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
+        works = [partial(self._store.close, batch) for batch in batches]
+        sessions = [batch.claim.name.session for batch in batches]
+        return await self._ask_each("close", works, sessions)
 
     async def bury(self, batch: Batch) -> bool:
         return await self._ask("bury", partial(self._store.bury, batch), batch.claim.name.session)

@@ -251,8 +251,11 @@ class RedisCluster:
         replies = await self._ask_each(commands)
         return list(map(_renewed, replies[::2], replies[1::2]))
 
-    async def release(self, claim: Claim) -> None:
-        await self._ask([_LUA.release(_keys(claim.name), claim.name.nonce, self._ttl)])
+    async def release(self, claims: Sequence[Claim]) -> Sequence[StoreLost | None]:
+        replies = await self._ask_each(
+            [_LUA.release(_keys(claim.name), claim.name.nonce, self._ttl) for claim in claims]
+        )
+        return [reply if isinstance(reply, StoreLost) else None for reply in replies]
 
     async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living] | StoreLost]:
         replies = await self._ask_each([_living(session) for session in sessions])
@@ -269,14 +272,11 @@ class RedisCluster:
     async def append(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
         ttl = pack_arguments(self._ttl)
         replies = await self._ask_each([_append(batch) + ttl for batch in batches])
-        return [
-            reply if isinstance(reply, StoreLost) else Appended(_VERDICTS[reply[0]], reply[1])
-            for reply in replies
-        ]
+        return [_appended(reply) for reply in replies]
 
-    async def close(self, batch: Batch) -> Appended:
-        ((verdict, last),) = await self._ask([self._ending(_LUA.close, batch)])
-        return Appended(_VERDICTS[verdict], last)
+    async def close(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
+        replies = await self._ask_each([self._ending(_LUA.close, batch) for batch in batches])
+        return [_appended(reply) for reply in replies]
 
     async def bury(self, batch: Batch) -> bool:
         (buried,) = await self._ask([self._ending(_LUA.bury, batch)])
@@ -291,6 +291,7 @@ class RedisCluster:
             batch.last,
             batch.frames,
             self._ttl,
+            int(batch.is_end),
         )
 
     async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
@@ -370,6 +371,10 @@ _RESERVED = {b"=": Reserved.FREE, b"!": Reserved.STOPPED}
 _VERDICTS = {verdict.value.encode(): verdict for verdict in Verdict}
 
 
+def _appended(reply: Any) -> Appended | StoreLost:
+    return reply if isinstance(reply, StoreLost) else Appended(_VERDICTS[reply[0]], reply[1])
+
+
 def _renewed(reply: Any, taken: Any) -> Renewed | StoreLost:
     """From what is replied about the session; the name may be elsewhere, and lost alone."""
     if isinstance(reply, StoreLost):
@@ -427,7 +432,7 @@ def _head(more: int, *arguments: bytes | str | int) -> bytes:
 
 def _append(batch: Batch) -> bytes:
     """The command, but for its last argument."""
-    claim, first, last, frames = batch
+    claim, first, last, frames, _ = batch
     seqs = b"%d" % first, b"%d" % last
     return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
         _append_head(claim.name.session, claim.name.nonce, claim.epoch),

@@ -267,7 +267,7 @@ async def recite(
         assert appended == Appended(Verdict.GOOD, last)
         said = last
     await until_it_works(speaker.close, claim, said, said + 1)
-    await until_it_works(speaker.cluster.release, claim)
+    await until_it_works(speaker.release, claim)
     tail = await reader.read(claim.name)
     assert tail is not None
     assert (tail.frames, tail.closed) == (lines(0, said + 1), True)
@@ -353,7 +353,7 @@ async def test_after_a_failover_to_a_stale_replica_no_cursor_names_two_frames(
             assert await theirs.close(short, 4, 9) == Appended(Verdict.GOOD, 9)
             await note(theirs, seen, long, short, newest)
             for claim in (long, newest, short):
-                await ours.cluster.release(claim)
+                await ours.release(claim)
             assert await ours.living() == await ours.living("t") == []
             again = await ours.ticket("D")
             assert again.epoch > newest.epoch

@@ -60,7 +60,7 @@ async def test_a_late_claim_of_who_has_given_up_is_refused() -> None:
     store.fate = lambda node, call: Fate(out=1.0 if call == "claim" else 0.0)
     with pytest.raises(StoreLost):
         await ours.cluster.claim(late)
-    await ours.cluster.release(late)
+    await ours.release(late)
     await asyncio.sleep(1.0)
     assert store.is_empty
 
@@ -129,7 +129,7 @@ async def test_in_time_all_is_forgotten() -> None:
         await asyncio.sleep(5.0)
         await ours.renew(claim)
     await ours.close(claim, 0, 2)
-    await ours.cluster.release(claim)
+    await ours.release(claim)
     assert await ours.read(claim.name) is not None
     await asyncio.sleep(10.5)
     assert await ours.read(claim.name) is None

@@ -101,7 +101,7 @@ class Twins:
             await self.dice.choice(steps)()
             await self.look()
         for start in self.starts:
-            await self.both(start.node, "release", start.claim)
+            await self.both(start.node, "release", [start.claim])
         for session in "st":
             if await self.both("one", "living", [session]) != [[]]:
                 raise Difference("something is left")
@@ -157,11 +157,12 @@ class Twins:
         if start := self.anyone():
             first = max(0, start.said - self.dice.randrange(3)) + 5 * (self.dice.random() < 0.1)
             last = max(first, start.said) + 1
-            closed = await self.both(start.node, "close", start.batch(first, last))
+            is_end = self.dice.random() < 0.7
+            batch = start.batch(first, last)._replace(is_end=is_end)
+            (closed,) = await self.both(start.node, "close", [batch])
             start.said = closed.last
-            self.fenced.add(start.claim.name.nonce)
-            if closed.verdict is Verdict.REGRESSED:
-                self.fenced.discard(start.claim.name.nonce)
+            if is_end and closed.verdict is not Verdict.REGRESSED:
+                self.fenced.add(start.claim.name.nonce)
 
     async def bury(self) -> None:
         if start := self.anyone():
@@ -180,7 +181,7 @@ class Twins:
     async def release(self) -> None:
         if start := self.anyone():
             self.fenced.add(start.claim.name.nonce)
-            await self.both(start.node, "release", start.claim)
+            await self.both(start.node, "release", [start.claim])
 
     async def renew(self) -> None:
         if start := self.anyone():

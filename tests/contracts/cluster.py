@@ -90,7 +90,11 @@ class Node:
         return only(await self.cluster.append([batch(claim, first, last)]))
 
     async def close(self, claim: Claim, first: int, last: int) -> Appended:
-        return await self.cluster.close(batch(claim, first, last))
+        """Write the rest of a log, its terminal frame the last."""
+        return only(await self.cluster.close([batch(claim, first, last)._replace(is_end=True)]))
+
+    async def release(self, claim: Claim) -> None:
+        only(await self.cluster.release([claim]))
 
     async def renew(self, claim: Claim) -> Renewed:
         return only(await self.cluster.renew([claim]))
@@ -300,13 +304,13 @@ class ClusterContract:
         assert (await theirs.renew(new)).verdict is Verdict.GOOD
         assert streams(await ours.living()) == ["B"]
         await theirs.close(new, 0, 2)
-        await theirs.cluster.release(new)
+        await theirs.release(new)
         with pytest.raises(Outrun):
             await ours.cluster.claim(late)
 
     async def test_who_was_released_cannot_claim_any_more(self, ours: Node) -> None:
         early, late = await ours.ticket("A"), await ours.ticket("B")
-        await ours.cluster.release(late)
+        await ours.release(late)
         with pytest.raises(Outrun):
             await ours.cluster.claim(late)
         assert await ours.cluster.claim(early) == []
@@ -326,9 +330,9 @@ class ClusterContract:
         third = await ours.ticket("C")
         older = await ours.cluster.claim(third)
         assert [(one.name, one.by) for one in older] == [(first.name, "B"), (second.name, "C")]
-        await theirs.cluster.release(second)
+        await theirs.release(second)
         assert streams(list(await theirs.cluster.older(third))) == ["A"]
-        await ours.cluster.release(first)
+        await ours.release(first)
         assert await theirs.cluster.older(third) == []
         assert streams(await theirs.living()) == ["C"]
 
@@ -417,12 +421,12 @@ class ClusterContract:
         owner = await ours.start("A")
         leaving, _ = await theirs.queue("B")
         waiting, _ = await ours.queue("C")
-        await theirs.cluster.release(leaving)
+        await theirs.release(leaving)
         with pytest.raises(Busy) as busy:
             await ours.cluster.claim(waiting, on_conflict="enqueue")
         assert busy.value.position == 1
         await ours.close(owner, 0, 2)
-        await ours.cluster.release(owner)
+        await ours.release(owner)
         assert await ours.cluster.claim(waiting, on_conflict="enqueue") == []
 
     async def test_the_dead_in_the_queue_are_passed_over(
@@ -526,6 +530,36 @@ class ClusterContract:
                 epoch=claim.epoch, last=7, frames=lines(cursor, 7), closed=True, expired=False
             )
 
+    async def test_the_rest_of_a_fenced_log_is_closed_in_pieces(
+        self, ours: Node, theirs: Node
+    ) -> None:
+        old = await ours.start("A")
+        await ours.append(old, 0, 2)
+        await theirs.start("B")
+        for _ in range(2):
+            assert await ours.cluster.close([batch(old, 2, 5)]) == [Appended(Verdict.GOOD, 5)]
+        assert await ours.cluster.close([batch(old, 6, 7)]) == [Appended(Verdict.REGRESSED, 5)]
+        tail = await theirs.read(old.name)
+        assert tail is not None
+        assert (tail.frames, tail.closed) == (lines(0, 5), False)
+        assert await ours.close(old, 4, 7) == Appended(Verdict.GOOD, 7)
+        tail = await theirs.read(old.name)
+        assert tail is not None
+        assert (tail.frames, tail.closed) == (lines(0, 7), True)
+        assert await ours.cluster.close([batch(old, 7, 8)]) == [Appended(Verdict.GOOD, 7)]
+
+    async def test_many_logs_are_closed_and_released_in_one_trip_each(
+        self, ours: Node, theirs: Node
+    ) -> None:
+        claims = [await ours.start(f"A{number}", f"s{number}") for number in range(10)]
+        ends = [batch(claim, 0, 2)._replace(is_end=True) for claim in claims]
+        assert await ours.cluster.close(ends) == [Appended(Verdict.GOOD, 2)] * 10
+        assert await ours.cluster.release(claims) == [None] * 10
+        living = told(await theirs.cluster.living([claim.name.session for claim in claims]))
+        assert living == [[]] * 10
+        assert await ours.cluster.close([]) == []
+        assert await ours.cluster.release([]) == []
+
     async def test_a_cursor_past_the_end_asks_how_far_it_is(self, ours: Node) -> None:
         claim = await ours.start("A")
         await ours.append(claim, 0, 3)
@@ -581,7 +615,7 @@ class ClusterContract:
         with pytest.raises(Outrun):
             await ours.cluster.claim(claim)
         assert (await ours.renew(claim)).verdict is Verdict.GOOD, "its agent may tidy up"
-        await ours.cluster.release(claim)
+        await ours.release(claim)
         assert await ours.append(claim, 2, 3) == Appended(Verdict.FENCED, 2)
         assert (await ours.renew(claim)).verdict is Verdict.FENCED
         tail = await ours.read(claim.name)
@@ -592,7 +626,7 @@ class ClusterContract:
         late = await ours.ticket("A")
         new = await theirs.start("B")
         assert await ours.close(late, 0, 2) == Appended(Verdict.GOOD, 2)
-        await ours.cluster.release(late)
+        await ours.release(late)
         tail = await theirs.read(late.name)
         assert tail is not None
         assert (tail.epoch, tail.frames, tail.closed) == (late.epoch, lines(0, 2), True)
@@ -682,7 +716,7 @@ class ClusterContract:
         assert (await dying.renew(claim)).verdict is Verdict.FENCED
         with pytest.raises(Outrun):
             await dying.cluster.claim(claim)
-        await dying.cluster.release(claim)
+        await dying.release(claim)
 
     async def test_one_that_died_after_its_end_is_released(self, ours: Node, dying: Node) -> None:
         claim = await dying.start("A")
@@ -738,7 +772,7 @@ class ClusterContract:
     ) -> None:
         claim = await ours.start("A")
         await ours.append(claim, 0, 3)
-        await ours.cluster.release(claim)
+        await ours.release(claim)
         assert await theirs.is_expired(claim)
         assert await theirs.cluster.bury(batch(claim, 3, 4))
         assert await ours.close(claim, 3, 4) == Appended(Verdict.FENCED, 4)
@@ -754,7 +788,7 @@ class ClusterContract:
         claim = await ours.start("A")
         waiting, _ = await ours.queue("B")
         await ours.close(claim, 0, 2)
-        await ours.cluster.release(claim)
+        await ours.release(claim)
         await ours.cluster.claim(waiting, on_conflict="enqueue")
         await ours.start("C", "t")
         await theirs.hears(
@@ -777,7 +811,7 @@ class ClusterContract:
         old = await ours.start("A")
         await theirs.start("B")
         await ours.close(old, 0, 2)
-        await ours.cluster.release(old)
+        await ours.release(old)
         await theirs.hears(Word(kind="released", session="s", stream="A"))
 
     async def test_the_buried_are_released(self, ours: Node, theirs: Node, dying: Node) -> None:
