@@ -102,6 +102,9 @@ MAX_EARLY_STOPS: Final = 10_000
 """Stops of streams that have not come yet, which this node has left in the store. Past it, the
 principal with the most of them loses the oldest."""
 
+FAILOVER_DOUBT: Final = 60.0
+"""Seconds after a new connection to the store in which the history is asked for epochs, too."""
+
 END: Final = 2**53 - 1
 """A cursor behind every log."""
 
@@ -145,6 +148,8 @@ class _Hold:
     """The seq up to which the store has its log."""
     fenced: bool = False
     closed: bool = False
+    unread_from: float = 0.0
+    """Since when the store knows whether other nodes read it, on the monotonic clock."""
     retry_at: float = 0.0
     """Its part of the store did not answer: when it is asked again, on the monotonic clock."""
 
@@ -251,6 +256,11 @@ class Node:
         return time.monotonic() - self.health.last_answer <= self._cluster.lease
 
     @property
+    def may_lack_epochs(self) -> bool:
+        """Whether the store may have lost its newest writes a short while ago."""
+        return time.monotonic() - self.health.since < FAILOVER_DOUBT
+
+    @property
     def mirrors(self) -> int:
         """How many readers here follow streams of other nodes."""
         return len(self._mirrors)
@@ -347,13 +357,14 @@ class Node:
     async def bound(self, session: str, floor: int) -> int:
         """An epoch above those of all that has come so far, and under those of what comes."""
         async with self.line(session):
-            return await self._cluster.ticket(session, floor)
+            return await self._cluster.ticket(session, max(floor, self.health.epoch_floor))
 
     async def claim(self, entry: Entry, on_conflict: OnConflict, floor: int) -> None:
         """Claim the session, in the `line` of the session; `entry` tells how that went.
 
         Raises StoreLost, and Busy for `reject`.
         """
+        floor = max(floor, self.health.epoch_floor)
         epoch = await self._cluster.ticket(entry.name.session, floor)
         entry.claim = Claim(name=entry.name, epoch=epoch)
         entry.sent = time.monotonic()
@@ -517,7 +528,7 @@ class Node:
             if hold in deserted:
                 if stream.followers or not stream.is_open:
                     self._deserted.discard(hold)
-                elif not news.attended:
+                elif not news.attended and sent >= hold.unread_from:
                     self._deserted.discard(hold)
                     stream.abandon()
 
@@ -553,6 +564,7 @@ class Node:
     async def _claim_again_after_loss(self, hold: _Hold) -> None:
         """The store has lost writes: the same ticket again, unless the stream has ended."""
         self.counts.regressed += 1
+        hold.unread_from = time.monotonic() + self._cluster.lease
         stream = hold.stream
         if not stream.is_open or _is_queued(stream):
             return  # `close` needs no claim, and the queue asks again by itself

@@ -488,10 +488,11 @@ class StreamRegistry:
         assert opening.session_id is not None
         _check_beginning(opening)
         key = key_of(opening.owner, opening.session_id)
+        known = await self._newest_epoch(key) if node.may_lack_epochs else 0
         async with node.line(key):
             # Before it supersedes anybody; and again, when it has.
             self._refuse(opening.session_id, self._session(key), opening)
-            floor = max(self._session(key).last_epoch, opening.replaces_from or 0)
+            floor = max(self._session(key).last_epoch, opening.replaces_from or 0, known)
             try:
                 await node.claim(entry, opening.on_conflict, floor)
             except Busy as busy:
@@ -499,6 +500,14 @@ class StreamRegistry:
             if entry.busy is not None and opening.replaces is not None:
                 raise _no_waiting(opening.session_id)
             return self.open(replace(opening, entry=entry))
+
+    async def _newest_epoch(self, session_key: str) -> int:
+        """The highest epoch of a session in the history; 0 when there is none, or it is away."""
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                newest = await self.history.turns(session_key, limit=1)
+                return max((turn.epoch for turn in newest), default=0)
+        return 0
 
     def open(self, opening: Opening) -> Stream:
         """Start an answer, or find the one that this very request started before.

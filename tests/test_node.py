@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from contracts.history import FakeAnswer
-from fakes import FakeReader, Tidy, read_all, says, stubborn, talks
+from fakes import FakeReader, Tidy, parse, read_all, says, stubborn, talks
 from nodes import BOUND, LEASE, cloud, in_virtual_time, until
 
 from jarvis_stream.agents.base import Piece, Turn
@@ -698,6 +698,84 @@ async def test_after_a_fall_back_to_an_old_copy_no_position_names_two_frames() -
             await reader.end()
         assert again.data == there.data == here.data
         assert a.node.counts.regressed
+
+
+@in_virtual_time
+async def test_after_a_failover_to_a_clock_that_is_behind_the_newest_question_wins() -> None:
+    async with cloud("a", "b", old=talks("old"), new=talks("new")) as (shared, a, b):
+        await asyncio.sleep(10)
+        replica = shared.store.copied()
+        one = await a.start("1", "old", on_disconnect="continue")
+        await asyncio.sleep(0.3)
+        shared.store.fall_back(replica)
+        clock = shared.store.clock
+        shared.store.clock = lambda: clock() - 2.0
+        two = await b.start("2", "new", on_disconnect="continue")
+        assert two.stream.epoch > one.stream.epoch
+        await one.end()
+        assert reason(one) == "superseded"
+        await asyncio.sleep(5)
+        assert two.stream.is_open
+        assert [turn.stream_id for turn in await shared.history.turns("s")] == ["1", "2"]
+        await b.registry.cancel("2")
+
+
+@in_virtual_time
+async def test_so_it_does_when_only_the_history_knows_the_older_epoch() -> None:
+    async with cloud("a", old=talks("old"), new=talks("new")) as (shared, a):
+        await asyncio.sleep(10)
+        replica = shared.store.copied()
+        one = await a.start("1", "old", on_disconnect="continue")
+        shared.store.fall_back(replica)
+        clock = shared.store.clock
+        shared.store.clock = lambda: clock() - 3600.0
+        b = await shared.join("b")  # which has never seen the clock that was ahead
+        two = await b.start("2", "new", on_disconnect="continue")
+        assert two.stream.epoch > one.stream.epoch
+        await one.end()
+        assert reason(one) == "superseded"
+        await b.registry.cancel("2")
+
+
+@pytest.mark.parametrize("step", [1.0, 4.0, 60.0, 100.0, -1.0, -4.0, -3600.0])
+@in_virtual_time
+async def test_a_step_of_the_stores_clock_ends_no_living_stream(step: float) -> None:
+    async with cloud("a", "b", "c", q=talks("x"), later=talks("y")) as (shared, a, b, c):
+        await asyncio.sleep(10)
+        one = await a.start("1", "q")
+        await asyncio.sleep(2)
+        two = await b.follow("1")
+        queued = await c.start("2", "later", on_conflict="enqueue", on_disconnect="continue")
+        await asyncio.sleep(1.4)
+        clock = shared.store.clock
+        shared.store.clock = lambda: clock() + step
+        with pytest.raises(Conflict):
+            await c.start("3", "later", on_conflict="reject")
+        one.leave()
+        await asyncio.sleep(20)
+        assert one.stream.is_open
+        assert parse(b"".join(two.writes))[-1]["type"] == "token"
+        assert not queued.text
+        assert not any(member.node.counts.buried for member in (a, b, c))
+        await a.registry.cancel("1")
+        await queued.sees("y")
+        await c.registry.cancel("2")
+
+
+@in_virtual_time
+async def test_who_has_gone_is_buried_though_the_stores_clock_has_stepped_back() -> None:
+    async with cloud("a", "b", q=talks("x")) as (shared, a, b):
+        await asyncio.sleep(10)
+        one = await a.start("1", "q", on_disconnect="continue")
+        two = await b.follow("1")
+        await asyncio.sleep(1)
+        shared.cut_off.add("a")
+        clock = shared.store.clock
+        shared.store.clock = lambda: clock() - 3600.0
+        await asyncio.sleep(70)
+        assert (await two.end())["code"] == "interrupted"
+        shared.cut_off.clear()
+        await one.end()
 
 
 @in_virtual_time

@@ -76,7 +76,8 @@ byte head[2] = NOBODY;     /* each node's newest stream of the session */
 byte over = 0;             /* how many have */
 byte lates = 0, pauses = 0, crashes = 0;
 
-/* What no failover takes back: the time, and what readers have seen. */
+/* What no failover takes back: the furthest time that the nodes have seen on a store's clock (a new
+   primary's may be behind it), and what readers have seen. */
 byte clock = 0;
 byte seen[STREAMS];
 

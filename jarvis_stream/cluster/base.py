@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import enum
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -205,6 +206,9 @@ class Health:
         self.since = math.inf
         """Since when the same connections to the same servers hold, on the monotonic clock. What
         changed them may have been a failover, and have lost the newest writes."""
+        self.furthest = -math.inf
+        """What to add to the monotonic clock for the furthest time, in seconds since 1970, that any
+        server of the store has shown."""
         self.last_answer = -math.inf
         """When any part of it gave the last one, on the monotonic clock."""
         self.reachable = False
@@ -212,6 +216,17 @@ class Health:
         made every second, whatever happens."""
         self.listening = False
         """Whether words are heard."""
+
+    @property
+    def epoch_floor(self) -> int:
+        """At least any epoch that the store can have given out by its clock; 0 when unknown.
+
+        After a failover the clock may be behind that of the server that was lost, and the newest
+        tickets too.
+        """
+        if self.furthest == -math.inf:
+            return 0
+        return math.ceil((time.monotonic() + self.furthest) * 1000)
 
 
 class Cluster(Protocol):

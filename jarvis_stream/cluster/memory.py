@@ -34,10 +34,13 @@ from jarvis_stream.cluster.base import (
     Verdict,
     Word,
 )
+from jarvis_stream.cluster.clock import StoreClock
 from jarvis_stream.errors import JarvisError
 
 T = TypeVar("T")
 
+MAX_LEASE = 60.0
+"""Seconds after which any lease is over that is not renewed, whatever the clock did."""
 STOP_KEPT = 60.0
 """Seconds a stop waits for its stream."""
 READ_BYTES = 64 * 1024
@@ -165,9 +168,9 @@ class MemoryStore:
         self._state = _State()
         self._swept = 0.0
 
-    def node(self, name: str, *, lease: float = 3.0) -> MemoryCluster:
-        """The store as one node sees it."""
-        return MemoryCluster(self, name, lease)
+    def node(self, name: str, *, lease: float = 3.0, grace: float | None = None) -> MemoryCluster:
+        """The store as one node sees it; `grace`: see RedisCluster."""
+        return MemoryCluster(self, name, lease, lease if grace is None else grace)
 
     def copied(self) -> object:
         """All that it knows now, for `fall_back`."""
@@ -237,15 +240,17 @@ class MemoryStore:
         known.ticket = max(known.ticket + 1, known.claimed + 1, floor + 1, now)
         return known.ticket
 
-    def claim(self, claim: Claim, on_conflict: OnConflict, lease: float) -> list[Living]:
+    def claim(
+        self, claim: Claim, on_conflict: OnConflict, lease: float, horizon: float
+    ) -> list[Living]:
         session, log = self._session(claim.name.session), self._log(claim.name)
         if session.owner != claim.name.nonce:
             self._check_newest(session, log, claim)
-            self._check_busy(session, log, claim, on_conflict, lease)
+            self._check_busy(session, log, claim, on_conflict, lease, horizon)
             self._take_over(session, claim, on_conflict)
             log.epoch = claim.epoch
         self._renew(log, lease)
-        return self.older(claim)
+        return self.older(claim, horizon)
 
     def _check_newest(self, session: _Session, log: _Log, claim: Claim) -> None:
         if log.over or log.closed or claim.epoch <= session.claimed:
@@ -254,15 +259,21 @@ class MemoryStore:
             raise Outrun((me.by if me else "") or (owner.claim.name.stream if owner else ""))
 
     def _check_busy(
-        self, session: _Session, log: _Log, claim: Claim, on_conflict: OnConflict, lease: float
+        self,
+        session: _Session,
+        log: _Log,
+        claim: Claim,
+        on_conflict: OnConflict,
+        lease: float,
+        horizon: float,
     ) -> None:
         owner = session.members.get(session.owner)
-        if owner is not None and self._is_expired(owner.claim):
+        if owner is not None and self._is_expired(owner.claim, horizon):
             owner = None
         queue = [
             other
             for other in session.queue()
-            if other.claim != claim and not self._is_expired(other.claim)
+            if other.claim != claim and not self._is_expired(other.claim, horizon)
         ]
         if on_conflict == "enqueue":
             queue = [other for other in queue if other.claim.epoch < claim.epoch]
@@ -303,29 +314,33 @@ class MemoryStore:
             ),
         )
 
-    def older(self, claim: Claim) -> list[Living]:
+    def older(self, claim: Claim, horizon: float) -> list[Living]:
         known = self._session(claim.name.session)
         return [
             other
-            for other in self.living(claim.name.session)
+            for other in self.living(claim.name.session, horizon)
             if other.epoch < claim.epoch and not known.members[other.name.nonce].queued
         ]
 
-    def renew(self, claim: Claim, lease: float) -> Renewed:
+    def renew(self, claim: Claim, lease: float, horizon: float) -> Renewed:
         session, log = self._session(claim.name.session), self._log(claim.name)
         member = session.members.get(claim.name.nonce)
-        verdict = Verdict.FENCED
+        now = self.clock()
+        attended, log.attended = log.attended, min(log.attended, now + MAX_LEASE)
+        verdict, by = Verdict.FENCED, member.by if member else ""
         if not log.over and (member or not claim.epoch):
             self._renew(log, lease)
             if member is None or not member.by:
                 verdict = Verdict.GOOD
         elif not log.over and session.claimed < claim.epoch:
             verdict = Verdict.REGRESSED
+        elif not log.over and session.owner:  # it has lost the claim, and knows a newer one
+            by = session.members[session.owner].claim.name.stream
         return Renewed(
             verdict=verdict,
             cancelled=self._take(claim.name) is Reserved.STOPPED,
-            attended=log.attended > self.clock(),
-            by=member.by if member else "",
+            attended=attended > min(now, horizon),
+            by=by,
             rollback=member is not None and member.rollback,
         )
 
@@ -339,7 +354,7 @@ class MemoryStore:
             for node in {member.claim.name.node for member in session.members.values()}:
                 self._say(node, _word("released", claim))
 
-    def living(self, session: str) -> list[Living]:
+    def living(self, session: str, horizon: float) -> list[Living]:
         known = self._session(session)
         members = sorted(
             known.members.values(), key=lambda member: (member.waits, member.claim.epoch)
@@ -349,7 +364,7 @@ class MemoryStore:
             Living(
                 name=member.claim.name,
                 epoch=member.claim.epoch,
-                expired=self._is_expired(member.claim),
+                expired=self._is_expired(member.claim, horizon),
                 position=queue.index(member) + 1 if member.waits else 0,
                 by=member.by,
                 closed=member.closed,
@@ -392,10 +407,10 @@ class MemoryStore:
             log.epoch = log.epoch or claim.epoch
         return Appended(Verdict.GOOD, log.last)
 
-    def bury(self, batch: Batch) -> bool:
+    def bury(self, batch: Batch, horizon: float) -> bool:
         claim = batch.claim
         session, log = self._session(claim.name.session), self._log(claim.name)
-        if not self._is_expired(claim):
+        if not self._is_expired(claim, horizon):
             return False
         if log.closed:
             self.release(claim)
@@ -407,7 +422,7 @@ class MemoryStore:
         self.release(claim)
         return True
 
-    def read(self, name: Name, cursor: int) -> Tail | None:
+    def read(self, name: Name, cursor: int, horizon: float) -> Tail | None:
         log = self._state.logs.get(name.nonce)
         if log is None or log.due < self.clock():
             return None
@@ -419,12 +434,12 @@ class MemoryStore:
             last=last,
             frames=frames,
             closed=log.closed and last == log.last,
-            expired=not log.closed and self._is_expired(Claim(name=name, epoch=log.epoch)),
+            expired=not log.closed and self._is_expired(Claim(name=name, epoch=log.epoch), horizon),
         )
 
     def attend(self, name: Name, lease: float) -> None:
         if (log := self._state.logs.get(name.nonce)) is not None:
-            log.attended = self.clock() + lease
+            log.attended = self.clock() + min(lease, MAX_LEASE)
 
     def _end(self, session: _Session, log: _Log, batch: Batch) -> None:
         log.add(batch)
@@ -452,9 +467,13 @@ class MemoryStore:
         now = self.clock()
         log.lease, log.due = now + lease, now + self.keep
 
-    def _is_expired(self, claim: Claim) -> bool:
-        log = self._log(claim.name)
-        return log.over or log.lease < self.clock()
+    def _is_expired(self, claim: Claim, horizon: float) -> bool:
+        """Whether its lease ended before `horizon`, up to which the caller trusts this clock."""
+        log, now = self._log(claim.name), self.clock()
+        ends = -math.inf if log.over else log.lease
+        if ends > now + MAX_LEASE:  # set before the clock stepped back
+            log.lease = now + MAX_LEASE
+        return horizon > 0 and ends < min(now, horizon)
 
     def _announce(self, kind: Literal["claimed", "released"], claim: Claim) -> None:
         """Say it to all who watch the session."""
@@ -484,7 +503,7 @@ class MemoryStore:
 class MemoryCluster:
     """One node's view of a MemoryStore; see the port for every call."""
 
-    def __init__(self, store: MemoryStore, node: str, lease: float) -> None:
+    def __init__(self, store: MemoryStore, node: str, lease: float, grace: float) -> None:
         self.node = node
         self.lease = lease
         self.health = Health()
@@ -492,6 +511,8 @@ class MemoryCluster:
         """Sessions."""
         self.hear: Callable[[Word], None] = _ignore
         self._store = store
+        self._grace = grace
+        self._clock = StoreClock(lambda: asyncio.get_running_loop().time())
 
     @asynccontextmanager
     async def running(self, hear: Callable[[Word], None]) -> AsyncIterator[MemoryCluster]:
@@ -499,6 +520,7 @@ class MemoryCluster:
         self._store.nodes[self.node] = self
         self.health.reachable = self.health.listening = True
         self.health.since = time.monotonic()
+        self._observe(asyncio.get_running_loop().time())
         try:
             yield self
         finally:
@@ -529,16 +551,17 @@ class MemoryCluster:
     async def claim(
         self, claim: Claim, *, on_conflict: OnConflict = "interrupt"
     ) -> Sequence[Living]:
-        work = partial(self._store.claim, claim, on_conflict, self.lease)
+        work = partial(self._store.claim, claim, on_conflict, self.lease, self._horizon)
         return await self._ask("claim", work, claim.name.session)
 
     async def older(self, claim: Claim) -> Sequence[Living]:
-        return await self._ask("older", partial(self._store.older, claim), claim.name.session)
+        work = partial(self._store.older, claim, self._horizon)
+        return await self._ask("older", work, claim.name.session)
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed | StoreLost]:
         return await self._ask_each(
             "renew",
-            [partial(self._store.renew, claim, self.lease) for claim in claims],
+            [partial(self._store.renew, claim, self.lease, self._horizon) for claim in claims],
             [claim.name.session for claim in claims],
         )
 
@@ -547,7 +570,7 @@ class MemoryCluster:
         return await self._ask_each("release", works, [claim.name.session for claim in claims])
 
     async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living] | StoreLost]:
-        works = [partial(self._store.living, key) for key in sessions]
+        works = [partial(self._store.living, key, self._horizon) for key in sessions]
         return await self._ask_each("living", works, sessions)
 
     async def forget(self, session: str, before: int) -> None:
@@ -564,10 +587,11 @@ class MemoryCluster:
         return await self._ask_each("close", works, sessions)
 
     async def bury(self, batch: Batch) -> bool:
-        return await self._ask("bury", partial(self._store.bury, batch), batch.claim.name.session)
+        work = partial(self._store.bury, batch, self._horizon)
+        return await self._ask("bury", work, batch.claim.name.session)
 
     async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
-        works = [partial(self._store.read, name, cursor) for name, cursor in cursors]
+        works = [partial(self._store.read, name, cursor, self._horizon) for name, cursor in cursors]
         return await self._ask_each("read", works, [name.session for name, _ in cursors])
 
     async def attend(self, names: Sequence[Name]) -> None:
@@ -582,6 +606,16 @@ class MemoryCluster:
 
     async def unwatch(self, session: str) -> None:
         self.watched.discard(session)
+
+    @property
+    def _horizon(self) -> float:
+        return self._clock.horizon(self._grace)
+
+    def _observe(self, sent: float) -> None:
+        """Look at the store's clock; a real store is asked for it."""
+        reading = self._store.clock()
+        self._clock.observe(reading, sent, asyncio.get_running_loop().time())
+        self.health.furthest = max(self.health.furthest, reading - time.monotonic())
 
     async def _ask_each(
         self, call: str, works: Sequence[Callable[[], T]], sessions: Sequence[str]
@@ -622,6 +656,7 @@ class MemoryCluster:
             answer.cancel()
             self._lose()
             raise StoreLost("the store did not answer in time")
+        self._observe(loop.time())
         self.health.trips.add(loop.time() - asked_at)
         self.health.last_answer = time.monotonic()
         result = answer.result()

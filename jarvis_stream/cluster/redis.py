@@ -120,8 +120,10 @@ class RedisCluster:
         keep: float = 120.0,
         timeout: float = TIMEOUT,
         wait: float = 0.0,
+        grace: float | None = None,
     ) -> None:
-        """Times in seconds. `wait`: how long to try on entry; `timeout`: of every call.
+        """Times in seconds. `wait`: how long to try on entry; `timeout`: of every call. `grace`:
+        how long no lease is over after a step of the store's clock, or a new connection; a lease.
 
         Raises StoreLost for a URL that cannot be used.
         """
@@ -129,6 +131,7 @@ class RedisCluster:
         self.lease = lease
         self.health = Health()
         self._lease = round(lease * 1000)
+        self._grace = lease if grace is None else grace
         self._ttl = round(keep * 1000)
         self._router = router = Router(url, timeout=timeout, wait=wait, greeting=_LUA.load)
         self._ear = Ear(
@@ -146,6 +149,7 @@ class RedisCluster:
         self._hear = hear
         async with self._router.running(), self._ear.running():
             self._check()
+            await self._read_clocks()
             for channel in (f"jarvis:node:{self.node}", "jarvis:nodes"):
                 await self._ear.listen(channel.encode())
             pulse = asyncio.create_task(self._beat())
@@ -178,6 +182,15 @@ class RedisCluster:
             is_silent = time.monotonic() - self.health.last_answer > PULSE / 2
             if is_silent or self._router.is_cluster:
                 await self._ask_each([pack("PING")])
+            await self._read_clocks()
+
+    async def _read_clocks(self) -> None:
+        furthest = await self._router.read_clocks()
+        self.health.furthest = max(self.health.furthest, furthest)
+
+    def _horizon(self, session: str) -> int:
+        """See StoreClock.horizon; of the server that has the session, in milliseconds."""
+        return round(self._router.clock_of(_session_key(session)).horizon(self._grace) * 1000)
 
     # Names
 
@@ -227,6 +240,7 @@ class RedisCluster:
             self._lease,
             self._ttl,
             round(SESSION_TTL * 1000),
+            self._horizon(claim.name.session),
         )
         ((outcome, *rest),) = await self._ask([command])
         if outcome == b"outrun":
@@ -237,7 +251,7 @@ class RedisCluster:
         return _older(rest, claim)
 
     async def older(self, claim: Claim) -> Sequence[Living]:
-        (rows,) = await self._ask([_living(claim.name.session)])
+        (rows,) = await self._ask([self._living(claim.name.session)])
         return _older(rows, claim)
 
     async def renew(self, claims: Sequence[Claim]) -> Sequence[Renewed | StoreLost]:
@@ -245,7 +259,14 @@ class RedisCluster:
         for claim in claims:
             name = claim.name
             commands.append(
-                _LUA.renew(_keys(name), name.nonce, claim.epoch, self._lease, self._ttl)
+                _LUA.renew(
+                    _keys(name),
+                    name.nonce,
+                    claim.epoch,
+                    self._lease,
+                    self._ttl,
+                    self._horizon(name.session),
+                )
             )
             commands.append(self._take(name))
         replies = await self._ask_each(commands)
@@ -258,7 +279,7 @@ class RedisCluster:
         return [reply if isinstance(reply, StoreLost) else None for reply in replies]
 
     async def living(self, sessions: Sequence[str]) -> Sequence[Sequence[Living] | StoreLost]:
-        replies = await self._ask_each([_living(session) for session in sessions])
+        replies = await self._ask_each([self._living(session) for session in sessions])
         return [
             rows if isinstance(rows, StoreLost) else _living_of(map(orjson.loads, rows))
             for rows in replies
@@ -279,10 +300,11 @@ class RedisCluster:
         return [_appended(reply) for reply in replies]
 
     async def bury(self, batch: Batch) -> bool:
-        (buried,) = await self._ask([self._ending(_LUA.bury, batch)])
+        horizon = self._horizon(batch.claim.name.session)
+        (buried,) = await self._ask([self._ending(_LUA.bury, batch, horizon)])
         return bool(buried)
 
-    def _ending(self, script: Script, batch: Batch) -> bytes:
+    def _ending(self, script: Script, batch: Batch, *more: int) -> bytes:
         return script(
             _keys(batch.claim.name),
             batch.claim.name.nonce,
@@ -292,13 +314,17 @@ class RedisCluster:
             batch.frames,
             self._ttl,
             int(batch.is_end),
+            *more,
         )
 
     async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
         room = pack_arguments(min(READ_BYTES, READ_ALL_BYTES // max(1, len(cursors))))
         replies = await self._ask_each(
             [
-                _read_head(name.session, name.nonce) + pack_arguments(cursor) + room
+                _read_head(name.session, name.nonce)
+                + pack_arguments(cursor)
+                + room
+                + pack_arguments(self._horizon(name.session))
                 for name, cursor in cursors
             ]
         )
@@ -309,6 +335,12 @@ class RedisCluster:
 
     async def attend(self, names: Sequence[Name]) -> None:
         await self._ask([_LUA.attend(_keys(name)[:2], self._lease) for name in names])
+
+    def _living(self, session: str) -> bytes:
+        key = _session_key(session)
+        # The script wants no stream.
+        keys = [key, key, key, key + b":leases", key + b":members"]
+        return _LUA.living(keys, self._horizon(session))
 
     # Words
 
@@ -422,7 +454,7 @@ def _append_head(session: str, nonce: str, epoch: int) -> bytes:
 @lru_cache(maxsize=16_384)
 def _read_head(session: str, nonce: str) -> bytes:
     keys = _keys_of(session, nonce)[:4]
-    return _head(2, "EVALSHA", _LUA.read.sha, len(keys), *keys, nonce)
+    return _head(3, "EVALSHA", _LUA.read.sha, len(keys), *keys, nonce)
 
 
 def _head(more: int, *arguments: bytes | str | int) -> bytes:
@@ -443,12 +475,6 @@ def _append(batch: Batch) -> bytes:
         len(frames),
         frames,
     )
-
-
-def _living(session: str) -> bytes:
-    key = _session_key(session)
-    # The script wants no stream.
-    return _LUA.living([key, key, key, key + b":leases", key + b":members"])
 
 
 def _fields(name: Name) -> dict[str, str]:

@@ -36,6 +36,7 @@ from redis.exceptions import (
 
 from jarvis_stream.cluster import wire
 from jarvis_stream.cluster.base import StoreLost
+from jarvis_stream.cluster.clock import StoreClock
 from jarvis_stream.cluster.wire import TIMEOUT, Address, Line, pack, pauses
 
 SETTLE = 0.01
@@ -109,6 +110,20 @@ class Router:
     def since(self) -> float:
         """See Health."""
         return self._line.connected_at if self._primaries is None else self._primaries.since
+
+    async def read_clocks(self) -> float:
+        """Compare every primary's clock with ours; return the furthest (see Health.furthest)."""
+        lines = [self._line] if self._primaries is None else list(self._primaries.all())
+        lines = [line for line in lines if line.up.is_set()]
+        await asyncio.gather(*(line.read_clock() for line in lines), return_exceptions=True)
+        return max((line.clock.furthest for line in lines), default=-math.inf)
+
+    def clock_of(self, key: bytes) -> StoreClock:
+        """The clock of the server that has a key."""
+        if self._primaries is None:
+            return self._line.clock
+        line = self._primaries.owner(key_slot(key))
+        return StoreClock() if line is None else line.clock
 
     def near(self, address: Address | None) -> Address | None:
         """The same if it is a node, else any that lives; None when there is but one."""

@@ -35,6 +35,7 @@ from redis.exceptions import (
 )
 
 from jarvis_stream.cluster.base import Health, StoreLost
+from jarvis_stream.cluster.clock import StoreClock
 
 TIMEOUT = 0.3
 """Seconds an answer may take."""
@@ -278,6 +279,8 @@ class Line(Wire):
         self._sent: deque[Question] = deque()
         self._asked = asyncio.Event()
         self._patience: asyncio.Timeout | None = None
+        self.clock = StoreClock()
+        """Of the server that answers now."""
 
     @property
     def is_down(self) -> bool:
@@ -309,6 +312,14 @@ class Line(Wire):
                 for at, reply in zip(missing, found[len(self.greeting) :], strict=True):
                     replies[at] = reply
         return replies
+
+    async def read_clock(self) -> None:
+        """Compare the server's clock with ours; raises StoreLost."""
+        sent = time.monotonic()
+        (reply,) = await self.ask([pack("TIME")])
+        if not isinstance(reply, Exception):
+            seconds, micros = map(int, reply)
+            self.clock.observe(seconds + micros / 1e6, sent, time.monotonic(), self.place)
 
     # The same in three steps, for who asks several
 
@@ -344,6 +355,7 @@ class Line(Wire):
         await connection.send_packed_command(self.greeting, check_health=False)
         for _ in self.greeting:
             await connection.read_response()
+        self.clock.forget()
         self.up.set()
         self.tried.set()
 

@@ -35,7 +35,7 @@ T = TypeVar("T")
 async def node(url: str, name: str = "ours", **options: Any) -> AsyncIterator[Node]:
     words: list[Word] = []
     # Long enough for a busy machine, short enough to wait for.
-    options = {"lease": 3600.0, "timeout": 3.0, **options}
+    options = {"lease": 3600.0, "timeout": 3.0, "grace": 0.0, **options}
     async with RedisCluster(url, node=name, **options).running(words.append) as cluster:
         yield Node(cluster, words)
 

@@ -24,7 +24,7 @@ class TestMemory(ClusterContract):
         def open_one(
             node: str, hear: Callable[[Word], None], *, lease: float
         ) -> AbstractAsyncContextManager[Cluster]:
-            return store.node(node, lease=lease).running(hear)
+            return store.node(node, lease=lease, grace=0.0).running(hear)
 
         return open_one
 

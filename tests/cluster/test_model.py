@@ -250,9 +250,13 @@ async def twins(server: RedisServer, seed: int) -> AsyncIterator[Twins]:
     async with AsyncExitStack() as stack:
         nodes: dict[str, tuple[Cluster, Cluster]] = {}
         for node, lease in LEASES.items():
-            real = RedisCluster(server.url, node=node, lease=lease, keep=3600.0, timeout=PATIENCE)
+            real = RedisCluster(
+                server.url, node=node, lease=lease, keep=3600.0, timeout=PATIENCE, grace=0.0
+            )
             await stack.enter_async_context(real.running(lambda word: None))
-            nodes[node] = store.node(node, lease=lease), real
+            twin = store.node(node, lease=lease, grace=0.0)
+            await stack.enter_async_context(twin.running(lambda word: None))
+            nodes[node] = twin, real
         yield Twins(nodes, seed)
 
 
@@ -277,7 +281,7 @@ MUTANTS = {
     ),
     "the dead hold a session": (
         "claim",
-        "owner and not is_expired(owner.nonce) and owner",
+        "owner and not is_expired(owner.nonce, horizon) and owner",
         "owner",
     ),
     "no fence": ("append", "session[1] ~= nonce and", "false and"),
@@ -290,9 +294,13 @@ MUTANTS = {
     ),
     "a closed owner": ("common", "redis.call('HGET', SESSION, 'owner') == nonce", "false"),
     "closed twice": ("close", "if stream[2] then", "if false then"),
-    "the living are buried": ("bury", "not is_expired(nonce) or", ""),
+    "the living are buried": ("bury", "not is_expired(nonce, ARGV[8]) or", ""),
     "buried too early": ("bury", "or last <= known", ""),
-    "no end to a lease": ("common", "nonce) or 0) < now()", "nonce) or 0) < 0"),
+    "no end to a lease": (
+        "common",
+        "return ends < math.min(time, tonumber(horizon))",
+        "return ends < 0",
+    ),
     "a name for two": ("name_reserve", "owner ~= '' and owner ~= ARGV[1]", "false"),
     "a stop is lost": ("name_reserve", "mark .. ARGV[1]", "'=' .. ARGV[1]"),
     "anybody frees a name": ("name_free", "== ARGV[1]", "~= ''"),

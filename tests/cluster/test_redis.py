@@ -127,6 +127,6 @@ def opener_at(url: str) -> Opener:
     def open_one(
         node: str, hear: Callable[[Word], None], *, lease: float
     ) -> AbstractAsyncContextManager[Cluster]:
-        return RedisCluster(url, node=node, lease=lease, timeout=PATIENCE).running(hear)
+        return RedisCluster(url, node=node, lease=lease, timeout=PATIENCE, grace=0.0).running(hear)
 
     return open_one

@@ -44,7 +44,7 @@ def steady_cluster(shared_redis_cluster: ClusterOfServers) -> Iterator[ClusterOf
 @asynccontextmanager
 async def node(url: str, name: str = "ours", **options: Any) -> AsyncIterator[Node]:
     words: list[Word] = []
-    options = {"lease": 3600.0, "timeout": 3.0, **options}
+    options = {"lease": 3600.0, "timeout": 3.0, "grace": 0.0, **options}
     async with RedisCluster(url, node=name, **options).running(words.append) as cluster:
         yield Node(cluster, words)
 

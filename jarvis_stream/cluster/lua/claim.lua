@@ -1,6 +1,8 @@
--- ARGV: the claim as JSON, on_conflict, lease, ttl, ttl of the session. Returns the living after
--- `owner`; or `outrun` and by whom; or `busy`, with whom, the last claim, and the place in the queue.
+-- ARGV: the claim as JSON, on_conflict, lease, ttl, ttl of the session, horizon. Returns the living
+-- after `owner`; or `outrun` and by whom; or `busy`, with whom, the last claim, and the place in the
+-- queue.
 local me, on_conflict, lease, ttl = cjson.decode(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local horizon = ARGV[6]
 local session = redis.call('HMGET', SESSION, 'owner', 'claimed')
 local claimed = tonumber(session[2] or 0)
 
@@ -22,7 +24,7 @@ if session[1] ~= me.nonce then
     if waits(other) and other.nonce ~= me.nonce then
       table.insert(queue, other)
       local counts = on_conflict ~= 'enqueue' or other.epoch < me.epoch
-      if counts and not is_expired(other.nonce) then
+      if counts and not is_expired(other.nonce, horizon) then
         before = before + 1
         if not first or other.epoch < first.epoch then
           first = other
@@ -31,7 +33,7 @@ if session[1] ~= me.nonce then
     end
   end
 
-  local holder = owner and not is_expired(owner.nonce) and owner or first
+  local holder = owner and not is_expired(owner.nonce, horizon) and owner or first
   if holder and (on_conflict == 'enqueue' or on_conflict == 'reject') then
     local position = 0
     if on_conflict == 'enqueue' then
@@ -64,4 +66,4 @@ if session[1] ~= me.nonce then
 end
 renew(me.nonce, lease, ttl)
 redis.call('ZREMRANGEBYSCORE', LEASES, '-inf', now() - ttl) -- of who died before it claimed
-return {'owner', unpack(living())}
+return {'owner', unpack(living(horizon))}

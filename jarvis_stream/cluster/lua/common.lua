@@ -7,6 +7,7 @@
 -- All of one session are in one slot of a cluster. Times are in milliseconds.
 
 local SESSION, STREAM, LOG, LEASES, MEMBERS = unpack(KEYS)
+local MAX_LEASE = 60 * 1000
 
 local function now()
   local time = redis.call('TIME')
@@ -50,8 +51,14 @@ local function waits(member)
 end
 
 -- When a stream is released its lease goes.
-local function is_expired(nonce)
-  return tonumber(redis.call('ZSCORE', LEASES, nonce) or 0) < now()
+-- A lease that ends before `horizon`, up to which the caller trusts this server's clock, has
+-- expired. One that ends too late was set before the clock stepped back.
+local function is_expired(nonce, horizon)
+  local ends, time = tonumber(redis.call('ZSCORE', LEASES, nonce) or 0), now()
+  if ends > time + MAX_LEASE then
+    redis.call('ZADD', LEASES, time + MAX_LEASE, nonce)
+  end
+  return ends < math.min(time, tonumber(horizon))
 end
 
 local function keep_alive(ttl)
@@ -66,10 +73,10 @@ local function renew(nonce, lease, ttl)
 end
 
 -- Each member as JSON, and whether its lease has run out.
-local function living()
+local function living(horizon)
   local rows = {}
   for _, member in ipairs(members()) do
-    member.expired = is_expired(member.nonce)
+    member.expired = is_expired(member.nonce, horizon)
     table.insert(rows, cjson.encode(member))
   end
   return rows

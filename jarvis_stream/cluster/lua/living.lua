@@ -1,2 +1,2 @@
--- Returns each member as JSON, with whether it has expired.
-return living()
+-- ARGV: horizon. Returns each member as JSON, with whether it has expired.
+return living(ARGV[1])
