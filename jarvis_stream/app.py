@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from jarvis_stream.frames import PROTOCOL
 from jarvis_stream.history.base import History
 from jarvis_stream.history.base import Limits as HistoryLimits
 from jarvis_stream.history.open import (
+    beside,
     default_database_url,
     describe_url,
     is_shared,
@@ -36,11 +38,12 @@ from jarvis_stream.history.open import (
 )
 from jarvis_stream.identity.base import RunningVerifier, Verifier
 from jarvis_stream.identity.tokens import StaticTokens, parse_tokens
+from jarvis_stream.identity.visitors import SecretUnusable, Visitors, parse_secrets, secret_in
 from jarvis_stream.node import Node
 from jarvis_stream.passes import Keeper, Passes
 from jarvis_stream.quota import Limiter, Rates
 from jarvis_stream.registry import StreamRegistry
-from jarvis_stream.settings import Settings
+from jarvis_stream.settings import Settings, has_identity
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports import cors, gate, ndjson, pages, sessions, websocket
@@ -101,6 +104,7 @@ def create_app(
         sockets_per_address=settings.max_sockets_per_address,
         sockets_per_principal=settings.max_sockets_per_principal,
         starts=shared.starts,
+        visitors=shared.visitors,
         proxies=settings.trusted_proxies,
     )
     verifiers = _verifiers(settings)
@@ -121,6 +125,10 @@ def create_app(
     app.router.add_get("/readyz", _readyz)
     app.router.add_get("/metrics", metrics.metrics)
     pages.setup(app)
+    app.on_response_prepare.append(gate.send_visitor_cookie)
+    has_visitors = authenticate is None and separates_visitors(settings)
+    if has_visitors:
+        _check_cookie_secret(settings)
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -143,7 +151,11 @@ def create_app(
             )
             trace = await stack.enter_async_context(_tracer()) if settings.traces != "off" else None
             node = Node(cluster) if cluster is not None else None
-            app[REGISTRY] = registry = await _registry(settings, choice.agent, history, trace, node)
+            if has_visitors:
+                app[gate.GATE].visitors = await asyncio.to_thread(_visitors, settings)
+            app[REGISTRY] = registry = await _registry(
+                settings, choice.agent, history, trace, node, has_visitors=has_visitors
+            )
             lag = stack.enter_context(metrics.LoopLag())
             collectors = [
                 metrics.StreamCollector(registry),
@@ -203,6 +215,7 @@ class _Shared:
     tickets: Keeper
     logins: Keeper
     starts: Limiter
+    visitors: Limiter
     running: Callable[[], AbstractAsyncContextManager[object]] = contextlib.nullcontext
     """What they need around them."""
 
@@ -214,6 +227,7 @@ def _shared(settings: Settings) -> _Shared:
             Passes(seconds=gate.TICKET_SECONDS),
             Passes(seconds=settings.login_seconds),
             Rates(settings.max_starts_per_minute, 60.0),
+            Rates(settings.max_visitors_per_hour, 3600.0),
         )
     from jarvis_stream.cluster import shared
 
@@ -232,7 +246,47 @@ def _shared(settings: Settings) -> _Shared:
             yield
 
     starts = shared.RedisRates(router, "starts", settings.max_starts_per_minute, 60.0)
-    return _Shared(tickets, logins, starts, running)
+    visitors = shared.RedisRates(router, "visitors", settings.max_visitors_per_hour, 3600.0)
+    return _Shared(tickets, logins, starts, visitors, running)
+
+
+def separates_visitors(settings: Settings) -> bool:
+    """Whether each browser has conversations of its own without signing in.
+
+    Where only this machine can connect, there is one user, and no cookie. Behind a reverse proxy on
+    this machine others can: --allow-anonymous and --trusted-proxies say so.
+    """
+    if has_identity(settings) or settings.shared_conversations:
+        return False
+    behind_proxy = settings.allow_anonymous and bool(settings.trusted_proxies)
+    return behind_proxy or not is_loopback(settings.host)
+
+
+def _check_cookie_secret(settings: Settings) -> None:
+    """Raises BadSettings where the nodes of one history would each make a secret of their own."""
+    if settings.cookie_secret is None and is_shared(database_url(settings)):
+        raise BadSettings(
+            [
+                "--allow-anonymous with PostgreSQL needs --cookie-secret (better"
+                " JARVIS_COOKIE_SECRET), the same for all servers: any 32 or more characters, such"
+                " as those that `openssl rand -hex 32` prints; or --shared-conversations"
+            ]
+        )
+
+
+def _visitors(settings: Settings) -> Visitors:
+    """Raises BadSettings. Does file operations."""
+    if settings.cookie_secret is not None:
+        return Visitors(parse_secrets(settings.cookie_secret.get_secret_value()))
+    file = beside(database_url(settings), ".cookie-secret")
+    if file is None:
+        return Visitors([secrets.token_hex(32)])  # it is gone with the conversations
+    try:
+        return Visitors([secret_in(file)])
+    except (OSError, SecretUnusable) as error:
+        raise BadSettings(
+            [f"the secret that signs the visitors' cookies cannot be read or made: {error}"]
+        ) from error
 
 
 def _verifiers(settings: Settings) -> list[Verifier]:
@@ -346,6 +400,8 @@ async def _registry(
     history: History,
     trace: Callable[[Stream], None] | None,
     node: Node | None,
+    *,
+    has_visitors: bool,
 ) -> StreamRegistry:
     return StreamRegistry(
         agent,
@@ -354,7 +410,11 @@ async def _registry(
         max_queue=settings.max_queue,
         max_streams=settings.max_streams,
         max_streams_each=settings.max_streams_per_principal,
-        max_sessions_each=settings.max_sessions_per_principal,
+        max_sessions_each=(
+            settings.max_sessions_per_visitor
+            if has_visitors
+            else settings.max_sessions_per_principal
+        ),
         max_seconds=settings.max_answer_seconds,
         cancel_timeout=settings.cancel_timeout,
         max_answer_bytes=settings.max_answer_bytes,

@@ -26,6 +26,7 @@ from loguru import logger
 from jarvis_stream import logs
 from jarvis_stream.errors import BadSettings, JarvisError
 from jarvis_stream.identity.tokens import parse_tokens
+from jarvis_stream.identity.visitors import parse_secrets
 from jarvis_stream.settings import Settings, from_command_line, has_identity, unknown_variables
 from jarvis_stream.workers import FORKING, Supervisor, Worker
 
@@ -266,6 +267,8 @@ def _secrets(settings: Settings) -> list[str]:
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
     if settings.auth_tokens is not None:
         secrets += parse_tokens(settings.auth_tokens.get_secret_value()).values()
+    if settings.cookie_secret is not None:
+        secrets += parse_secrets(settings.cookie_secret.get_secret_value())
     # Not urlsplit: what cannot be in a URL, it quotes. Some take the last @ for the host's, others
     # the first one.
     ends = [r"[^@]+", r"[^/?#]+"]
@@ -384,7 +387,7 @@ def _cancel_when_told(worker: Worker | None) -> None:
 
 
 def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
-    from jarvis_stream.app import CHOICE, database_place
+    from jarvis_stream.app import CHOICE, database_place, separates_visitors
 
     choice = app[CHOICE]
     print(f"Jarvis Stream is at {_url(settings.host, port)}")
@@ -395,8 +398,14 @@ def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
         print("Other servers with the same Redis serve the same sessions (--redis-url)")
     if settings.workers > 1:
         print(f"{settings.workers} workers share it")
-    if not (_is_loopback(settings.host) or has_identity(settings)):
+    if separates_visitors(settings) or not (_is_loopback(settings.host) or has_identity(settings)):
         print("Whoever can reach this address can chat: there is no login.")
+        if separates_visitors(settings):
+            print(
+                "Each browser has conversations of its own (--shared-conversations to share them)"
+            )
+        else:
+            print("All of them share all conversations (--shared-conversations)")
     sys.stdout.flush()
 
 

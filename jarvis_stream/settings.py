@@ -41,6 +41,7 @@ from pydantic_settings import (
 from jarvis_stream import __version__
 from jarvis_stream.errors import BadSettings
 from jarvis_stream.identity.tokens import SHORTEST, parse_tokens
+from jarvis_stream.identity.visitors import parse_secrets
 
 PREFIX: Final = "JARVIS_"
 
@@ -82,6 +83,11 @@ def _origin(value: str) -> str:
     origin = value.lower()
     default = {"http": ":80", "https": ":443"}.get(origin.partition(":")[0], ":")
     return origin.removesuffix(default)
+
+
+def _cookie_secrets(value: SecretStr) -> SecretStr:
+    parse_secrets(value.get_secret_value())
+    return value
 
 
 def _tokens(value: SecretStr) -> SecretStr:
@@ -190,7 +196,20 @@ class Settings(BaseSettings):
     """By how much the clocks of whoever signs tokens may be wrong."""
 
     allow_anonymous: bool = False
-    """Whether a server without any sign-in may listen to other machines."""
+    """Whether a server without any sign-in may listen to other machines, each browser by itself."""
+
+    shared_conversations: bool = False
+    """Whether visitors without sign-in share all conversations: each can read and delete them."""
+
+    cookie_secret: Annotated[
+        Annotated[SecretStr, AfterValidator(_cookie_secrets)] | None,
+        Field(
+            json_schema_extra={
+                "allowed": "SECRET or NEW,OLD; each has at least 32 printable ASCII characters"
+            }
+        ),
+    ] = None
+    """The secret that signs visitors' cookies; without it, one is kept beside the SQLite file."""
 
     login_seconds: Annotated[float, Field(ge=60, le=2_592_000, allow_inf_nan=False)] = 43_200.0
     """How long a browser stays signed in."""
@@ -385,6 +404,12 @@ class Settings(BaseSettings):
 
     max_sessions_per_principal: Count = 10_000
     """The most sessions that one principal may have."""
+
+    max_sessions_per_visitor: Count = 200
+    """The most sessions that one visitor without sign-in may have."""
+
+    max_visitors_per_hour: Count = 120
+    """The most cookies for new visitors of one address (of IPv6: of one /64) in an hour."""
 
     max_sockets_per_address: Count = 256
     """The most WebSockets of one address (of IPv6: of one /64); this machine's own has no limit."""

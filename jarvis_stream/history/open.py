@@ -55,6 +55,16 @@ def is_shared(url: str) -> bool:
     return url != MEMORY and _parse(url).get_backend_name() == "postgresql"
 
 
+def beside(url: str, suffix: str) -> Path | None:
+    """Return the path of a file beside a SQLite history; None for any other history."""
+    if url == MEMORY:
+        return None
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    return Path(f"{Path(parsed.database or '').absolute()}{suffix}")
+
+
 @asynccontextmanager
 async def open_history(
     url: str, limits: Limits | None = None, *, flush_timeout: float = 5.0

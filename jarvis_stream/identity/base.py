@@ -31,6 +31,30 @@ class Principal:
             raise ValueError("a principal's name is 1 to 256 characters, none of them a blank")
 
 
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A browser that has a principal without signing in: a new one, or one that was seen before."""
+
+    principal: Principal
+    cookie: str
+    """The cookie's value to send; empty if the browser's own is good."""
+
+
+class VisitorCookies(Protocol):
+    """Issues and verifies the cookies of visitors."""
+
+    seconds: int
+    """How long a cookie is valid."""
+
+    def new(self) -> Visitor:
+        """Return a visitor that was not there before."""
+        ...
+
+    def lookup(self, cookie: str) -> Visitor | None:
+        """Return the visitor of a cookie; None if it is forged, malformed or too old."""
+        ...
+
+
 class Verifier(Protocol):
     """One way to tell whose a token is."""
 

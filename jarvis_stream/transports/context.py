@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from jarvis_stream.identity.base import Principal
+from jarvis_stream.identity.base import Principal, Visitor
 from jarvis_stream.registry import StreamRegistry
 
 
@@ -45,6 +45,8 @@ REGISTRY: Final = web.AppKey("registry", StreamRegistry)
 LIMITS: Final = web.AppKey("limits", Limits)
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
 """Who asks; not there where nobody has a name."""
+VISITOR: Final = web.RequestKey("visitor", Visitor)
+"""The browser that sent the request, where visitors have a principal without signing in."""
 
 
 def owner_of(request: web.Request) -> str:

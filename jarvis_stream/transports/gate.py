@@ -20,17 +20,19 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from loguru import logger
 
-from jarvis_stream.errors import ForeignOrigin, Invalid, NotFound, Unauthorized
-from jarvis_stream.identity.base import Principal, Verifier
+from jarvis_stream.errors import ForeignOrigin, Invalid, NotFound, TooFast, Unauthorized
+from jarvis_stream.identity.base import Principal, Verifier, VisitorCookies
 from jarvis_stream.passes import Keeper
 from jarvis_stream.transports.answers import json_answer, json_body
-from jarvis_stream.transports.context import PRINCIPAL
+from jarvis_stream.transports.context import PRINCIPAL, VISITOR
 from jarvis_stream.transports.peers import Network, address_of, is_direct, is_https
+from jarvis_stream.transports.quotas import QUOTAS
 from jarvis_stream.transports.requests import is_loopback
 
 Hook = Callable[[web.Request], Awaitable[Principal | None]]
 
 COOKIE: Final = "jarvis_login"
+VISITOR_COOKIE: Final = "jarvis_visitor"
 TICKET: Final = "jarvis-stream.ticket."
 TICKET_SECONDS: Final = 30.0
 MAX_TOKEN: Final = 8192
@@ -64,6 +66,8 @@ class Gate:
         self.tickets = tickets
         self.logins = logins
         self._open_metrics = open_metrics
+        self.visitors: VisitorCookies | None = None
+        """Set where each browser has conversations of its own without signing in."""
 
     @property
     def kind(self) -> str:
@@ -141,7 +145,57 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
                 request[PRINCIPAL] = principal
             elif not is_open:
                 raise Unauthorized
+    elif here.visitors is not None and _is_for_visitors(request):
+        await _admit_visitor(request, here.visitors)
     return await handler(request)
+
+
+def _is_for_visitors(request: web.Request) -> bool:
+    path = request.path
+    if request.method == hdrs.METH_OPTIONS or path in ("/api/login", "/api/logout"):
+        return False
+    # The page gets the cookie before it sends requests, several at a time.
+    return path in ("/", "/ws") or path.startswith("/api/")
+
+
+async def _admit_visitor(request: web.Request, visitors: VisitorCookies) -> None:
+    """Set the principal of a browser: that of its cookie, or a new one.
+
+    Raises TooFast for one new visitor too many of an address, which only the page and `/api/info`
+    are served to. Without cookies each request has a principal of its own, and finds nothing.
+    """
+    visitor = visitors.lookup(request.cookies.get(VISITOR_COOKIE, ""))
+    if visitor is None:
+        wait = await request.app[QUOTAS].new_visitor(request)
+        if wait and request.path in _OPEN:
+            return
+        if wait:
+            raise TooFast(
+                "too many new visitors came from this address; retry later, with the cookie"
+                f" {VISITOR_COOKIE} of an earlier response",
+                retry_after=wait,
+            )
+        visitor = visitors.new()
+    request[PRINCIPAL] = visitor.principal
+    request[VISITOR] = visitor
+
+
+async def send_visitor_cookie(request: web.Request, response: web.StreamResponse) -> None:
+    """Add the cookie of a new visitor to a response that is about to be sent."""
+    visitor = request.get(VISITOR)
+    if visitor is None or not visitor.cookie:
+        return
+    # Not response.set_cookie: the headers of the cookies have been made already.
+    here = request.app[GATE]
+    assert here.visitors is not None
+    parts = [f"{VISITOR_COOKIE}={visitor.cookie}", f"Max-Age={here.visitors.seconds}", "Path=/"]
+    parts += ["HttpOnly", "SameSite=Lax"]
+    if is_https(request, here.proxies):
+        parts.append("Secure")
+    response.headers.add(hdrs.SET_COOKIE, "; ".join(parts))
+    # A shared cache must not give the cookie to another browser.
+    if "no-store" not in response.headers.get(hdrs.CACHE_CONTROL, ""):
+        response.headers[hdrs.CACHE_CONTROL] = "no-store"
 
 
 def while_valid(
@@ -231,10 +285,10 @@ async def logout(request: web.Request) -> web.Response:
 @routes.post("/api/ticket")
 async def ticket(request: web.Request) -> web.Response:
     """A word that opens one WebSocket, once and soon: browsers send no headers with those."""
-    principal = request.get(PRINCIPAL)
-    if principal is None:
-        raise NotFound("there is no login here, and no ticket is needed")
     here = request.app[GATE]
+    principal = request.get(PRINCIPAL)
+    if principal is None or here.kind == "none":
+        raise NotFound("there is no login here, and no ticket is needed")
     return json_answer(
         {"ticket": await here.tickets.issue(principal), "expires_in": round(here.tickets.seconds)}
     )
@@ -250,7 +304,9 @@ def who(request: web.Request) -> dict[str, Any]:
     """What `/api/info` says about who asks."""
     said: dict[str, Any] = {"auth": request.app[GATE].kind}
     principal = request.get(PRINCIPAL)
-    return said if principal is None else {**said, "principal": principal.name}
+    if principal is None or VISITOR in request:
+        return said
+    return {**said, "principal": principal.name}
 
 
 def _ticket(request: web.BaseRequest) -> str | None:

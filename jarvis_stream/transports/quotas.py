@@ -1,8 +1,9 @@
 """How much one principal, or one address, may have and do at a time.
 
-Where nobody signs in, a start counts for its address, of IPv6 for its /64. What comes from this
-very machine has no limit by address: it may be everybody, behind a proxy that nobody has told us
-of. Starts are counted where the limiter counts them, WebSockets in this process.
+Where nobody signs in, a start counts for its address, of IPv6 for its /64, and so does a new
+visitor. What comes from this very machine has no limit by address: it may be everybody, behind a
+proxy that nobody has told us of. Starts are counted where the limiter counts them, WebSockets in
+this process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from aiohttp import web
 
 from jarvis_stream.errors import TooFast, TooMany
 from jarvis_stream.quota import Limiter
-from jarvis_stream.transports.context import owner_of
+from jarvis_stream.transports.context import VISITOR, owner_of
 from jarvis_stream.transports.peers import Network, address_of
 from jarvis_stream.transports.requests import is_loopback
 
@@ -32,6 +33,7 @@ class Quotas:
         sockets_per_address: int,
         sockets_per_principal: int,
         starts: Limiter,
+        visitors: Limiter,
         proxies: Sequence[Network] = (),
     ) -> None:
         self._per_address = sockets_per_address
@@ -39,6 +41,7 @@ class Quotas:
         self._proxies = tuple(proxies)
         self._sockets: Counter[tuple[str, str]] = Counter()
         self._starts = starts
+        self._visitors = visitors
 
     @contextlib.contextmanager
     def socket(self, request: web.Request) -> Iterator[None]:
@@ -63,11 +66,21 @@ class Quotas:
                     del self._sockets[kind, name]
 
     def starter(self, request: web.Request, owner: str) -> str:
-        """For whom a start counts that comes with this request: a name, or nothing."""
-        if owner:
+        """Return the name that a start counts for; empty for none.
+
+        A visitor's starts count for the address: a new cookie gives no new allowance.
+        """
+        if owner and VISITOR not in request:
             return f"principal {owner}"
         address = self._address(request)
-        return f"address {address}" if address else ""
+        if address:
+            return f"address {address}"
+        return f"principal {owner}" if owner else ""
+
+    async def new_visitor(self, request: web.Request) -> float:
+        """Count a new visitor; 0.0, or after how many seconds the address may have one more."""
+        address = self._address(request)
+        return await self._visitors.take(f"address {address}") if address else 0.0
 
     async def start(self, starter: str) -> None:
         """Count a new answer; raises TooFast."""
