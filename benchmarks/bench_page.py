@@ -92,7 +92,7 @@ def serving() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as data:
         command = [sys.executable, str(ROOT / "run.py"), "--agent", "demo", "--port", "0"]
         process = subprocess.Popen(
-            [*command, "--log-level", "error"],
+            [*command, "--log-level", "error", "--log-format", "pretty"],
             env={**os.environ, "XDG_DATA_HOME": data},
             stdout=subprocess.PIPE,
             text=True,

@@ -27,7 +27,13 @@ from jarvis_stream import logs
 from jarvis_stream.errors import BadSettings, JarvisError
 from jarvis_stream.identity.tokens import parse_tokens
 from jarvis_stream.identity.visitors import parse_secrets
-from jarvis_stream.settings import Settings, from_command_line, has_identity, unknown_variables
+from jarvis_stream.settings import (
+    Settings,
+    from_command_line,
+    has_identity,
+    log_format,
+    unknown_variables,
+)
 from jarvis_stream.workers import FORKING, Supervisor, Worker
 
 if TYPE_CHECKING:
@@ -62,14 +68,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_strangers(settings)
         _check_workers(settings)
     except BadSettings as bad:
+        logs.configure(style=log_format(argv))
         for problem in bad.problems:
-            _complain(problem)
+            logs.complain(problem)
+        logs.flush()
         return 2
     logs.configure(
         settings.log_level,
         settings.log_format,
         secrets=_secrets(settings),
     )
+    with logs.capturing():
+        return _start(settings)
+
+
+def _start(settings: Settings) -> int:
+    """Listen, and serve in this process or in several; the exit code."""
     for sentence in unknown_variables():
         logger.warning("{}", sentence)
     with contextlib.ExitStack() as stack:
@@ -78,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if settings.workers > 1:
                 of_workers = _of_workers(stack, settings, listeners)
         except _CannotListen as error:
-            _complain(f"{error}")
+            logs.complain(f"{error}")
             return 1
         if settings.workers == 1:
             return _run(settings, listeners)
@@ -143,14 +157,13 @@ def _run(
             if left := runner.run(_left_over()):
                 # Closing the loop would wait for them, and they had their time.
                 logger.warning("agents_left_behind count={}", left)
-                sys.stdout.flush()
                 logs.flush()
                 os._exit(0)
     except KeyboardInterrupt:  # where the loop knows no signal handlers (Windows)
         return 0
     except JarvisError as error:
         logger.opt(exception=True).debug("no start")
-        _complain(f"{error}")
+        logs.complain(f"{error}")
         return 2
     except Exception:
         logger.exception("the server could not go on")
@@ -352,7 +365,11 @@ async def _left_over() -> int:
 
 
 def _cancel_when_told(worker: Worker | None) -> None:
-    """The first SIGINT or SIGTERM cancels the current task, the next one kills the process.
+    """The first SIGINT, SIGTERM or SIGHUP cancels the current task; the next one of the first two
+    kills the process.
+
+    A SIGHUP that is ignored from the start (nohup) stays ignored. After the first signal it is,
+    too: a terminal that closes may send it twice.
 
     In a worker the next ones change nothing: it may be told in several ways at a time, and its
     parent sees to the end.
@@ -360,7 +377,10 @@ def _cancel_when_told(worker: Worker | None) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not there on Windows
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        signals.append(hangup)
     is_told = False
 
     def stop() -> None:
@@ -372,7 +392,7 @@ def _cancel_when_told(worker: Worker | None) -> None:
             for number in signals:
                 loop.remove_signal_handler(number)
                 # The kernel's own doing: it works even when the loop hangs.
-                signal.signal(number, signal.SIG_DFL)
+                signal.signal(number, signal.SIG_IGN if number == hangup else signal.SIG_DFL)
         else:
             loop.remove_reader(worker.lifeline)
         task.cancel()

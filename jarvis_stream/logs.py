@@ -3,27 +3,32 @@
 Whatever a record contains, it leaves as exactly one line: a JSON object, or on a terminal a line
 for people. The package itself only ever calls `logger.bind(...).info("{}", value)`, or for the
 lines that come with every answer `journal.tell`.
+
+No caller waits for the log: a thread formats and writes what the callers queue (line_writer.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import io
+import itertools
 import logging
 import os
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from time import gmtime, localtime, strftime
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, TextIO, TypeGuard
+from time import gmtime, localtime, strftime, time_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TextIO, TypeGuard
 
 import orjson
 from loguru import logger
 
-from jarvis_stream import journal
+from jarvis_stream import journal, line_writer
+from jarvis_stream.line_writer import Dropped, LineWriter
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -41,9 +46,12 @@ _LIKE_SECRETS: Final = (
         r"(?i)((?:api[_-]?key|passw(?:or)?d|secret|auth[_-]?token|access[_-]?token|cookie)"
         r"[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&]{4,}"
     ),
-    # What OpenAI's keys look like, and what JSON Web Tokens do.
+    # What OpenAI's keys look like, and what JSON Web Tokens do, whole or cut off by the end. Every
+    # pattern is linear: this one starts once in a run of such characters, and never goes back.
     re.compile(r"()\bsk-[\w-]{8,}"),
-    re.compile(r"()\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),
+    re.compile(
+        r"((?<![\w-])(?:[A-Za-z0-9]++-)?)eyJ[\w-]{8,}+(?:\.[\w-]{8,}+\.[\w-]*+|(?:\.[\w-]*+)?\Z)"
+    ),
 )
 # In small letters: an ASCII text with none of these has nothing of the above.
 _SIGNS: Final = "://", "bearer", "basic", "key", "passw", "secret", "token", "cookie", "sk-", "eyj"
@@ -54,11 +62,23 @@ _UNSAFE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _HEX: Final = re.compile("[0-9a-f -]*")
-HELD_BACK: Final = 0.02
-"""Seconds for which a line of an answer's life is held back, so that many leave in one write."""
+MAX_TEXT: Final = 4 * 1024
+"""Characters of a message or of a field; more are cut off before secrets are searched in them."""
 
-MOST_HELD_BACK: Final = 128
-"""Lines that are held back at a time."""
+MAX_EXCEPTION: Final = 32 * 1024
+"""Characters of a traceback; more are left out of its middle."""
+
+MAX_EXCEPTION_LINE: Final = 2 * 1024
+"""Characters of each of its lines."""
+
+_MARGIN: Final = 1024
+"""Characters after a cut that are searched for secrets too: no secret is longer."""
+
+MAX_FIELDS: Final = 50
+"""Fields of a record; further ones are left out."""
+
+_MAX_FRAMES: Final = 100
+"""Frames of a traceback, counted from the place where the exception was raised."""
 
 _INFO: Final = 20
 _worker: Final[dict[str, Any]] = {}
@@ -80,25 +100,102 @@ def configure(
     Replaces whatever was configured before. `secrets` never appear in it, wherever in a record
     they stand.
     """
-    out = sys.stderr if stream is None else stream
-    if style == "json" or (style == "auto" and not out.isatty()):
-        show: _Show = _json_lines
-    else:
-        coloured = out.isatty() and "NO_COLOR" not in os.environ
-        show = _coloured_lines if coloured else _pretty_lines
+    out = sys.__stderr__ if stream is None else stream
+    if stream is None and not isinstance(sys.stderr, _Console):
+        out = sys.stderr
+    assert out is not None
     logger.remove()
-    sink = _Sink(out, show, _Redactor(secrets))
+    sink = _Sink(out, resolve_style(style, out), _Redactor(secrets))
     logger.add(sink, level=level, format="", backtrace=False, diagnose=False, colorize=False)
     journal.open_outlet(sink.tell if logger.level(level).no <= _INFO else _ignore)
     logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of each of its plugins
     logging.captureWarnings(True)
+    global _sink
+    _sink = sink
 
 
-def flush() -> None:
-    """Write what is still held back. For the end: what comes later is not held back for long."""
-    for sink in tuple(_Sink.in_use):
-        sink.write_out()
+def resolve_style(style: Style, out: TextIO) -> Literal["pretty", "json"]:
+    """What `auto` means for a file: pretty on a terminal, JSON elsewhere."""
+    if style == "auto":
+        return "pretty" if out.isatty() else "json"
+    return style
+
+
+def flush(timeout: float = line_writer.FLUSH_TIMEOUT) -> None:
+    """Wait until the lines logged and printed so far are written, at most `timeout` seconds."""
+    line_writer.flush_all(timeout)
+
+
+def dropped_lines() -> int:
+    """How many lines this process has lost because nothing took them."""
+    return line_writer.dropped_lines()
+
+
+def complain(sentence: str) -> None:
+    """Write why the program cannot go on: as a record, or as a line for people."""
+    assert _sink is not None, "configure comes first"
+    # One line, even if it quotes an exception of somebody else's.
+    sentence = _cut(" ".join(sentence.split()), MAX_TEXT, _sink.redact)
+    if _sink.is_json:
+        _sink.put(_entry_now("CRITICAL", "jarvis_stream", sentence))
+    else:
+        _sink.put(f"jarvis-stream: {sentence}\n")
+
+
+@contextlib.contextmanager
+def capturing() -> Iterator[None]:
+    """Send what is printed, and every uncaught exception, the way of the log while inside.
+
+    Only after `configure`. With JSON each printed line becomes a record; whatever the style, no
+    print waits for the reader of stdout or stderr.
+    """
+    assert _sink is not None, "configure comes first"
+    stdout, stderr = sys.stdout, sys.stderr
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+    printed = _Sink(stdout, "json" if _sink.is_json else "pretty", _sink.redact)
+    try:
+        sys.stdout = _Console(stdout, printed, "stdout")
+        sys.stderr = _Console(stderr, _sink, "stderr")
+        sys.excepthook = _log_uncaught
+        threading.excepthook = _log_uncaught_in_thread
+        sys.unraisablehook = _log_unraisable
+        yield
+    except Exception as error:
+        _log_uncaught(type(error), error, error.__traceback__)
+        raise SystemExit(1) from error
+    finally:
+        for console in (sys.stdout, sys.stderr):
+            if isinstance(console, _Console):
+                console.finish()
+        sys.stdout, sys.stderr = stdout, stderr
+        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
+        flush()
+        printed.stop()
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        return
+    logger.opt(exception=error).critical("uncaught_exception error={}", kind.__name__)
+
+
+def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit:
+        name = args.thread.name if args.thread is not None else "unknown"
+        logger.opt(exception=args.exc_value).error(
+            "uncaught_exception thread={} error={}", name, args.exc_type.__name__
+        )
+
+
+def _log_unraisable(args: sys.UnraisableHookArgs) -> None:
+    logger.opt(exception=args.exc_value).error(
+        "unraisable_exception error={} where={}",
+        args.exc_type.__name__,
+        args.err_msg or type(args.object).__name__,
+    )
 
 
 def name_worker(number: int) -> None:
@@ -121,82 +218,176 @@ class _Entry(NamedTuple):
 
 
 _Show = Callable[[Sequence[_Entry], "_Redactor"], str]
+_Item = _Entry | journal.Line | str | Dropped
+"""What is queued; a str is text for people that is written as it is."""
 
 
 class _Sink:
-    """The place where all lines meet: loguru's, one by one, and the journal's.
+    """The place where all lines meet: loguru's, the journal's, and what is printed."""
 
-    The journal's are held back for HELD_BACK seconds at most, so that many leave in one write; a
-    line of loguru's takes those that were told before it along.
-    """
-
-    in_use: ClassVar[set[_Sink]] = set()
-
-    def __init__(self, out: TextIO, show: _Show, redact: _Redactor) -> None:
-        self._out = out
-        self._show = show
-        self._redact = redact
-        self._lock = threading.Lock()
-        self._told: list[journal.Line] = []
-        self.in_use.add(self)
+    def __init__(
+        self, out: TextIO, style: Literal["pretty", "json"], redact: _Redactor | None = None
+    ) -> None:
+        self.redact = redact or _Redactor(())
+        self.is_json = style == "json"
+        if self.is_json:
+            self._show: _Show = _json_lines
+        else:
+            coloured = out.isatty() and "NO_COLOR" not in os.environ
+            self._show = _coloured_lines if coloured else _pretty_lines
+        self._writer = LineWriter(out, self._render)
 
     def write(self, message: Message) -> None:
-        """Write a line of loguru's."""
-        entry = _entry_of(message.record)
-        with self._lock:
-            self._write(self._text([*map(_entry_told, self._take()), entry]))
+        """Queue a line of loguru's."""
+        self.put(_entry_of(message.record, self.redact))
+
+    def put(self, item: _Entry | str) -> None:
+        """Queue a line; it leaves at once, and takes those before it along."""
+        self._writer.put(item, _size_of(item), urgent=True)
 
     def tell(self, line: journal.Line) -> None:
-        """Take a line of the journal's."""
-        with self._lock:
-            self._told.append(line)
-            count = len(self._told)
-        if count == 1:
-            asyncio.get_running_loop().call_later(HELD_BACK, self.write_out)
-        elif count >= MOST_HELD_BACK:
-            self.write_out()
-
-    def write_out(self) -> None:
-        """Hold nothing back any longer."""
-        # As with loguru's own lines, a log that nobody reads any more stops nothing.
-        with self._lock, contextlib.suppress(OSError, ValueError):
-            if told := self._take():
-                is_plain = self._show is _json_lines and _are_plain(told, self._redact)
-                text = _plain_json(told) if is_plain else self._text(map(_entry_told, told))
-                self._write(text)
+        """Queue a line of the journal's; it may wait for others."""
+        self._writer.put(line, len(line.text))
 
     def stop(self) -> None:
-        """Loguru has let it go."""
-        journal.open_outlet(None)
-        self.write_out()
-        self.in_use.discard(self)
+        """Write what is queued, and end; loguru calls this when it removes the sink."""
+        global _sink
+        if _sink is self:
+            journal.open_outlet(None)
+            _sink = None
+        self._writer.close()
 
-    def _take(self) -> list[journal.Line]:
-        told, self._told = self._told, []
-        return told
+    def _render(self, items: Sequence[_Item]) -> str:
+        # Runs of one kind: what the journal tells is mostly plain, and cheap in one piece.
+        return "".join(
+            [self._render_run(kind, list(run)) for kind, run in itertools.groupby(items, type)]
+        )
 
-    def _text(self, entries: Iterable[_Entry]) -> str:
-        return self._show([*entries], self._redact)
+    def _render_run(self, kind: type, run: Sequence[Any]) -> str:
+        if kind is str:
+            return "".join(run)
+        if kind is journal.Line and self.is_json and _are_plain(run, self.redact):
+            return _plain_json(run) + "\n"
+        return self._show([_as_entry(item) for item in run], self.redact) + "\n"
 
-    def _write(self, text: str) -> None:
-        self._out.write(text + "\n")
-        self._out.flush()
+
+_sink: _Sink | None = None
+"""Where the log goes, once it is configured."""
+
+
+class _Console(io.TextIOBase):
+    """Takes the place of sys.stdout or sys.stderr: what is printed is queued like the log."""
+
+    def __init__(self, file: TextIO, sink: _Sink, name: str) -> None:
+        self._file = file
+        self._sink = sink
+        self._name = name
+        self._begun = ""
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Queue whole lines; a begun line waits for its end, or for `flush` on a terminal."""
+        with self._lock:
+            self._begun += text
+            if "\n" in self._begun or len(self._begun) > MAX_TEXT:
+                whole, end, self._begun = self._begun.rpartition("\n")
+                if not end:
+                    whole, self._begun = self._begun, ""
+                self._put(whole + end)
+        return len(text)
+
+    def _put(self, text: str) -> None:
+        if self._sink.is_json:
+            for line in text.splitlines():
+                if line.strip():
+                    text = _cut(line, MAX_TEXT, self._sink.redact)
+                    self._sink.put(_entry_now("INFO", self._name, text))
+        else:
+            for start in range(0, len(text), MAX_TEXT):
+                self._sink.put(text[start : start + MAX_TEXT])
+
+    def flush(self) -> None:
+        """Hurry what is printed along. Does not wait."""
+        with self._lock:
+            if self._begun and not self._sink.is_json:
+                begun, self._begun = self._begun, ""
+                self._sink.put(begun)
+
+    def finish(self) -> None:
+        """Queue a begun line, too: nothing more is printed."""
+        with self._lock:
+            begun, self._begun = self._begun, ""
+            if begun:
+                self._put(begun)
+
+    def writable(self) -> bool:
+        """See io.IOBase."""
+        return True
+
+    def isatty(self) -> bool:
+        """See io.IOBase."""
+        return self._file.isatty()
+
+    def fileno(self) -> int:
+        """See io.IOBase."""
+        return self._file.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """See io.TextIOBase."""
+        return self._file.encoding
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _ignore(line: journal.Line) -> None:
     """For a level that has no room for it."""
 
 
-def _entry_of(record: Record) -> _Entry:
+def _as_entry(item: _Entry | journal.Line | Dropped) -> _Entry:
+    if isinstance(item, _Entry):
+        return item
+    if isinstance(item, journal.Line):
+        return _entry_told(item)
+    return _entry_now("WARNING", __name__, f"log_lines_dropped count={item.count}")
+
+
+def _entry_now(level: str, name: str, text: str) -> _Entry:
+    seconds, nanoseconds = divmod(time_ns(), 1_000_000_000)
+    return _Entry(seconds, nanoseconds // 1000, level, name, text, None, {**_worker})
+
+
+def _size_of(item: _Entry | str) -> int:
+    if isinstance(item, str):
+        return len(item)
+    texts = (item.text, item.exception or "", *filter(_is_text, item.extra.values()))
+    return sum(map(len, texts))
+
+
+def _cut(text: str, most: int, redact: _Redactor) -> str:
+    """The text, or its beginning without secrets, and how long it was."""
+    if len(text) <= most:
+        return text
+    # A secret at the cut is found whole in the margin, and what is half a secret stands in it.
+    return f"{redact(text[: most + _MARGIN])[:-_MARGIN]}… ({len(text)} characters)"
+
+
+def _entry_of(record: Record, redact: _Redactor) -> _Entry:
     time = record["time"]
     return _Entry(
         int(time.timestamp()),
         time.microsecond,
         record["level"].name,
         record["name"] or "",
-        record["message"],
-        _exception_text(record),
-        record["extra"],
+        _cut(record["message"], MAX_TEXT, redact),
+        _exception_text(record, redact),
+        {
+            _cut(str(key), MAX_TEXT, redact): value
+            if value is None or isinstance(value, bool)
+            else _cut(str(value), MAX_TEXT, redact)
+            for key, value in itertools.islice(record["extra"].items(), MAX_FIELDS)
+        },
     )
 
 
@@ -279,12 +470,30 @@ def _local_second(seconds: int) -> str:
     return strftime("%H:%M:%S", localtime(seconds))
 
 
-def _exception_text(record: Record) -> str | None:
+def _exception_text(record: Record, redact: _Redactor) -> str | None:
     # Not loguru's own formatting: with `diagnose` it prints the values of variables.
     exception = record["exception"]
     if exception is None:
         return None
-    return "".join(traceback.format_exception(exception.value)).rstrip()
+    lines = traceback.format_exception(exception.value, limit=-_MAX_FRAMES)
+    lines = "".join(lines).rstrip().split("\n")
+    first = _how_many_fit(lines, MAX_EXCEPTION // 2)
+    last = _how_many_fit(reversed(lines[first:]), MAX_EXCEPTION // 2)
+    left_out = len(lines) - first - last
+    if left_out:
+        lines = [*lines[:first], f"… ({left_out} lines)", *lines[len(lines) - last :]]
+    return "\n".join([_cut(line, MAX_EXCEPTION_LINE, redact) for line in lines])
+
+
+def _how_many_fit(lines: Iterable[str], room: int) -> int:
+    """How many lines, cut as they will be, have room for their characters."""
+    count = 0
+    for line in lines:
+        room -= min(len(line), MAX_EXCEPTION_LINE) + 1
+        if room < 0:
+            break
+        count += 1
+    return count
 
 
 def _json_lines(entries: Sequence[_Entry], redact: _Redactor) -> str:

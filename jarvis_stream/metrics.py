@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from jarvis_stream import logs
 from jarvis_stream.history.base import Health
 from jarvis_stream.node import Node
 from jarvis_stream.registry import StreamRegistry
@@ -238,6 +239,11 @@ class TransportCollector(Collector):
             "jarvis_connections",
             "Connections that are open, of whatever kind.",
             len(self._connections),
+        )
+        yield CounterMetricFamily(
+            "jarvis_log_lines_dropped",
+            "Lines of the log, or printed ones, that were lost because nothing took them.",
+            logs.dropped_lines(),
         )
         yield _histogram(
             "jarvis_loop_lag_seconds", "By how much the event loop missed a timer.", self._lag.tally

@@ -12,6 +12,7 @@ The flags are read with argparse, built from the model: pydantic-settings' own c
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import functools
 import os
@@ -522,6 +523,18 @@ def from_command_line(argv: Sequence[str] | None = None) -> Settings:
     except ValidationError as error:
         names = dict.fromkeys(str(detail["loc"][0]) for detail in error.errors())
     raise BadSettings([_problem(options()[name], flags.get(name)) for name in names])
+
+
+def log_format(argv: Sequence[str] = ()) -> Literal["auto", "pretty", "json"]:
+    """The log's format where the other settings cannot be used: as far as it can be told."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--log-format", default=os.environ.get(f"{PREFIX}LOG_FORMAT"))
+    given = None
+    with contextlib.suppress(argparse.ArgumentError):
+        given = parser.parse_known_args(argv)[0].log_format
+    if given == "json":
+        return "json"
+    return "pretty" if given == "pretty" else "auto"
 
 
 def has_identity(settings: Settings) -> bool:

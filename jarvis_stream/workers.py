@@ -18,13 +18,14 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from loguru import logger
+
+from jarvis_stream import logs
 
 YOUNG: Final = 10.0
 """Seconds that a worker must have lived for the next one to start at once."""
@@ -35,9 +36,11 @@ FORKING: Final = hasattr(os, "fork")
 """Whether this system has what it takes."""
 
 
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if FORKING else ()))
+"""Signals that end all workers when they have drained; a SIGHUP that nohup ignores is ignored."""
+
 _CONCERNS_US: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
+    *_STOPS,
     *((signal.SIGCHLD,) if FORKING else ()),
 )
 
@@ -87,8 +90,8 @@ class Supervisor:
     def run(self) -> int:
         """Returns when all have ended; the exit code.
 
-        0 when it was told to stop by SIGINT or SIGTERM (a second one kills them all, and this
-        process); that of the first worker when it never came to serve.
+        0 when it was told to stop by SIGINT, SIGTERM or SIGHUP (a second one of the first two kills
+        them all, and this process); that of the first worker when it never came to serve.
         """
         with _awake() as wakeup, _pipe() as lifeline, _pipe() as started:
             self._wakeup, self._lifeline, self._started = wakeup, lifeline, started
@@ -110,8 +113,6 @@ class Supervisor:
         return [place for place in self._places if place.pid is not None]
 
     def _start(self, place: _Place) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
         pid = os.fork()
         if not pid:
             self._be_worker(place)
@@ -126,7 +127,8 @@ class Supervisor:
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             for number in _CONCERNS_US:
-                signal.signal(number, signal.SIG_DFL)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, signal.SIG_DFL)
             self._wakeup.close()
             self._lifeline.close_writer()
             code = self._work(
@@ -141,8 +143,7 @@ class Supervisor:
             logger.exception("worker_failed")
         finally:
             with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
+                logs.flush()
             os._exit(code)
 
     def _wait(self) -> None:
@@ -156,7 +157,7 @@ class Supervisor:
             self._settled = True
         if self._wakeup.reader in ready:
             for number in self._wakeup.read():
-                if number in (signal.SIGINT, signal.SIGTERM):
+                if number in _STOPS:
                     self._stop(number)
         self._bury()
 
@@ -164,10 +165,13 @@ class Supervisor:
         if not self._is_told:
             self._is_told = True
             return
+        if FORKING and number == signal.SIGHUP:  # a terminal that closes may send it twice
+            return
         for place in self._living:
             assert place.pid is not None
             os.kill(place.pid, signal.SIGKILL)
             os.waitpid(place.pid, 0)
+        logs.flush()
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -230,11 +234,12 @@ def _awake() -> Iterator[_Pipe]:
     """A pipe that gets the number of every signal that concerns us."""
     with _pipe() as pipe:
         os.set_blocking(pipe.writer, False)
-        before = [signal.signal(number, lambda number, frame: None) for number in _CONCERNS_US]
+        ours = [n for n in _CONCERNS_US if signal.getsignal(n) != signal.SIG_IGN]
+        before = [signal.signal(number, lambda number, frame: None) for number in ours]
         signal.set_wakeup_fd(pipe.writer, warn_on_full_buffer=False)
         try:
             yield pipe
         finally:
             signal.set_wakeup_fd(-1)
-            for number, handler in zip(_CONCERNS_US, before, strict=True):
+            for number, handler in zip(ours, before, strict=True):
                 signal.signal(number, handler)

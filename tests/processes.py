@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import tempfile
@@ -43,6 +44,12 @@ class Server:
         return self.process.wait(timeout=PATIENCE), self.log
 
 
+def printed(line: str) -> str:
+    """What a program has printed; with JSON logs that is a record, too."""
+    line = line.rstrip("\n")
+    return str(json.loads(line)["message"]) if line.startswith("{") else line
+
+
 @contextlib.contextmanager
 def serving(
     *command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -63,7 +70,7 @@ def serving(
         watchdog.start()
         try:
             assert process.stdout is not None
-            banner = [process.stdout.readline().rstrip("\n") for _ in range(4)]
+            banner = [printed(process.stdout.readline()) for _ in range(4)]
             if not banner[-1]:
                 process.kill()
                 process.wait()

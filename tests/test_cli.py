@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +19,7 @@ from urllib.parse import unquote
 import orjson
 import pytest
 from conftest import ROOT
-from processes import PATIENCE, serving
+from processes import PATIENCE, printed, serving
 from redis_server import free_ports
 
 import jarvis_stream
@@ -52,7 +54,9 @@ def only_error(capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
-    return str(line)
+    record = orjson.loads(line)
+    assert record["level"] == "CRITICAL"
+    return str(record["message"])
 
 
 @pytest.mark.parametrize("command", [MODULE, RUN])
@@ -68,10 +72,18 @@ def test_wrong_settings_are_one_line_each_and_exit_with_2(
     assert cli.main(["--port", "high", "--heartbeat", "-1"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert [line.partition(": '")[0] for line in err.splitlines()] == [
-        "jarvis-stream: --port",
-        "jarvis-stream: --heartbeat",
+    assert [orjson.loads(line)["message"].partition(": '")[0] for line in err.splitlines()] == [
+        "--port",
+        "--heartbeat",
     ]
+
+
+@pytest.mark.parametrize("flags", [["--log-format", "pretty"], ["--log-format=pretty"]])
+def test_wrong_settings_are_lines_for_people_where_the_log_is(
+    capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    assert cli.main(["--port", "high", *flags]) == 2
+    assert capsys.readouterr().err.startswith("jarvis-stream: --port: 'high' is not allowed")
 
 
 def test_a_port_that_is_taken_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +91,7 @@ def test_a_port_that_is_taken_is_one_clear_line(capsys: pytest.CaptureFixture[st
         port = taken.getsockname()[1]
         assert cli.main(["--port", f"{port}"]) == 1
     assert only_error(capsys) == (
-        f"jarvis-stream: cannot listen on 127.0.0.1:{port}: "
+        f"cannot listen on 127.0.0.1:{port}: "
         "the port is taken; choose another with --port (0 takes any free one)"
     )
 
@@ -107,7 +119,7 @@ def test_an_address_that_cannot_be_had_is_one_clear_line(
     monkeypatch.setattr(socket, refusing, fail)
     assert cli.main(["--host", host, "--port", "80", "--allow-anonymous"]) == 1
     line = only_error(capsys)
-    assert line.startswith(f"jarvis-stream: cannot listen on {host}:80: {why}")
+    assert line.startswith(f"cannot listen on {host}:80: {why}")
 
 
 def test_other_machines_are_not_let_in_without_being_asked_who_they_are(
@@ -115,7 +127,7 @@ def test_other_machines_are_not_let_in_without_being_asked_who_they_are(
 ) -> None:
     assert cli.main(["--host", "0.0.0.0", "--port", "0"]) == 2
     assert only_error(capsys) == (
-        "jarvis-stream: --host 0.0.0.0 lets other machines in, and nobody has to sign in: set"
+        "--host 0.0.0.0 lets other machines in, and nobody has to sign in: set"
         " JARVIS_AUTH_TOKENS, or say --allow-anonymous if everybody there may chat"
     )
 
@@ -136,7 +148,6 @@ def test_an_agent_that_does_not_exist_is_one_clear_line(
 ) -> None:
     assert cli.main(["--port", "0", "--agent", module]) == 2
     line = only_error(capsys)
-    assert line.startswith("jarvis-stream: ")
     assert module in line
 
 
@@ -159,7 +170,7 @@ def test_the_log_knows_a_password_however_it_is_written(url: str, password: str)
     assert {password, unquote(password)} <= set(secrets)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_says_where_it_is_and_who_answers_and_stops_when_told(number: int) -> None:
     with serving(*MODULE, "--agent", "demo") as server:
         assert server.banner[0].startswith("Jarvis Stream is at http://127.0.0.1:")
@@ -221,9 +232,48 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, number: int) -> None:
                 seen += more
             server.process.send_signal(number)
             assert server.process.stdout is not None
-            assert server.process.stdout.readline() == "tidying\n"
+            assert printed(server.process.stdout.readline()) == "tidying"
             code, _ = server.stop(number)
     assert code == -number
+
+
+TALKATIVE = """
+import sys
+from loguru import logger
+
+async def agent(turn):
+    for number in range(2000):
+        logger.info("line {} {}", number, "x" * 100)
+        print("printed", "x" * 100)
+    yield "said"
+"""
+
+
+def test_log_pipes_that_nobody_reads_stop_neither_answers_nor_the_end(tmp_path: Path) -> None:
+    (tmp_path / "talkative.py").write_text(TALKATIVE)
+    (port,) = free_ports(1)
+    command = [*MODULE, "--agent", "talkative:agent", "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--database-url", "memory:"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        try:
+            url = f"http://127.0.0.1:{port}"
+            for _ in range(10):
+                assert ask(url, "speak")["finish_reason"] == "stop"
+            with urllib.request.urlopen(f"{url}/metrics", timeout=PATIENCE) as response:
+                (dropped,) = re.findall(
+                    rb"^jarvis_log_lines_dropped_total (.+)$", response.read(), re.M
+                )
+            assert float(dropped) > 0
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
 
 
 RAISING = """

@@ -6,7 +6,11 @@ import asyncio
 import io
 import logging
 import re
+import subprocess
+import sys
+import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -35,6 +39,7 @@ def configured(style: logs.Style = "json", *, secret: str | None = None) -> io.S
 
 
 def only_record(out: io.StringIO) -> dict[str, Any]:
+    logs.flush()
     (line,) = out.getvalue().splitlines()
     record = orjson.loads(line)
     assert isinstance(record, dict)
@@ -42,6 +47,7 @@ def only_record(out: io.StringIO) -> dict[str, Any]:
 
 
 def only_line(out: io.StringIO) -> str:
+    logs.flush()
     (line,) = out.getvalue().splitlines()
     assert re.match(r"\d\d:\d\d:\d\d\.\d\d\d [A-Z]+ +", line)
     return line
@@ -79,6 +85,7 @@ def test_any_exception_is_one_line(text: str, style: logs.Style) -> None:
         fail(text)
     except ValueError:
         logger.exception("stream_generator_exception trace={}", "t1")
+    logs.flush()
     assert len(out.getvalue().splitlines()) == 1
 
 
@@ -146,6 +153,7 @@ def test_a_secret_never_leaves(style: logs.Style) -> None:
         fail(f"401 for {secret}")
     except ValueError:
         logger.exception("refused")
+    logs.flush()
     assert secret not in out.getvalue()
     assert "Bearer ***" in out.getvalue()
     assert "401 for ***" in out.getvalue()
@@ -194,6 +202,7 @@ def test_records_below_the_level_are_left_out() -> None:
     logs.configure("WARNING", "json", stream=out)
     logger.info("quiet")
     logging.getLogger("x").info("quiet")
+    logs.flush()
     assert out.getvalue() == ""
 
 
@@ -201,6 +210,7 @@ def test_configuring_again_replaces_what_was() -> None:
     first, second = configured(), configured()
     logger.info("hello")
     logging.getLogger("x").info("hello")
+    logs.flush()
     assert first.getvalue() == ""
     assert len(second.getvalue().splitlines()) == 2
 
@@ -210,6 +220,7 @@ def test_auto_is_pretty_on_a_terminal_and_json_elsewhere(monkeypatch: pytest.Mon
     terminal = Terminal()
     logs.configure("INFO", "auto", stream=terminal)
     logger.error("hello")
+    logs.flush()
     assert "\x1b[31mERROR   \x1b[0m hello\n" in terminal.getvalue()
     other = io.StringIO()
     logs.configure("INFO", "auto", stream=other)
@@ -222,6 +233,7 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     logs.configure("INFO", "auto", stream=terminal)
     logger.error("hello")
+    logs.flush()
     assert "\x1b" not in terminal.getvalue()
 
 
@@ -250,6 +262,7 @@ def test_what_looks_like_a_secret_is_hidden(
     out = io.StringIO()
     logs.configure("INFO", "json", stream=out)
     logger.info("{}", text)
+    logs.flush()
     assert orjson.loads(out.getvalue())["message"] == (text if shown is None else shown)
 
 
@@ -257,6 +270,7 @@ IDS = {"trace": "t1", "session": "s1", "stream": "i1"}
 
 
 def told(out: io.StringIO) -> list[str]:
+    logs.flush()
     return [orjson.loads(line)["message"] for line in out.getvalue().splitlines()]
 
 
@@ -266,6 +280,7 @@ async def test_a_line_of_an_answers_life_is_like_any_other() -> None:
     logs.flush()
     record = only_record(out)
     logger.bind(**IDS).info("{}", "stream_end trace=t1 duration_ms=3")
+    logs.flush()
     other = orjson.loads(out.getvalue().splitlines()[1])
     assert record.keys() == other.keys()
     for each in (record, other):
@@ -276,25 +291,18 @@ async def test_a_line_of_an_answers_life_is_like_any_other() -> None:
 
 async def test_lines_of_answers_leave_together_and_soon() -> None:
     written = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     class Out(io.StringIO):
         def flush(self) -> None:
-            written.set()
+            loop.call_soon_threadsafe(written.set)
 
     out = Out()
     logs.configure("INFO", "json", stream=out)
     for number in range(3):
         journal.tell(f"line {number}", **IDS)
-    assert out.getvalue() == ""
     await written.wait()
     assert told(out) == ["line 0", "line 1", "line 2"]
-
-
-async def test_no_more_than_some_lines_are_held_back() -> None:
-    out = configured()
-    for number in range(logs.MOST_HELD_BACK):
-        journal.tell(f"line {number}", **IDS)
-    assert len(told(out)) == logs.MOST_HELD_BACK
 
 
 async def test_a_line_of_another_kind_takes_those_before_it_along() -> None:
@@ -340,6 +348,7 @@ def test_held_back_or_not_a_line_is_the_same(
         out.seek(0)
         out.truncate()
         asyncio.run(tell())
+        logs.flush()
         one_by_one = [orjson.loads(line) for line in out.getvalue().splitlines()]
     finally:
         logs._worker.clear()
@@ -355,6 +364,7 @@ def test_held_back_or_not_a_line_is_the_same(
 )
 def test_any_line_of_an_answer_is_one_line(text: str, style: logs.Style) -> None:
     async def tell() -> None:
+        logs.flush()
         out.seek(0)
         out.truncate()  # asyncio tells of itself
         journal.tell(text, **IDS)
@@ -372,6 +382,104 @@ async def test_below_their_level_the_lines_of_answers_are_not_told() -> None:
     journal.tell("stream_end trace=t1", **IDS)
     logs.flush()
     assert out.getvalue() == ""
+
+
+def test_long_texts_are_cut_and_tell_how_long_they_were() -> None:
+    out = configured()
+    logger.bind(session="s" * 10_000).info("{}", "x" * 1_000_000)
+    record = only_record(out)
+    assert record["message"] == "x" * logs.MAX_TEXT + "… (1000000 characters)"
+    assert record["session"] == "s" * logs.MAX_TEXT + "… (10000 characters)"
+
+
+@pytest.mark.parametrize("text", ["x" * 10_000_000, "x\n" * 1_000_000, "x" * 500 + "\n" * 500])
+def test_a_traceback_is_bounded_and_keeps_its_frames(text: str) -> None:
+    out = configured()
+    try:
+        fail(text)
+    except ValueError:
+        logger.exception("failed")
+    record = only_record(out)
+    assert len(record["exception"]) < 2 * logs.MAX_EXCEPTION
+    assert "in fail" in record["exception"]
+
+
+@pytest.mark.parametrize("secret", ["hunter2hunter2", "sk-" + "0123456789" * 20])
+def test_no_part_of_a_secret_that_stands_at_a_cut_is_logged(secret: str) -> None:
+    for before in range(logs.MAX_TEXT - len(secret), logs.MAX_TEXT + 1, 3):
+        out = configured(secret="hunter2hunter2")
+        logger.info("{}", "x " * (before // 2) + secret + " y" * 10_000)
+        assert secret[:6] not in only_record(out)["message"]
+
+
+ADVERSARIAL = ["eyJ-", "a-eyJ-", "eyJaaaaaaaa.", "cookie  ", "bearer ", "://a:", "sk-", 'key: "']
+
+
+@pytest.mark.parametrize("unit", ADVERSARIAL)
+def test_secrets_are_searched_in_linear_time(unit: str) -> None:
+    redact = logs._Redactor([])
+
+    def seconds(size: int) -> float:
+        text = unit * (size // len(unit))
+        took = []
+        for _ in range(3):
+            began = time.process_time()
+            redact(text)
+            took.append(time.process_time() - began)
+        return min(took)
+
+    # 16 times as much takes 16 times as long, and not 256 times.
+    assert seconds(320_000) < 100 * max(seconds(20_000), 0.001)
+
+
+def test_a_web_token_is_hidden_after_a_prefix_and_at_the_end() -> None:
+    redact = logs._Redactor([])
+    assert redact("token-eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2ln.") == "token-***."
+    assert redact("cut: eyJhbGciOiJIUzI1NiJ9.eyJzdWI") == "cut: ***"
+
+
+PROGRAM = """
+import asyncio, sys, threading, warnings
+from jarvis_stream import logs
+
+logs.configure("INFO", sys.argv[1])
+with logs.capturing():
+    print("printed\\nin two lines, and", end=" ")
+    print("more", flush=True)
+    sys.stderr.write("to stderr\\n")
+    warnings.warn("old ways", UserWarning)
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    raise SystemError("the end")
+"""
+
+
+def test_with_json_everything_that_is_printed_is_json(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    out = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert [(record["logger"], record["message"]) for record in out] == [
+        ("stdout", "printed"),
+        ("stdout", "in two lines, and more"),
+    ]
+    err = [orjson.loads(line) for line in done.stderr.splitlines()]
+    messages = [record["message"] for record in err]
+    assert messages[0] == "to stderr"
+    assert "old ways" in messages[1]
+    assert messages[2].startswith("uncaught_exception thread=Thread-")
+    assert "ZeroDivisionError" in err[2]["exception"]
+    assert messages[3] == "uncaught_exception error=SystemError"
+
+
+def test_for_people_what_is_printed_stays_as_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "pretty"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "printed\nin two lines, and more\n"
+    assert done.stderr.startswith("to stderr\n")
 
 
 async def test_a_log_that_is_gone_stops_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -98,7 +99,7 @@ def parent(*, before: str = "pass", after: str = "pass", young: float = 0.0) -> 
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_stop_all_end_and_the_exit_code_is_0(number: int) -> None:
     with parent() as family:
         family.up(3)
@@ -176,10 +177,10 @@ def _is_alive(pid: int) -> bool:
 def test_several_without_redis_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--port", "0", "--workers", "2"]) == 2
     out, err = capsys.readouterr()
-    assert (out, err) == (
+    assert (out, json.loads(err)["message"]) == (
         "",
-        "jarvis-stream: --workers 2 needs --redis-url (or JARVIS_REDIS_URL, REDIS_URL) and a"
-        " --database-url of PostgreSQL: that is what the workers share\n",
+        "--workers 2 needs --redis-url (or JARVIS_REDIS_URL, REDIS_URL) and a"
+        " --database-url of PostgreSQL: that is what the workers share",
     )
 
 
@@ -198,9 +199,8 @@ def test_a_workers_own_port_that_is_taken_is_one_clear_line(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert cli.main([*flags, "--worker-port", f"{port}"]) == 1
-    assert capsys.readouterr().err == (
-        f"jarvis-stream: cannot listen on 127.0.0.1:{port}: the port is taken; choose another"
-        " with --worker-port\n"
+    assert json.loads(capsys.readouterr().err)["message"] == (
+        f"cannot listen on 127.0.0.1:{port}: the port is taken; choose another with --worker-port"
     )
 
 
