@@ -27,13 +27,14 @@ class Backend(Protocol):
         ...
 
     async def prepare(self) -> None:
-        """Make it possible to connect, and show a sign of life that ends with this process."""
+        """Connect, with new connections, and show a sign of life that ends with this process."""
         ...
 
     async def write(self, change: Callable[[sa.Connection], T]) -> T:
         """Make a change in one transaction, on the one connection that writes.
 
-        It may be made more than once, of which only the last has happened.
+        It may be made more than once, of which only the last has happened. Raises OSError when
+        what was written could not be found again.
         """
         ...
 
@@ -51,14 +52,6 @@ class Backend(Protocol):
 
     def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
         """Whether a text holds another, whatever the case of the ASCII letters."""
-        ...
-
-    def check(self) -> None:
-        """Raise OSError when what was written could not be found again."""
-        ...
-
-    async def disconnect(self) -> None:
-        """Close every connection; those that are needed are made anew."""
         ...
 
     async def close(self) -> None:

@@ -68,6 +68,7 @@ class PostgresBackend:
 
     async def prepare(self) -> None:
         """See Backend.prepare: connecting shows life."""
+        await self._disconnect()
         async with self._writer.connect():
             pass
 
@@ -127,11 +128,7 @@ class PostgresBackend:
         """See Backend.holds."""
         return text.icontains(part, autoescape=True)
 
-    def check(self) -> None:
-        """See Backend.check: a server answers for what it has committed."""
-
-    async def disconnect(self) -> None:
-        """See Backend.disconnect."""
+    async def _disconnect(self) -> None:
         await self._reader.dispose()
         await self._writer.dispose()
 
@@ -141,4 +138,4 @@ class PostgresBackend:
             for task in self._left:
                 task.cancel()  # again: now the driver waits for no answer
             await asyncio.wait(self._left)
-        await self.disconnect()
+        await self._disconnect()

@@ -165,6 +165,7 @@ class SqlStore:
         self._lease = lease
         self._bounds = {"max_turns": max_messages, "max_chars": max_chars}
         self._prepared = False
+        self._was_prepared = False
 
         session = backend.insert(sessions)
         self._upsert_session = session.on_conflict_do_update(
@@ -204,9 +205,12 @@ class SqlStore:
         Raises HistoryUnusable for a newer one.
         """
         await self._backend.prepare()
-        if await self._backend.read(schema.version_of) != schema.HEAD:
+        # At first by reading: the database may be read-only. Later not: a read may have to wait
+        # for others, and writing must not.
+        look = self._backend.write if self._was_prepared else self._backend.read
+        if await look(schema.version_of) != schema.HEAD:
             await self._backend.write(self._upgrade)
-        self._prepared = True
+        self._prepared = self._was_prepared = True
 
     def _upgrade(self, connection: sa.Connection) -> None:
         self._backend.lock_schema(connection)
@@ -295,16 +299,13 @@ class SqlStore:
 
     async def _write(self, change: Callable[[sa.Connection], T]) -> T:
         try:
-            result = await self._backend.write(change)
-            self._backend.check()
+            return await self._backend.write(change)
         except Exception as error:
             if not self.refused(error):
-                # The next attempt starts from the beginning: what a connection saw when it was
+                # The next attempt starts with new connections: what a connection saw when it was
                 # made (a read-only file, a server that is gone) may be different now.
                 self._prepared = False
-                await self._backend.disconnect()
             raise
-        return result
 
     def _make(self, batch: Batch, connection: sa.Connection) -> Written:
         written = Written()

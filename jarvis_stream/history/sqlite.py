@@ -82,14 +82,22 @@ class SqliteBackend:
         return self._path.exists()
 
     async def prepare(self) -> None:
-        """See Backend.prepare."""
+        """See Backend.prepare.
+
+        One job on the writing thread: cancelling it leaves no half of it, reads that hang do not
+        hold it up, and a disk that hangs does not hold up the event loop.
+        """
+        await self._writing.run(self._reconnect)
+
+    def _reconnect(self) -> None:
+        self._disconnect()
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Nobody else's business. O_EXCL: to open and close a file that SQLite uses would undo the
         # locks this process has on it.
         with contextlib.suppress(OSError):
             os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         self._show_life()
-        await self._writing.run(partial(_switch_to_wal, self._writer))
+        _switch_to_wal(self._writer)
         self._identity = self._find()
 
     async def write(self, change: Callable[[sa.Connection], T]) -> T:
@@ -113,7 +121,11 @@ class SqliteBackend:
             self._connection = self._writer.connect()
         with self._connection.begin():
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-            return change(self._connection)
+            result = change(self._connection)
+        # SQLite goes on writing to a file that was deleted.
+        if self._find() != self._identity:
+            raise FileNotFoundError("the database's file is not where it was")
+        return result
 
     def _look(self, look: Callable[[sa.Connection], T]) -> T:
         with self._reader.begin() as connection:
@@ -131,33 +143,28 @@ class SqliteBackend:
         """See Backend.holds: LIKE does."""
         return text.contains(part, autoescape=True)
 
-    def check(self) -> None:
-        """See Backend.check: SQLite goes on writing to a file that was deleted."""
-        if self._find() != self._identity:
-            raise FileNotFoundError("the database's file is not where it was")
-
-    async def disconnect(self) -> None:
-        """See Backend.disconnect."""
-        await self._reading.run(self._reader.dispose)
-        await self._writing.run(self._stop_writing)
-
     async def close(self) -> None:
-        """See Backend.close."""
+        """See Backend.close. Threads and connections that hang are left to end by themselves."""
         try:
-            await self.disconnect()
+            await self._writing.run(self._end)
         finally:
             self._reading.close()
             self._writing.close()
+
+    def _end(self) -> None:
+        self._disconnect()
         if self._alive is not None:
             self._sign_of(self._instance_id).unlink(missing_ok=True)
             os.close(self._alive)
             self._alive = None
 
-    def _stop_writing(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _disconnect(self) -> None:
+        """Close the connections; one that is read from is closed when that read has ended."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
         self._writer.dispose()
+        self._reader.dispose()
 
     def _find(self) -> tuple[int, int] | None:
         try:
@@ -174,34 +181,58 @@ class SqliteBackend:
             return
         sign = self._sign_of(self._instance_id)
         if self._alive is not None:
-            if sign.exists():
+            if _is_at(sign, self._alive):
                 return
             os.close(self._alive)
             self._alive = None
         # Where no file can be made, the lease has to do.
         with contextlib.suppress(OSError):
             for left in self._path.parent.glob(f"{glob.escape(self._path.name)}-alive-*"):
-                if _is_free(left):
-                    left.unlink(missing_ok=True)
-            self._alive = os.open(sign, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._alive, fcntl.LOCK_EX)  # others only look, and do not hold it
+                _is_free(left, remove=True)
+            self._alive = _lock(sign)
 
 
 if sys.platform != "win32":
 
-    def _is_free(file: Path) -> bool:
-        """Whether no living process holds this sign of life."""
+    def _lock(file: Path) -> int:
+        """Create a sign of life; return the descriptor that holds its lock."""
+        while True:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                # Others hold the lock only for a moment. One that came between the two calls has
+                # removed the file: the lock is then on a file that has no name any more.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if _is_at(file, descriptor):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _is_free(file: Path, *, remove: bool = False) -> bool:
+        """Return whether no living process holds this sign of life; then `remove` deletes it."""
         try:
             descriptor = os.open(file, os.O_RDWR)
         except FileNotFoundError:
             return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # With the lock: its process cannot take the file for its own meanwhile.
+            if remove and _is_at(file, descriptor):
+                file.unlink(missing_ok=True)
         except BlockingIOError:
             return False
         finally:
             os.close(descriptor)
         return True
+
+    def _is_at(file: Path, descriptor: int) -> bool:
+        """Return whether a path still names the open file."""
+        try:
+            found = os.stat(file)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(descriptor))
 
 
 def _is_busy(error: OperationalError) -> bool:

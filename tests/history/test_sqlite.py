@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import replace
@@ -20,6 +22,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import ROOT
 from contracts.history import (
+    PATIENCE,
     PATIENT,
     QUICK,
     Backend,
@@ -33,11 +36,12 @@ from contracts.history import (
 
 from jarvis_stream.history import schema
 from jarvis_stream.history.base import History, HistoryUnusable, TurnEnd, TurnStart
-from jarvis_stream.history.open import make_backend, open_history
+from jarvis_stream.history.open import make_backend, make_store, open_history
 from jarvis_stream.history.sql import SqlStore
-from jarvis_stream.history.sqlite import SqliteBackend
+from jarvis_stream.history.sqlite import READERS, SqliteBackend, _is_free
 from jarvis_stream.history.store import Batch
 from jarvis_stream.history.views import record_of
+from jarvis_stream.history.writer import HistoryWriter
 
 from .crashing import kill_again_and_again
 
@@ -249,6 +253,79 @@ async def test_while_another_process_locks_it_what_is_replaced_is_gone_all_the_s
             ("1", "q1", "a1", "complete"),
             ("3", "q2 again", "a3", "complete"),
         ]
+
+
+async def test_after_a_failed_write_reads_that_hang_do_not_stop_the_writing(
+    file: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jarvis_stream.history.sqlite.BUSY_TIMEOUT", 0.2)
+    backend = make_backend(url, "me")
+    store = make_store(backend, "me", PATIENT)
+    await store.prepare()
+    go_on = threading.Event()
+    async with HistoryWriter(store, PATIENT).running() as history:
+        speaker = Speaker(history)
+        await speaker.turn("s", "1")
+        reads = [
+            asyncio.create_task(backend.read(lambda _: go_on.wait(PATIENCE)))
+            for _ in range(READERS)
+        ]
+        try:
+            with locked(file):
+                begun, _ = speaker.ask("s", "2")
+
+                async def failed() -> bool:
+                    return history.health.failures > 0
+
+                await eventually(failed)
+            assert (await begun).saved
+        finally:
+            go_on.set()
+            await asyncio.gather(*reads)
+        assert [turn.stream_id for turn in await history.turns("s")] == ["1", "2"]
+    await store.close()
+
+
+async def test_a_sign_of_life_survives_a_process_that_cleans_up_at_that_moment(
+    file: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_backend(url, "first"), make_backend(url, "second")
+    await second.prepare()
+    flock, calls = fcntl.flock, []
+
+    def flock_late(descriptor: int, how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:  # the file is there, and not locked yet
+            _is_free(file.with_name(f"{file.name}-alive-first"), remove=True)
+        flock(descriptor, how)
+
+    monkeypatch.setattr("fcntl.flock", flock_late)
+    await first.prepare()
+    assert not await second.read(lambda to: second.gone(to, "first"))
+    await first.close()
+    assert await second.read(lambda to: second.gone(to, "first"))
+    await second.close()
+
+
+async def test_cleaning_up_removes_only_the_file_whose_lock_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign = tmp_path / "sign"
+    sign.touch()
+    flock, calls = fcntl.flock, []
+
+    def flock_late(descriptor: int, how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:  # another process has removed it, and its own process made it again
+            sign.unlink()
+            sign.touch()
+        flock(descriptor, how)
+
+    monkeypatch.setattr("fcntl.flock", flock_late)
+    _is_free(sign, remove=True)
+    assert sign.exists()
+    _is_free(sign, remove=True)
+    assert not sign.exists()
 
 
 @pytest.mark.parametrize(("query", "level"), [("", 1), ("?synchronous=full", 2)])
