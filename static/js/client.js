@@ -1,4 +1,5 @@
 import { getInfo, getSession, newTicket } from './api.js'
+import { call, callAll } from './callbacks.js'
 import { SessionList } from './sessions.js'
 import { ChatStore } from './store.js'
 import { FallbackTransport } from './transport.js'
@@ -295,9 +296,9 @@ export class ChatClient {
     for (const event of WAKING) this.#window?.removeEventListener(event, this.#wake)
     this.#window?.removeEventListener('offline', this.#doubt)
     this.#window?.document?.removeEventListener('visibilitychange', this.#wake)
-    this.#unsubscribe()
+    call(this.#unsubscribe)
     this.#store.close()
-    this.#transport.close()
+    call(() => this.#transport.close())
     this.#listeners.clear()
     this.#events.clear()
   }
@@ -350,7 +351,7 @@ export class ChatClient {
   /** Somebody is here again: what was waited for is tried now. */
   #wake = () => {
     if (this.#isHidden) return
-    this.#transport.wake()
+    call(() => this.#transport.wake())
     if (this.#transport.state !== 'http') return
     this.refresh() // over HTTP nobody tells us what others have asked
     this.#sessions.touch()
@@ -358,7 +359,7 @@ export class ChatClient {
 
   #check = () => {
     if (this.#isHidden) return
-    this.#transport.check()
+    call(() => this.#transport.check())
     const { isMissing, getSnapshot } = this.#store
     if (this.#transport.state === 'http' && !isMissing && !getSnapshot().busy) this.refresh()
   }
@@ -368,7 +369,7 @@ export class ChatClient {
 
   #changed() {
     this.#snapshot = null
-    for (const listener of [...this.#listeners]) listener()
+    callAll(this.#listeners)
   }
 
   /**
@@ -377,7 +378,7 @@ export class ChatClient {
    * @param {ClientEvents[K]} detail
    */
   #emit(event, detail) {
-    for (const listener of [...(this.#events.get(event) ?? [])]) listener(detail)
+    callAll(this.#events.get(event) ?? [], detail)
   }
 }
 

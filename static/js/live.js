@@ -1,3 +1,4 @@
+import { call } from './callbacks.js'
 import { deferred } from './reading.js'
 
 /** @typedef {import('./reading.js').Reading} Reading */
@@ -35,8 +36,9 @@ export class Live {
   /** @param {Reading} reading */
   attach(reading) {
     this.#reading = reading
-    reading.accepted.then(this.#accepted.resolve)
-    if (this.#left) reading.leave()
+    const { resolve } = this.#accepted
+    reading.accepted.then(resolve, () => resolve())
+    if (this.#left) this.leaveNow()
   }
 
   end() {
@@ -51,6 +53,6 @@ export class Live {
 
   leaveNow() {
     this.#left = true
-    this.#reading?.leave()
+    call(() => this.#reading?.leave())
   }
 }

@@ -1,3 +1,4 @@
+import { call, callAll } from './callbacks.js'
 import { Refused, sentence } from './errors.js'
 import { HttpTransport } from './transport-http.js'
 
@@ -154,7 +155,7 @@ export class SessionList {
       if (!before || this.#snapshot.sessions.some((one) => one.session_id === session_id)) return
       this.#update({ sessions: Object.freeze(this.#snapshot.sessions.toSpliced(index, 0, before)) })
     })
-    if (isGone) this.#onRemoved(session_id)
+    if (isGone) call(this.#onRemoved, session_id)
     return isGone
   }
 
@@ -178,11 +179,14 @@ export class SessionList {
 
   async #bringUpToDate() {
     await Promise.resolve() // what happens in the same tick is one change
-    while (this.#touched) {
-      this.#touched = false
-      await this.load()
+    try {
+      while (this.#touched) {
+        this.#touched = false
+        await this.load()
+      }
+    } finally {
+      this.#touching = null
     }
-    this.#touching = null
   }
 
   /**
@@ -267,7 +271,7 @@ export class SessionList {
   /** @param {Partial<SessionsSnapshot>} change */
   #update(change) {
     this.#snapshot = Object.freeze({ ...this.#snapshot, ...change })
-    for (const listener of [...this.#listeners]) listener()
+    callAll(this.#listeners)
   }
 }
 

@@ -1,4 +1,5 @@
 import { getSession } from './api.js'
+import { call, callAll } from './callbacks.js'
 import { Refused, isAbort, sentence } from './errors.js'
 import { giveUp, judge, nowhere, precedes, read, take } from './guard.js'
 import { newId } from './ids.js'
@@ -238,7 +239,7 @@ export class ChatStore {
     live.stopping = true
     this.#changed()
     try {
-      await this.#transport.cancel(live.stream_id)
+      await this.#cancel(live.stream_id)
     } catch (error) {
       // The server does not know it: not yet (then it will end it on arrival), or not any more.
       if (!(error instanceof Refused && error.code === 'not_found')) {
@@ -275,9 +276,11 @@ export class ChatStore {
   /** From now on shows what others ask in this session, as far as the transport can tell of it. */
   watch() {
     if (this.#closed) return
-    this.#transport.watch?.(this.session_id, (first, isNew) => {
-      this.#atOnce(() => this.#meet(first, isNew))
-    })
+    call(() =>
+      this.#transport.watch?.(this.session_id, (first, isNew) => {
+        this.#atOnce(() => this.#meet(first, isNew))
+      }),
+    )
   }
 
   /**
@@ -431,7 +434,7 @@ export class ChatStore {
   #end() {
     this.#closed = true
     this.#listeners.clear()
-    this.#transport.unwatch?.(this.session_id)
+    call(() => this.#transport.unwatch?.(this.session_id))
   }
 
   /** The answer that speaks; those behind it wait for it. */
@@ -624,13 +627,22 @@ export class ChatStore {
       if (isAbort(error)) return
       if (this.#isUnanswered(live)) {
         // The server did not take this message, so it did not end those before it either.
-        for (const { stream_id } of replaced) this.#transport.cancel(stream_id).catch(() => {})
+        for (const { stream_id } of replaced) this.#cancel(stream_id).catch(() => {})
       }
       this.#lose(live, error)
     } finally {
       this.#followed.delete(live.stream_id)
       live.end()
     }
+  }
+
+  /**
+   * Rejects even where a transport of the page's own throws.
+   *
+   * @param {string} stream_id
+   */
+  async #cancel(stream_id) {
+    return this.#transport.cancel(stream_id)
   }
 
   /** @param {Live} live */
@@ -681,7 +693,7 @@ export class ChatStore {
       const outdone = verdict === 'stale' && this.#lives.get(frame.stream_id)
       if (outdone) this.#outdo(outdone)
     }
-    this.#onFrame(frame, verdict)
+    call(this.#onFrame, frame, verdict)
     return verdict
   }
 
@@ -730,7 +742,7 @@ export class ChatStore {
     this.#change(live, change)
     if (change.tokens !== 1) return
     this.#confirm(turn)
-    this.#onBegun(turn.answer)
+    call(this.#onBegun, turn.answer)
   }
 
   /**
@@ -761,7 +773,7 @@ export class ChatStore {
     if (isUnanswered && turn.removed.length > 0) {
       live.ended.then(() => this.refresh()).catch(() => {})
     }
-    this.#onEnded(turn.answer)
+    call(this.#onEnded, turn.answer)
   }
 
   /**
@@ -784,7 +796,7 @@ export class ChatStore {
     this.#snapshot = null
     if (messages) this.#messages = null
     if (this.#isChanging) return
-    for (const listener of [...this.#listeners]) listener()
+    callAll(this.#listeners)
   }
 
   /**

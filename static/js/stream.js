@@ -61,7 +61,6 @@ export async function handleStream(
   let streamId = response.headers.get('X-Stream-Id') ?? undefined
   let aborted = false
   const frames = reader ? framesOfOne(reader, streamId) : refused(response)
-  if (reader && streamId !== undefined) onStatus?.('thinking', streamId)
 
   /** @param {string} error */
   const fail = async (error) => {
@@ -74,6 +73,7 @@ export async function handleStream(
   }
 
   const pump = async () => {
+    if (reader && streamId !== undefined) onStatus?.('thinking', streamId)
     for (;;) {
       const { value: frame, failure } = await frames.next().then(
         ({ value }) => ({ value, failure: null }),

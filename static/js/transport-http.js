@@ -1,3 +1,4 @@
+import { call } from './callbacks.js'
 import { ConnectionLost, Refused } from './errors.js'
 import { isTerminal } from './frames.js'
 import { readFrames } from './lines.js'
@@ -114,7 +115,11 @@ export class HttpTransport {
    * @param {RequestInit} init
    */
   async #request(path, init) {
-    return this.#fetch(new URL(path, this.#base), { cache: 'no-store', ...init }).catch(lost)
+    try {
+      return await this.#fetch(new URL(path, this.#base), { cache: 'no-store', ...init })
+    } catch (cause) {
+      return lost(cause) // also what a `fetch` of the page's own throws
+    }
   }
 
   /**
@@ -146,7 +151,7 @@ export class HttpTransport {
       if (!response.body) throw new ConnectionLost('The response has no body.')
       for await (const frame of readFrames(response.body.getReader(), onBytes)) {
         if (signal.aborted) throw signal.reason
-        onFrame(frame)
+        call(onFrame, frame)
         if (isTerminal(frame)) return
       }
       throw new ConnectionLost('The response ended before the answer did.')

@@ -1,3 +1,4 @@
+import { call } from './callbacks.js'
 import { BadLine, ConnectionLost, Refused } from './errors.js'
 import { isTerminal } from './frames.js'
 import { parseLines } from './lines.js'
@@ -126,8 +127,8 @@ export class WebSocketTransport {
     )
     const pending = { promise, resolve, reject }
     this.#cancels.set(streamId, pending)
-    send(socket, { type: 'cancel', stream_id: streamId })
     try {
+      send(socket, { type: 'cancel', stream_id: streamId })
       return await promise
     } finally {
       clearTimeout(timer)
@@ -143,13 +144,14 @@ export class WebSocketTransport {
    */
   watch(sessionId, onStream) {
     this.#watches.set(sessionId, { onStream, since: this.#now() })
-    if (this.#socket?.readyState === 1) send(this.#socket, { type: 'watch', session_id: sessionId })
+    if (this.#socket?.readyState !== 1) return
+    call(send, this.#socket, { type: 'watch', session_id: sessionId })
   }
 
   /** @param {string} sessionId */
   unwatch(sessionId) {
     if (!this.#watches.delete(sessionId) || this.#socket?.readyState !== 1) return
-    send(this.#socket, { type: 'unwatch', session_id: sessionId })
+    call(send, this.#socket, { type: 'unwatch', session_id: sessionId })
   }
 
   /**
@@ -164,7 +166,7 @@ export class WebSocketTransport {
     if (socket?.readyState !== 1 || this.#now() - this.#heard < silence || this.#checking) return
     const asked = this.#now()
     this.#checking = true
-    send(socket, { type: 'ping' })
+    call(send, socket, { type: 'ping' }) // one that cannot be sent is answered by nothing
     await sleep(this.#pingTimeout)
     this.#checking = false
     if (socket === this.#socket && this.#heard < asked) this.#drop(socket)
@@ -206,7 +208,7 @@ export class WebSocketTransport {
       if (this.#routes.get(streamId) !== route) return
       send(socket, message)
       accepted.resolve() // one socket keeps the order
-    }, route.settle)
+    }).catch(route.settle)
     return { accepted: accepted.promise, closed: closed.promise, leave: () => route.settle() }
   }
 
@@ -238,7 +240,7 @@ export class WebSocketTransport {
       this.#heard = this.#now()
       for (const [sessionId, watch] of this.#watches) {
         watch.since = this.#heard
-        send(socket, { type: 'watch', session_id: sessionId })
+        call(send, socket, { type: 'watch', session_id: sessionId })
       }
       resolve(socket)
     }
@@ -248,7 +250,7 @@ export class WebSocketTransport {
       reject(new ConnectionLost('The WebSocket could not be opened.'))
       if (!opened) return
       this.#failAll(new ConnectionLost('The WebSocket closed.'))
-      this.#onLost()
+      call(this.#onLost)
     }
     return promise.finally(() => clearTimeout(timer))
   }
@@ -297,14 +299,14 @@ export class WebSocketTransport {
     if (frame.seq === undefined) return this.#reply(frame, route)
     if (!route) {
       const watch = this.#watches.get(frame.session_id ?? '')
-      watch?.onStream(frame, this.#now() - watch.since >= WATCH_REPLAY)
+      if (watch) call(watch.onStream, frame, this.#now() - watch.since >= WATCH_REPLAY)
       return
     }
     // A watched stream is on this socket already; the answer begins where we asked it to. After a
     // last frame nothing need come any more: what is missing then has to be asked for.
     if (!route.answered && frame.seq !== route.first && !isTerminal(frame)) return
     route.answered = true
-    route.onFrame(frame)
+    call(route.onFrame, frame)
     if (isTerminal(frame)) route.settle()
   }
 
@@ -349,5 +351,9 @@ export class WebSocketTransport {
  * @param {{type: string, [field: string]: unknown}} message
  */
 function send(socket, message) {
-  socket.send(JSON.stringify(message))
+  try {
+    socket.send(JSON.stringify(message))
+  } catch (cause) {
+    throw new ConnectionLost('The WebSocket takes no message.', { cause })
+  }
 }

@@ -1,3 +1,4 @@
+import { call, callAll } from './callbacks.js'
 import { backoff, sleep, steady } from './time.js'
 import { BadLine, ConnectionLost, Refused } from './errors.js'
 import { deferred } from './reading.js'
@@ -268,7 +269,7 @@ export class FallbackTransport {
         exists = true
         silent = false
         if (transport === this.#socket) this.#socketProven = true
-        const verdict = onFrame(frame)
+        const verdict = call(onFrame, frame) ?? 'next' // a listener that throws has had it
         if (verdict === 'next' && frame.seq) {
           cursor = frame.seq
           tries = 0
@@ -338,7 +339,7 @@ export class FallbackTransport {
    * @param {number} [least] milliseconds
    */
   async #pause(tries, signal, least = 0) {
-    const ms = Math.max(least, this.#backoff(tries))
+    const ms = Math.max(least, call(this.#backoff, tries) ?? backoff(tries))
     const at = this.#now() + ms
     this.#tries.add(at)
     this.#tell()
@@ -400,6 +401,6 @@ export class FallbackTransport {
   }
 
   #tell() {
-    for (const listener of [...this.#listeners]) listener()
+    callAll(this.#listeners)
   }
 }

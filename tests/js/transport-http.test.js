@@ -126,11 +126,3 @@ test('who leaves has aborted the request, and hears nothing more', async () => {
   assert.equal(fetch.calls[0].init.signal.aborted, true)
   assert.equal(frames.length, 1)
 })
-
-test('a listener’s own error is not taken for a lost connection', async () => {
-  const { transport } = setUp(() => new Response(toLines(new FakeStream(A, 1).answer('a'))))
-  const reading = transport.start(request, () => {
-    throw new TypeError('a bug')
-  })
-  await assert.rejects(reading.closed, { name: 'TypeError', message: 'a bug' })
-})
