@@ -6,11 +6,14 @@ encoded once per stream; a token then costs one format and one `orjson.dumps` of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, TypeGuard
 
 import orjson
+
+from jarvis_stream.errors import AgentFailure, StreamFailure
 
 PROTOCOL: Final = 1
 """The version of the wire contract, told in a stream's first frame."""
@@ -21,6 +24,40 @@ AGENT_REASONS: Final = frozenset({"stop", "length", "content_filter", "tool_call
 _RESERVED: Final = frozenset(
     {"type", "stream_id", "trace_id", "epoch", "seq", "status", "session_id", "role", "protocol"}
 )
+
+
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+"""What an error code may look like."""
+
+
+def well_formed(text: str) -> str:
+    """Return the text with halves of surrogate pairs joined, and U+FFFD for each that is alone."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def json_copy(value: Any) -> Any:
+    """Return a copy made of JSON's own types, its strings well-formed.
+
+    Raises TypeError for a value that JSON cannot express.
+    """
+    return None if value is None else orjson.loads(_dumps(value))
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(_repaired(value))
+
+
+def _repaired(value: Any) -> Any:
+    if isinstance(value, str):
+        return well_formed(value)
+    if isinstance(value, Mapping):
+        return {_repaired(key): _repaired(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_repaired(item) for item in value]
+    return value
 
 
 class Message(TypedDict):
@@ -82,6 +119,19 @@ class Failed:
     code: str
     error: str
     retryable: bool
+
+    @classmethod
+    def of(cls, failure: StreamFailure) -> Failed:
+        """Return the ending that a failure makes, whatever an agent has put into the failure."""
+        try:
+            code = failure.code
+            return cls(
+                code if isinstance(code, str) and _CODE.fullmatch(code) else AgentFailure.code,
+                well_formed(str(failure.sentence)),
+                bool(failure.retryable),
+            )
+        except Exception:
+            return cls(AgentFailure.code, AgentFailure.sentence, AgentFailure.retryable)
 
 
 Ending = Done | Failed
@@ -149,7 +199,7 @@ class FrameEncoder:
         return self._line(kind, seq, fields)
 
     def _line(self, kind: bytes, seq: int, fields: Mapping[str, Any]) -> bytes:
-        rest = orjson.dumps(fields)[1:]
+        rest = _dumps(fields)[1:]
         return b'{"type":"%b",%b,"seq":%d,%b\n' % (kind, self._ids, seq, rest)
 
 

@@ -788,7 +788,7 @@ class Node:
         encoder = FrameEncoder(id_of(name.stream), name.trace_id, epoch)
         frames = b"" if tail.last else encoder.thinking(1, id_of(name.session))
         last = max(tail.last, 1) + 1
-        frames += encoder.ending(last, Failed(failure.code, failure.sentence, failure.retryable))
+        frames += encoder.ending(last, Failed.of(failure))
         claim = Claim(name=name, epoch=tail.epoch or epoch)
         batch = Batch(claim=claim, first=tail.last, last=last, frames=frames)
         buried = await self._cluster.bury(batch)

@@ -927,11 +927,12 @@ class StreamRegistry:
         """Forget a stream whose task has ended. Synchronous and idempotent."""
         if stream.stopped.done():
             return
+        if task is not None and not task.cancelled() and (error := task.exception()) is not None:
+            stream.end(Failed.of(AgentFailure()))
+            stream.logger.opt(exception=error).error("stream_task_failed trace={}", stream.trace_id)
         if stream.end(Done("shutdown")):
             # The loop is going down around us: whoever cancelled the task was not the registry.
             stream.revoked_for = "shutdown"
-        if task is not None and not task.cancelled() and (error := task.exception()) is not None:
-            stream.logger.opt(exception=error).error("stream_task_failed trace={}", stream.trace_id)
         stream.undead = False
         stream.stopped.set_result(None)
         stream.release()
@@ -1050,14 +1051,16 @@ class StreamRegistry:
     @staticmethod
     def _overrun(stream: Stream) -> None:
         failure = AnswerTooLong("The answer took longer than this server lets it.")
-        ending = Failed(failure.code, failure.sentence, failure.retryable)
-        stream.revoke(ending, "too_long")
+        stream.revoke(Failed.of(failure), "too_long")
 
     def _fail(self, stream: Stream, failure: StreamFailure, cause: BaseException) -> None:
-        stream.logger.opt(exception=cause).error(
-            "stream_generator_exception trace={} code={}", stream.trace_id, failure.code
-        )
-        stream.end(Failed(failure.code, failure.sentence, failure.retryable))
+        ending = Failed.of(failure)
+        try:
+            stream.logger.opt(exception=cause).error(
+                "stream_generator_exception trace={} code={}", stream.trace_id, ending.code
+            )
+        finally:
+            stream.end(ending)
 
     def _keep(self, stream: Stream, ending: Ending) -> asyncio.Future[bool]:
         self._make_way(stream)

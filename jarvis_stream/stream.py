@@ -26,7 +26,16 @@ from jarvis_stream import journal
 from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import CoordinationLost, CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
-from jarvis_stream.frames import AGENT_REASONS, Done, Ending, Failed, FrameEncoder, Status
+from jarvis_stream.frames import (
+    AGENT_REASONS,
+    Done,
+    Ending,
+    Failed,
+    FrameEncoder,
+    Status,
+    json_copy,
+    well_formed,
+)
 from jarvis_stream.history.base import Begun
 from jarvis_stream.ids import TraceParent, key_of, new_span_id
 from jarvis_stream.tally import Tally
@@ -365,7 +374,7 @@ class Stream:
             try:
                 self._log.add_token(piece)
             except UnicodeEncodeError:
-                piece = piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                piece = well_formed(piece)
                 self._log.add_token(piece)
             if not self.first_token_at:
                 self.first_token_at = time.monotonic()
@@ -391,7 +400,10 @@ class Stream:
                 if type(piece) is not str and isinstance(piece, Done):
                     if piece.finish_reason not in AGENT_REASONS:
                         raise ValueError(f"no agent ends with {piece.finish_reason!r}")
-                    done = piece
+                    if piece.superseded_by is not None:
+                        raise ValueError("an agent cannot name a stream that supersedes it")
+                    # A copy: what the agent still holds of it may change until it is written.
+                    done = Done(piece.finish_reason, json_copy(piece.usage))
                     break
                 is_turns_first = not self._turn_noted
                 self.append(piece)
@@ -447,9 +459,9 @@ class Stream:
             self._conclude(saved=False)
             return True
         if kept.done():
-            self._conclude(saved=kept.result())
+            self._conclude(saved=_is_kept(kept))
         else:
-            kept.add_done_callback(lambda kept: self._conclude(saved=kept.result()))
+            kept.add_done_callback(lambda kept: self._conclude(saved=_is_kept(kept)))
         return True
 
     def _conclude(self, *, saved: bool) -> None:
@@ -487,7 +499,7 @@ class Stream:
     def lapse(self) -> None:
         """Its node has heard nothing for so long that the session may be another node's by now."""
         failure = CoordinationLost()
-        self.revoke(Failed(failure.code, failure.sentence, failure.retryable), failure.code)
+        self.revoke(Failed.of(failure), failure.code)
 
     def give_up(self) -> bool:
         """Its cleanup has outrun the bound: it is undead now, and cancelled once more.
@@ -593,6 +605,11 @@ class Stream:
                 else:
                     frames = self._encoder.frames(first + 1, fresh)
             follower.offer(first, last, frames)
+
+
+def _is_kept(kept: asyncio.Future[bool]) -> bool:
+    # Whatever has become of the future, the stream's readers get its end.
+    return not kept.cancelled() and kept.exception() is None and kept.result()
 
 
 class Follower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jarvis_stream.frames import Done, Failed, FrameEncoder, Status
+from jarvis_stream.errors import StreamFailure
+from jarvis_stream.frames import Done, Failed, FrameEncoder, Status, json_copy
 
 ENCODER = FrameEncoder("0190-id", "abc", 1_800_000_000_000)
 IDS = {"stream_id": "0190-id", "trace_id": "abc", "epoch": 1_800_000_000_000}
@@ -89,10 +91,57 @@ def test_a_status_carries_its_fields() -> None:
     }
 
 
-@pytest.mark.parametrize("value", [object(), "\ud800", 2**70, {1: 2}], ids=ascii)
+@pytest.mark.parametrize("value", [object(), 2**70, {1: 2}], ids=ascii)
 def test_a_status_that_is_no_json_is_refused(value: Any) -> None:
     with pytest.raises(TypeError):
         ENCODER.status(5, Status("tool", detail=value))
+
+
+def test_lone_surrogates_in_a_status_become_replacement_characters() -> None:
+    status = Status("to\udcff", **{"na\ud83d\ude00me": ["\ud800", {"\udcff": "a\ud800b"}]})
+    frame = decode(ENCODER.status(5, status))
+    assert frame["status"] == "to\ufffd"
+    assert frame["na\U0001f600me"] == ["\ufffd", {"\ufffd": "a\ufffdb"}]
+
+
+def test_a_json_copy_shares_nothing_and_is_well_formed() -> None:
+    usage = {"tokens": {"in\udcff": 1}, "names": ("a", "\ud800")}
+    copy = json_copy(MappingProxyType(usage))
+    usage["tokens"] = {}
+    assert copy == {"tokens": {"in\ufffd": 1}, "names": ["a", "\ufffd"]}
+    assert json_copy(None) is None
+    with pytest.raises(TypeError):
+        json_copy({"tokens": object()})
+
+
+class Unspeakable:
+    """Cannot be shown as a text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence", "expected"),
+    [
+        ("quota", "No\udcff.", Failed("quota", "No\ufffd.", True)),
+        ("quota", 7, Failed("quota", "7", True)),
+        ("a b\udcff", "No.", Failed("agent_error", "No.", True)),
+        (None, "No.", Failed("agent_error", "No.", True)),
+        ("x" * 65, "No.", Failed("agent_error", "No.", True)),
+        ("quota", Unspeakable(), Failed("agent_error", StreamFailure.sentence, True)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_failure_makes_an_ending_that_can_be_encoded(
+    code: Any, sentence: Any, expected: Failed
+) -> None:
+    failure = StreamFailure(retryable=1)  # type: ignore[arg-type]
+    failure.code, failure.sentence = code, sentence  # type: ignore[misc]
+    ending = Failed.of(failure)
+    assert ending == expected
+    assert type(ending.retryable) is bool
+    assert decode(ENCODER.ending(5, ending))["error"] == expected.error
 
 
 @pytest.mark.parametrize(

@@ -776,6 +776,45 @@ async def test_an_agent_that_breaks_its_contract_is_an_agent_error(agent: Any) -
     assert house.empty
 
 
+@pytest.mark.parametrize("sentence", ["Cannot read \udcff.pdf.", 7, object()], ids=ascii)
+@in_virtual_time
+async def test_a_failure_ends_its_stream_as_an_error_whatever_its_sentence_is(
+    sentence: Any,
+) -> None:
+    house = House(fails=fails(StreamFailure(sentence), "a"))
+    a = house.read("A", "fails")
+    last = await a.end()
+    assert (last["type"], last["code"]) == ("error", "agent_error")
+    (kept,) = await house.history.turns("s")
+    assert (kept.status, kept.error_code, kept.error) == ("error", "agent_error", last["error"])
+
+
+@in_virtual_time
+async def test_a_usage_is_kept_as_it_was_when_the_agent_ended() -> None:
+    usage = {"mo\udcffdel": "x"}
+
+    async def agent(turn: Turn) -> AsyncGenerator[Piece, None]:
+        try:
+            yield Done("stop", usage=usage)
+        finally:
+            usage["more"] = cast(str, object())
+
+    house = House(SlowHistory(finish_after=1.0), agent=agent)
+    a = house.read("A", "agent")
+    assert (await a.end())["usage"] == {"mo\ufffddel": "x"}
+    (kept,) = await house.history.turns("s")
+    assert kept.usage == {"mo\ufffddel": "x"}
+
+
+@in_virtual_time
+async def test_a_task_that_fails_outside_of_its_agent_ends_its_stream_as_an_error() -> None:
+    house = House(hello=says("a"))
+    house.registry._fail = None  # type: ignore[assignment,method-assign]
+    house.agents.scripts["hello"] = fails(ValueError())
+    a = house.read("A", "hello")
+    assert (await a.end())["code"] == "agent_error"
+
+
 @in_virtual_time
 async def test_an_agent_that_cancels_itself_ends_its_stream() -> None:
     async def suicide(turn: Turn) -> AsyncGenerator[Piece, None]:

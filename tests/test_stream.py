@@ -186,10 +186,21 @@ async def test_a_text_that_formats_itself_in_its_own_way_is_taken_as_it_is() -> 
 @in_virtual_time
 async def test_a_piece_that_is_no_piece_is_refused_and_leaves_no_frame() -> None:
     stream = begin()
-    for piece in (b"bytes", 7, None, Status("tool", detail=object()), Status("\ud800")):
+    for piece in (b"bytes", 7, None, Status("tool", detail=object())):
         with pytest.raises(TypeError):
             stream.append(piece)  # type: ignore[arg-type]
     assert stream.seq == 1
+
+
+@in_virtual_time
+async def test_a_stream_ends_whatever_becomes_of_the_promise_to_keep_it() -> None:
+    for spoil in (asyncio.Future.cancel, lambda kept: kept.set_exception(ValueError())):
+        kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        stream = begin(keep=lambda stream, ending, kept=kept: kept)
+        assert stream.end(Done("stop"))
+        spoil(kept)
+        await stream.ended
+        assert parse(read_all(stream))[-1]["saved"] is False
 
 
 @in_virtual_time
