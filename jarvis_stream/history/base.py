@@ -43,6 +43,7 @@ class Limits:
     lease: float = 15.0
     """How long a process that gives no sign of life is thought to live."""
     max_backlog_bytes: int = 64 * 1024 * 1024
+    """How much of turns may wait for the database; past it the oldest of them are dropped."""
 
 
 class Answer(Protocol):
@@ -207,6 +208,7 @@ class History(Protocol):
         """Remove a turn, question and answer, of whatever process. True once it is gone.
 
         With another epoch it is another turn, which has had the stream_id before: that stays.
+        False, and nothing happens, when too many removals wait already.
         """
         ...
 

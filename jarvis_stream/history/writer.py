@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, Generic, TypeVar
 
 from loguru import logger
@@ -55,6 +55,9 @@ LONGEST_PAUSE: Final = 5.0
 """Seconds between two attempts at a database that fails."""
 CHANGE_BYTES: Final = 256
 """What a removal or a new title counts in the backlog."""
+MAX_CHANGES: Final = 10_000
+"""How many removals and new titles may wait together. New ones past it are rejected: one that was
+accepted is never dropped, whatever else the backlog holds."""
 
 
 class _Promise(Generic[T]):
@@ -204,6 +207,7 @@ class HistoryWriter:
         self._down = False
         self._readable = True
         self._dropping = False
+        self._rejecting = False
         self._fallbacks: set[asyncio.Task[None]] = set()
         self._saved = 0
         self._failures = 0
@@ -300,6 +304,8 @@ class HistoryWriter:
         turn = self._turns.get(stream_id)
         if turn is not None and turn.start.epoch != epoch:
             turn = None
+        if self._has_no_room_for_changes():
+            return resolved(False)
         span = self._spans.get(turn) if turn else None
         removal = self._remove((stream_id, epoch), [turn] if turn else [])
         if span is not None and removal in self._removals:
@@ -309,11 +315,17 @@ class HistoryWriter:
     def forget(self, session_id: str, before: int) -> None:
         """See History.forget."""
         span = Span(session_id, 0, before)
-        if turns := self._held(span):
+        turns = self._held(span)
+        if turns and self._has_no_room_for_changes():
+            for turn in turns:
+                self._let_go(turn)
+        elif turns:
             self._remove(span, turns)  # one may be on its way to the database just now
 
     async def delete(self, session_id: str, before: int) -> bool:
         """See History.delete."""
+        if self._has_no_room_for_changes():
+            raise _too_many_changes()
         span = Span(session_id, 0, before)
         for renaming in [one for one in self._renamings if one.session_id == session_id]:
             self._drop(renaming)
@@ -324,6 +336,8 @@ class HistoryWriter:
 
     async def rename(self, session_id: str, title: str) -> SessionRecord | None:
         """See History.rename."""
+        if self._has_no_room_for_changes():
+            raise _too_many_changes()
         # In whatever order they are written: the newest title is the one that stays.
         for older in self._renamings:
             if older.session_id == session_id:
@@ -421,11 +435,30 @@ class HistoryWriter:
         self._aside.pop(work, None)
         self._backlog.setdefault(work)
         self._wake.set()
-        while self._backlog_bytes > self._limits.max_backlog_bytes and self._backlog:
+        while self._turn_bytes > self._limits.max_backlog_bytes:
+            waiting = (work for work in chain(self._aside, self._backlog) if type(work) is _Turn)
+            oldest = next(waiting, None)
+            if oldest is None:
+                break
             if not self._dropping:
                 self._dropping = True
                 logger.error("history_backlog_full turns={}", self.health.backlog)
-            self._give_up(next(iter(self._aside or self._backlog)))
+            self._give_up(oldest)
+
+    @property
+    def _changes(self) -> int:
+        return len(self._removals) + len(self._renamings)
+
+    @property
+    def _turn_bytes(self) -> int:
+        return self._backlog_bytes - CHANGE_BYTES * self._changes
+
+    def _has_no_room_for_changes(self) -> bool:
+        is_full = self._changes >= MAX_CHANGES
+        if is_full and not self._rejecting:
+            self._rejecting = True
+            logger.error("history_changes_full changes={}", self._changes)
+        return is_full
 
     def _pay(self, work: _Work, size: int) -> None:
         size = min(size, work.owed)  # it may have been let go in the meantime
@@ -700,7 +733,7 @@ class HistoryWriter:
 
     def _note_success(self) -> None:
         self._batch_turns = min(BATCH_TURNS, 2 * self._batch_turns)
-        self._down = self._dropping = False
+        self._down = self._dropping = self._rejecting = False
         self._readable = True
         self._retries = 0
         if self._failing_since is None or self._aside:
@@ -811,3 +844,10 @@ class HistoryWriter:
 
 def _pause_after(failures: int) -> float:
     return float(min(SHORTEST_PAUSE * 2.0 ** min(failures - 1, 20), LONGEST_PAUSE))
+
+
+def _too_many_changes() -> Unavailable:
+    return Unavailable(
+        f"{MAX_CHANGES} deletions and new titles wait for the database already: retry later",
+        retry_after=LONGEST_PAUSE,
+    )

@@ -673,6 +673,56 @@ async def test_the_oldest_are_dropped_when_too_much_is_owed(
     assert sum(line.startswith("history_backlog_full") for line in log_lines) == 1
 
 
+async def test_an_accepted_removal_or_title_is_never_dropped_for_turns(store: FakeStore) -> None:
+    limits = Limits(begin_timeout=0.05, save_timeout=0.05, max_backlog_bytes=1000)
+    async with HistoryWriter(store, limits).running() as history:
+        speaker = Speaker(history)
+        for session_id in ("deleted", "discarded", "titled"):
+            await speaker.keep(session_id, session_id)
+        store.failing = True
+        with pytest.raises(Unavailable):
+            await speaker.delete("deleted")
+        with pytest.raises(Unavailable):
+            await history.rename("titled", "title")
+        assert not await speaker.discard("discarded")
+        for number in range(10):
+            speaker.ask("s", str(number), "x" * 500)
+        assert history.health.dropped == 8
+        assert await history.turns("deleted") == []
+        assert await history.turns("discarded") == []
+        store.failing = False
+        await saved(history)
+    assert sorted(store.kept) == ["8", "9", "titled"]
+    assert store.titles == {"titled": "title"}
+
+
+async def test_only_so_many_removals_and_titles_wait_and_further_ones_change_nothing(
+    store: FakeStore, log_lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jarvis_stream.history.writer.MAX_CHANGES", 3)
+    async with HistoryWriter(store, LIMITS).running() as history:
+        speaker = Speaker(history)
+        for number in range(5):
+            await speaker.keep(f"s{number}", str(number))
+        store.failing = True
+        speaker.ask("s4", "live")
+        for number in range(3):
+            speaker.discard(str(number))
+        with pytest.raises(Unavailable, match="3 deletions and new titles wait"):
+            await speaker.delete("s3")
+        with pytest.raises(Unavailable, match="3 deletions and new titles wait"):
+            await history.rename("s3", "title")
+        assert not await speaker.discard("live")
+        assert [turn.stream_id for turn in await history.turns("s4")] == ["4", "live"]
+        history.forget("s4", speaker.after_all)
+        assert await history.turn("live") is None
+        store.failing = False
+        await saved(history)
+        assert await speaker.delete("s3")
+    assert sorted(store.kept) == ["4"]
+    assert sum(line.startswith("history_changes_full") for line in log_lines) == 1
+
+
 async def test_a_turn_larger_than_the_bound_is_dropped_alone(store: FakeStore) -> None:
     limits = replace(PATIENT, max_backlog_bytes=1000)
     async with HistoryWriter(store, limits).running() as history:
