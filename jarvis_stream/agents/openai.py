@@ -10,7 +10,7 @@ import asyncio
 import random
 import ssl
 from codecs import BOM_UTF8
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,6 +24,7 @@ from loguru import logger
 from yarl import URL
 
 from jarvis_stream.agents.base import Piece, Turn
+from jarvis_stream.agents.surrogates import SurrogateDecoder, loads
 from jarvis_stream.errors import UpstreamError, UpstreamTimeout
 from jarvis_stream.frames import AGENT_REASONS, Done, Status
 
@@ -113,7 +114,7 @@ def first_chat_model(listing: bytes) -> str | None:
     None when it lists none, or is no model list.
     """
     try:
-        names = [entry["id"] for entry in orjson.loads(listing)["data"]]
+        names = [entry["id"] for entry in loads(listing)["data"]]
     except (ValueError, KeyError, TypeError):
         return None
     return next(filter(_may_chat, names), None)
@@ -353,12 +354,14 @@ class _Completion:
 
     __slots__ = (
         "_content",
+        "_decoder",
         "_ended",
         "_failure",
         "_finish_reason",
         "_has_spoken",
         "_key",
         "_limit",
+        "_loads",
         "_loop",
         "_reader",
         "_reasoning",
@@ -389,6 +392,8 @@ class _Completion:
         """The last event that was none of a completion."""
         self._ended = False
         self._failure: UpstreamError | UpstreamTimeout | None = None
+        self._loads: Callable[[bytes], Any] = orjson.loads
+        self._decoder: SurrogateDecoder | None = None
         self._loop = asyncio.get_running_loop()
         self._limit = inf
         self._waiting_since = inf
@@ -437,6 +442,10 @@ class _Completion:
                 raise
         self._waiting_since = inf
         if self._ended:
+            if self._decoder is not None and (
+                rest := self._decoder.flush("choices", 0, "delta", "content")
+            ):
+                pieces.append(rest)
             pieces.append(Done(self._finish_reason or "stop", self._usage))
         return pieces
 
@@ -481,7 +490,15 @@ class _Completion:
     def _take(self, payload: bytes, pieces: list[Piece]) -> None:
         """Append what one event says to `pieces`."""
         try:
-            event = orjson.loads(payload)
+            try:
+                event = self._loads(payload)
+            except ValueError:
+                # A decoder that mends half characters takes over, for all that follows too.
+                if self._decoder is not None:
+                    raise
+                self._decoder = SurrogateDecoder()
+                self._loads = self._decoder.loads
+                event = self._loads(payload)
             if event.get("error") or event.get("object") == "error":
                 self._fail(payload)
             if usage := event.get("usage"):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from jarvis_stream import Done, Status, Turn
 from jarvis_stream.agents.base import Piece
-from jarvis_stream.agents.openai import EventReader, OpenAIAgent
+from jarvis_stream.agents.openai import EventReader, OpenAIAgent, first_chat_model
 from jarvis_stream.errors import StreamFailure, UpstreamError, UpstreamTimeout
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -304,6 +304,32 @@ async def test_a_finish_reason_or_the_word_done_makes_an_answer_complete(
 ) -> None:
     pieces = await said(server, Script([*answer(["x"])[:2], *tail], ending=ending))
     assert pieces == ["x", Done(reason)]
+
+
+def escaped(delta: dict[str, Any]) -> bytes:
+    return sse(json.dumps(chunk(delta)))
+
+
+async def test_half_a_character_in_an_event_never_ends_the_answer(server: FakeServer) -> None:
+    """A high surrogate before a low one is one character, wherever it is cut."""
+    texts = ["Hi ", "\ud83d", "\ude00", " there", "\ud83d", "!", "\ud83d"]
+    call = {"function": {"name": "find\ude00"}}
+    events = [
+        *(escaped({"content": text}) for text in texts),
+        escaped({"tool_calls": [call]}),
+        sse(chunk({}, "stop")),
+        sse("[DONE]"),
+    ]
+    pieces = await said(server, Script(events))
+    text = "".join(piece for piece in pieces if isinstance(piece, str))
+    assert text == "Hi 😀 there\ufffd!\ufffd"
+    assert Status("tool", name="find\ufffd") in pieces
+    assert pieces[-1] == Done("stop", None)
+
+
+def test_half_a_character_in_a_model_list_hides_no_other_model() -> None:
+    listing = json.dumps({"data": [{"id": "x\ud83d"}, {"id": "chat"}]}).encode()
+    assert first_chat_model(listing) == "chat"
 
 
 async def test_reasoning_and_tool_calls_are_told_as_status_never_as_text(
