@@ -421,6 +421,14 @@ class Builder:
                 "required": ["token"],
             },
             "Login": self.thing({"principal": text("Who it is.")}),
+            "Revocation": {
+                "type": "object",
+                "properties": {"principal": text("Whose sign-ins end.")},
+                "required": ["principal"],
+            },
+            "Revoked": self.thing(
+                {"principal": text("Whose."), "ended": whole("How many sign-ins there were.")}
+            ),
             "Ticket": self.thing({"ticket": text(), "expires_in": whole("In seconds.")}),
         }
 
@@ -688,7 +696,23 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         (404, 422),
         body="Credential",
     ),
-    ("POST", "/api/logout"): Call(NOTHING, status=204),
+    ("POST", "/api/logout"): Call(
+        NOTHING,
+        (),
+        (
+            in_query(
+                "everywhere",
+                {"type": "string", "enum": ["1"]},
+                "End every sign-in of the principal, not only this cookie's.",
+            ),
+        ),
+        status=204,
+    ),
+    ("POST", "/api/admin/revoke"): Call(
+        told("Revoked", "Every sign-in of the principal has ended."),
+        (404, 422),
+        body="Revocation",
+    ),
     ("POST", "/api/ticket"): Call(
         told("Ticket", "A word for Sec-WebSocket-Protocol, good once."), (404,)
     ),

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is told to stop; returns the exit code.
 
     SIGINT and SIGTERM let the live answers go on for the grace time, end the others and stop it;
-    a second one kills it at once. `copy-history` as the first argument: see commands.py.
+    a second one kills it at once. `copy-history` and `revoke`: see commands.py.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["copy-history"]:
         return _copy_history(argv[1:])
+    if argv[:1] == ["revoke"]:
+        return _revoke(argv[1:])
     try:
         settings = from_command_line(argv)
         _refuse_strangers(settings)
@@ -202,6 +204,22 @@ def _copy_history(argv: Sequence[str]) -> int:
 
     try:
         commands.copy_history(argv, database_url(from_command_line([])))
+    except BadSettings as bad:
+        for problem in bad.problems:
+            _complain(problem)
+        return 2
+    except JarvisError as error:
+        _complain(f"{error}")
+        return 1
+    return 0
+
+
+def _revoke(argv: Sequence[str]) -> int:
+    from jarvis_stream import commands
+
+    try:
+        redis_url = from_command_line([]).redis_url
+        commands.revoke(argv, redis_url.get_secret_value() if redis_url else None)
     except BadSettings as bad:
         for problem in bad.problems:
             _complain(problem)

@@ -36,8 +36,16 @@ class Keeper(Protocol):
         """The same as it was issued to, and never again; expires as the principal itself does."""
         ...
 
+    async def find(self, login: str) -> Principal | None:
+        """Look up a word by its digest, as `look` does by the word."""
+        ...
+
     async def drop(self, word: str) -> None:
         """Let it stand for nobody. Idempotent."""
+        ...
+
+    async def drop_all(self, name: str) -> int:
+        """Drop every word of a principal; return how many there were."""
         ...
 
     def attend(self, login: str, gone: Callable[[], object]) -> Callable[[], None]:
@@ -68,12 +76,15 @@ class Passes:
         seconds: float,
         most: int = 100_000,
         most_each: int = 64,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        """`clock` decides how long a word is good; `wall` whether its principal has expired."""
         self.seconds = seconds
         self._most = most
         self._most_each = most_each
         self._clock = clock
+        self._wall = wall
         self._passes: OrderedDict[str, _Pass] = OrderedDict()
         self._of: Counter[str] = Counter()
 
@@ -97,7 +108,10 @@ class Passes:
 
     async def look(self, word: str) -> Principal | None:
         """See Keeper.look."""
-        login = digest(word)
+        return await self.find(digest(word))
+
+    async def find(self, login: str) -> Principal | None:
+        """See Keeper.find."""
         principal = self._alive(self._passes.get(login))
         return replace(principal, login=login) if principal is not None else None
 
@@ -116,6 +130,13 @@ class Passes:
         if key in self._passes:
             self._remove(key)
 
+    async def drop_all(self, name: str) -> int:
+        """See Keeper.drop_all."""
+        keys = [key for key, found in self._passes.items() if found.principal.name == name]
+        for key in keys:
+            self._remove(key)
+        return len(keys)
+
     def attend(self, login: str, gone: Callable[[], object]) -> Callable[[], None]:
         """See Keeper.attend."""
         found = self._passes.get(login)
@@ -128,10 +149,11 @@ class Passes:
     def _alive(self, found: _Pass | None) -> Principal | None:
         if found is None:
             return None
-        ends = found.due
+        now = self._wall()
+        ends = now + found.due - self._clock()
         if found.principal.expires_at is not None:
             ends = min(ends, found.principal.expires_at)
-        return Principal(found.principal.name, ends) if self._clock() < ends else None
+        return replace(found.principal, expires_at=ends) if now < ends else None
 
     def _sweep(self) -> None:
         # All are good equally long: the first one in is the first to go.

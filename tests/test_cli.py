@@ -334,6 +334,24 @@ def test_nothing_that_an_agent_raises_ends_the_server(tmp_path: Path) -> None:
     assert "stray_exit_ignored error=KeyboardInterrupt" in log
 
 
+def test_a_servers_sign_ins_are_revoked_from_its_machine(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    token = "anns-token-0123456"
+    with serving(*MODULE, "--agent", "demo", env={"JARVIS_AUTH_TOKENS": f"ann:{token}"}) as server:
+        request = urllib.request.Request(
+            f"{server.url}/api/login",
+            data=json.dumps({"token": token}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE):
+            pass
+        assert cli.main(["revoke", "ann", "--url", server.url]) == 0
+        assert capsys.readouterr().out == "Ended 1 sign-ins of ann.\n"
+    assert cli.main(["revoke", "ann", "--url", server.url]) == 1
+    assert "name it with --url, or its Redis with --redis-url" in only_error(capsys)
+
+
 WITNESS = """
 import sys
 

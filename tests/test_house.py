@@ -67,7 +67,7 @@ ARROWS = {
     "tracing": {"frames", "ids", "stream", ""},
     "app": {*CORE, *ROOMS, "metrics", "passes", "quota", "settings", "tracing", ""},
     "server": {"app", "settings", "transports", ""},
-    "commands": {"history"},
+    "commands": {"cluster", "errors", "history"},
     "workers": {"logs"},
     "cli": {"app", "commands", "server", "errors", "identity", "logs", "settings", "workers", ""},
     "__main__": {"cli", ""},

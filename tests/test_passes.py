@@ -35,7 +35,7 @@ class TestInThisProcess(PassesContract):
 
 
 async def test_and_not_for_long(clock: Clock) -> None:
-    passes = Passes(seconds=30, clock=clock)
+    passes = Passes(seconds=30, clock=clock, wall=clock)
     word, other = await passes.issue(ANN), await passes.issue(ANN)
     clock.now += 29.9
     assert await passes.look(word) == Principal("ann", expires_at=1030.0)
@@ -45,7 +45,7 @@ async def test_and_not_for_long(clock: Clock) -> None:
 
 
 async def test_a_login_expires_with_its_principal(clock: Clock) -> None:
-    passes = Passes(seconds=30, clock=clock)
+    passes = Passes(seconds=30, clock=clock, wall=clock)
     word = await passes.issue(Principal("ann", expires_at=1010.0))
     assert await passes.look(word) == Principal("ann", expires_at=1010.0)
     assert await passes.look(word) is not None
@@ -55,7 +55,7 @@ async def test_a_login_expires_with_its_principal(clock: Clock) -> None:
 
 
 async def test_who_attends_is_told_when_it_is_gone(clock: Clock) -> None:
-    passes = Passes(seconds=30, most_each=2, clock=clock)
+    passes = Passes(seconds=30, most_each=2, clock=clock, wall=clock)
     gone: list[str] = []
     word, other, third = [await passes.issue(ANN) for _ in range(3)]
     passes.attend(digest(word), lambda: gone.append("before"))
@@ -67,7 +67,7 @@ async def test_who_attends_is_told_when_it_is_gone(clock: Clock) -> None:
 
 
 async def test_there_are_never_more_than_so_many(clock: Clock) -> None:
-    passes = Passes(seconds=30, most=3, clock=clock)
+    passes = Passes(seconds=30, most=3, clock=clock, wall=clock)
     words = [await passes.issue(Principal(f"user{number}")) for number in range(5)]
     assert [await passes.look(word) is not None for word in words] == [False] * 2 + [True] * 3
     clock.now += 31
@@ -76,6 +76,6 @@ async def test_there_are_never_more_than_so_many(clock: Clock) -> None:
 
 
 async def test_a_word_is_kept_as_its_digest_only(clock: Clock) -> None:
-    passes = Passes(seconds=30, clock=clock)
+    passes = Passes(seconds=30, clock=clock, wall=clock)
     word = await passes.issue(ANN)
     assert word not in repr(vars(passes))

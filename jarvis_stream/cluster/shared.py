@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -43,6 +44,24 @@ return 0
 """
 _TAKE_SHA: Final = hashlib.sha1(_TAKE.encode()).hexdigest()
 
+# A principal's words in the order they were issued, by Redis's clock. ARGV: one more, for how many
+# milliseconds a word is good, and how many there may be. Returns those that are too many.
+_INDEX: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - ARGV[2] * 1000))
+local newest = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]
+now = math.max(now, (newest or 0) + 1) -- also when the clock has stepped back
+redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local over = redis.call('ZRANGE', KEYS[1], 0, -ARGV[3] - 1)
+if #over > 0 then
+  redis.call('ZREM', KEYS[1], unpack(over))
+end
+return over
+"""
+_INDEX_SHA: Final = hashlib.sha1(_INDEX.encode()).hexdigest()
+
 
 class RedisPasses:
     """See passes.Keeper: a word that one server issues is good at every other one, and once."""
@@ -69,33 +88,39 @@ class RedisPasses:
         """See Keeper.issue."""
         word = secrets.token_urlsafe(32)
         key = self._key(word)
-        due = time.time() + self.seconds
-        ttl = math.ceil(self.seconds * 1000)
+        seconds = self.seconds
+        if principal.expires_at is not None:
+            seconds = min(seconds, principal.expires_at - time.time())
+        ttl = math.ceil(seconds * 1000)
+        if ttl <= 0:
+            return word  # it has expired already: nobody can use it
         index = self._index(principal.name)
         value = {
             "name": principal.name,
             "expires_at": principal.expires_at,
             "login": principal.login,
-            "due": due,
+            "source": principal.source,
         }
-        *_, over = await self._ask(
+        kept = math.ceil(self.seconds * 1000)
+        _, over = await self._ask(
             pack("SET", key, orjson.dumps(value), "PX", ttl),
-            pack("ZADD", index, str(due), key),
-            pack("PEXPIRE", index, ttl),
-            pack("ZRANGE", index, 0, -self._most_each - 1),
+            pack("EVALSHA", _INDEX_SHA, 1, index, key, kept, self._most_each),
         )
         if over:
-            await self._ask(*(pack("DEL", old) for old in over), pack("ZREM", index, *over))
+            await self._ask(*(pack("DEL", old) for old in over))
         return word
 
     async def look(self, word: str) -> Principal | None:
         """See Keeper.look."""
-        (value,) = await self._ask(pack("GET", self._key(word)))
-        if value is None:
+        return await self.find(digest(word))
+
+    async def find(self, login: str) -> Principal | None:
+        """See Keeper.find. Redis alone decides how long it is good."""
+        key = f"jarvis:{self._kind}:{login}"
+        value, ttl = await self._ask(pack("GET", key), pack("PTTL", key))
+        if value is None or ttl < 0:
             return None
-        kept = orjson.loads(value)
-        ends = min(kept["due"], kept["expires_at"] or math.inf)
-        return Principal(kept["name"], ends, digest(word)) if time.time() < ends else None
+        return replace(_principal(value), expires_at=time.time() + ttl / 1000, login=login)
 
     async def redeem(self, word: str) -> Principal | None:
         """See Keeper.redeem."""
@@ -103,13 +128,10 @@ class RedisPasses:
         (value,) = await self._ask(pack("GETDEL", key))
         if value is None:
             return None
-        kept = orjson.loads(value)
+        principal = _principal(value)
         with suppress(Unavailable):
-            await self._ask(pack("ZREM", self._index(kept["name"]), key))
-        if time.time() >= min(kept["due"], kept["expires_at"] or math.inf):
-            return None
-        # An older server did not keep the login.
-        return Principal(kept["name"], kept["expires_at"], kept.get("login", ""))
+            await self._ask(pack("ZREM", self._index(principal.name), key))
+        return principal
 
     async def drop(self, word: str) -> None:
         """See Keeper.drop; other servers notice within a second."""
@@ -118,6 +140,17 @@ class RedisPasses:
         if value is not None:
             await self._ask(pack("ZREM", self._index(orjson.loads(value)["name"]), key))
         self._gone(key)
+
+    async def drop_all(self, name: str) -> int:
+        """See Keeper.drop_all; other servers notice within a second."""
+        index = self._index(name)
+        (keys,) = await self._ask(pack("ZRANGE", index, 0, -1))
+        if not keys:
+            return 0
+        dropped = await self._ask(*(pack("DEL", key) for key in keys), pack("ZREM", index, *keys))
+        for key in keys:
+            self._gone(key.decode())
+        return sum(dropped[:-1])
 
     def attend(self, login: str, gone: Callable[[], object]) -> Callable[[], None]:
         """See Keeper.attend; for one that was dropped before, within a second."""
@@ -187,7 +220,18 @@ class RedisRates:
 
 def shared_router(url: str, *, wait: float = 0.0) -> Router:
     """The way to Redis for both; see Router."""
-    return Router(url, wait=wait, greeting=[pack("SCRIPT", "LOAD", _TAKE)])
+    return Router(
+        url, wait=wait, greeting=[pack("SCRIPT", "LOAD", text) for text in (_TAKE, _INDEX)]
+    )
+
+
+def _principal(value: bytes) -> Principal:
+    """From what `issue` has kept."""
+    kept = orjson.loads(value)
+    # An older server did not keep the last two.
+    return Principal(
+        kept["name"], kept["expires_at"], kept.get("login", ""), kept.get("source", "")
+    )
 
 
 async def _answers(router: Router, *commands: bytes) -> list[Any]:

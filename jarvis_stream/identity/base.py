@@ -25,6 +25,9 @@ class Principal:
     expires_at: float | None = None
     login: str = field(default="", compare=False)
     """The login of this server by which they are known, if it is by one: its digest."""
+    source: str = field(default="", compare=False)
+    """What the verifier verified it by: a keyed hash of the token, or the id of a key. A sign-in or
+    ticket made from it is good only while a verifier of the server still knows it."""
 
     def __post_init__(self) -> None:
         if len(self.name) > MAX_NAME or not _NAME.fullmatch(self.name):
@@ -60,6 +63,13 @@ class Verifier(Protocol):
 
     async def verify(self, token: str) -> Principal | None:
         """Whose it is; None for one that is not valid, or not valid any more.
+
+        Raises Unavailable when that cannot be told now.
+        """
+        ...
+
+    def knows(self, principal: Principal) -> bool:
+        """Return whether it would still verify what this principal's `source` names.
 
         Raises Unavailable when that cannot be told now.
         """

@@ -7,6 +7,8 @@ kind: `none` is never among them, and a public key is never taken for a shared s
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -55,6 +57,8 @@ class Key:
 
     value: Any
     algorithms: tuple[str, ...]
+    id: str = ""
+    """Tells it from other keys, and tells nothing of a secret."""
 
     def __repr__(self) -> str:
         return f"<Key for {','.join(self.algorithms)}>"
@@ -71,7 +75,7 @@ def shared_key(secret: str, algorithms: Sequence[str]) -> Key:
     for name in chosen:
         if len(raw) * 8 < int(name[2:]):
             raise ValueError(f"a secret for {name} has at least {int(name[2:]) // 8} bytes")
-    return Key(raw, chosen)
+    return Key(raw, chosen, _source("hmac", hmac.digest(raw, b"jarvis-stream source", "sha256")))
 
 
 def public_key(pem: bytes, algorithms: Sequence[str]) -> Key:
@@ -92,7 +96,11 @@ def public_key(pem: bytes, algorithms: Sequence[str]) -> Key:
             fitting.append(name)
     if not fitting:
         raise ValueError("this is no public key in PEM")
-    return Key(value, tuple(fitting))
+    return Key(value, tuple(fitting), _source("pem", pem))
+
+
+def _source(kind: str, material: bytes) -> str:
+    return f"jwt:{kind}:{hashlib.sha256(material).hexdigest()}"
 
 
 class _Verifier:
@@ -113,11 +121,17 @@ class _Verifier:
                 leeway=claims.leeway,
                 options={"require": ["exp", "sub"]},
             )
-            return Principal(said["sub"], expires_at=int(said["exp"]) + claims.leeway)
+            return Principal(
+                said["sub"], expires_at=int(said["exp"]) + claims.leeway, source=self._source(key)
+            )
         except _BROKEN as error:
             # Its text may quote the token.
             logger.debug("jwt_refused why={}", type(error).__name__)
             return None
+
+    def _source(self, key: Key) -> str:
+        """What a token was verified by: a key, for an issuer and an audience."""
+        return f"{key.id}:{self._claims.issuer or ''}:{self._claims.audience or ''}"
 
 
 class KeyVerifier(_Verifier):
@@ -130,6 +144,10 @@ class KeyVerifier(_Verifier):
     async def verify(self, token: str) -> Principal | None:
         """See Verifier."""
         return self._check(token, self._key)
+
+    def knows(self, principal: Principal) -> bool:
+        """See Verifier."""
+        return principal.source == self._source(self._key)
 
 
 class JwksVerifier(_Verifier):
@@ -188,6 +206,14 @@ class JwksVerifier(_Verifier):
             if principal is not None:
                 return principal
         return None
+
+    def knows(self, principal: Principal) -> bool:
+        """See Verifier: the key is still published."""
+        if any(principal.source == self._source(key) for _, key in self._keys):
+            return True
+        if not self._known and principal.source.startswith("jwt:jwk:"):
+            raise Unavailable("the keys of the JWKS URL are not known yet", retry_after=1)
+        return False
 
     def _fitting(self, name: str, kid: str | None) -> list[Key]:
         return [
@@ -260,4 +286,5 @@ def _key_of(jwk: Mapping[str, Any], algorithms: Sequence[str]) -> Key | None:
         fitting.append(name)
     if value is None or hasattr(value, "private_bytes"):
         return None
-    return Key(value, tuple(fitting))
+    material = orjson.dumps([jwk.get(field) for field in ("kty", "kid", "crv", "n", "e", "x", "y")])
+    return Key(value, tuple(fitting), _source("jwk", material))

@@ -14,13 +14,21 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from loguru import logger
 
-from jarvis_stream.errors import ForeignOrigin, Invalid, NotFound, TooFast, Unauthorized
+from jarvis_stream.errors import (
+    ForeignOrigin,
+    Invalid,
+    NotFound,
+    TooFast,
+    Unauthorized,
+    Unavailable,
+)
 from jarvis_stream.identity.base import Principal, Verifier, VisitorCookies
 from jarvis_stream.passes import Keeper
 from jarvis_stream.transports.answers import json_answer, json_body
@@ -33,6 +41,7 @@ Hook = Callable[[web.Request], Awaitable[Principal | None]]
 
 COOKIE: Final = "jarvis_login"
 VISITOR_COOKIE: Final = "jarvis_visitor"
+REVOKE: Final = "/api/admin/revoke"
 TICKET: Final = "jarvis-stream.ticket."
 TICKET_SECONDS: Final = 30.0
 MAX_TOKEN: Final = 8192
@@ -90,7 +99,7 @@ class Gate:
         """Who asks; None for nobody that is known."""
         ticket = _ticket(request)
         if ticket is not None:
-            return _unexpired(await self.tickets.redeem(ticket))
+            return await self._by_ticket(ticket)
         if self._hook is not None:
             return _unexpired(await self._hook(request))
         header = request.headers.getall(hdrs.AUTHORIZATION, ())
@@ -98,7 +107,42 @@ class Gate:
             token = bearer(request)
             return await self.verify(token) if token is not None and len(header) == 1 else None
         login = request.cookies.get(COOKIE)
-        return await self.logins.look(login) if login else None
+        return self._known(await self.logins.look(login)) if login else None
+
+    async def _by_ticket(self, ticket: str) -> Principal | None:
+        """Whom a ticket stands for, while what it was issued for is still good."""
+        principal = self._known(await self.tickets.redeem(ticket))
+        if principal is not None and principal.login:
+            login = await self.logins.find(principal.login)
+            if login is None:
+                return None
+            principal = replace(principal, expires_at=login.expires_at)
+        return _unexpired(principal)
+
+    def _known(self, principal: Principal | None) -> Principal | None:
+        """The principal of a sign-in or ticket, if this server would verify its source today.
+
+        Its token may have been removed from the settings, or its key replaced. Raises Unavailable
+        when that cannot be told now.
+        """
+        if principal is None or self._hook is not None:
+            return principal
+        lacking: Unavailable | None = None
+        for verifier in self._verifiers:
+            try:
+                if verifier.knows(principal):
+                    return principal
+            except Unavailable as error:
+                lacking = error
+        if lacking is not None:
+            raise lacking
+        return None
+
+    async def revoke(self, name: str) -> int:
+        """End every sign-in of a principal, and the connections that depend on one; return how
+        many there were."""
+        await self.tickets.drop_all(name)
+        return await self.logins.drop_all(name)
 
     def is_open(self, request: web.Request) -> bool:
         """Whether anybody may ask this."""
@@ -106,6 +150,8 @@ class Gate:
         if request.method == hdrs.METH_OPTIONS:  # a browser asks whether it may ask
             return True
         if path in _OPEN or path.startswith("/static/"):
+            return True
+        if path == REVOKE and is_direct(request):
             return True
         return path == "/metrics" and self._open_metrics and is_direct(request)
 
@@ -145,6 +191,8 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
                 request[PRINCIPAL] = principal
             elif not is_open:
                 raise Unauthorized
+        if request.path == REVOKE and not is_open:
+            raise Unauthorized
     elif here.visitors is not None and _is_for_visitors(request):
         await _admit_visitor(request, here.visitors)
     return await handler(request)
@@ -274,12 +322,32 @@ async def login(request: web.Request) -> web.Response:
 async def logout(request: web.Request) -> web.Response:
     """The cookie's login ends, here and in the browser, and with it what was opened by it.
 
-    By one of its tickets too; at other servers that share the logins, within a second.
+    By one of its tickets too; at other servers that share the logins, within a second. With
+    `?everywhere=1` every sign-in of its principal ends.
     """
+    here, word = request.app[GATE], request.cookies.get(COOKIE)
+    if word and request.query.get("everywhere") == "1":
+        principal = await here.logins.look(word)
+        if principal is not None:
+            await here.revoke(principal.name)
     await _forget_login(request)
     answer = web.Response(status=204)
     answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
     return answer
+
+
+@routes.post("/api/admin/revoke")
+async def revoke(request: web.Request) -> web.Response:
+    """End every sign-in of the principal that the body names; from this machine only."""
+    here = request.app[GATE]
+    if here.kind != "token":
+        raise NotFound("there is no login here")
+    name = (await json_body(request)).get("principal")
+    if not isinstance(name, str) or not name:
+        raise Invalid("principal: is missing; needed: a name")
+    ended = await here.revoke(name)
+    logger.info("sign_ins_revoked principal={} count={}", name, ended)
+    return json_answer({"principal": name, "ended": ended})
 
 
 @routes.post("/api/ticket")

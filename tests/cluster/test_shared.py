@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import WSServerHandshakeError
+from aiohttp import WSMsgType, WSServerHandshakeError
 from contracts.passes import ANN, PassesContract
 from postgres_server import PostgresServer
 from redis_cluster_servers import ClusterOfServers
 from redis_server import RedisServer
 
+from jarvis_stream.cli import main
 from jarvis_stream.cluster.routing import Router
 from jarvis_stream.cluster.shared import RedisPasses, RedisRates, shared_router
 from jarvis_stream.errors import Unavailable
@@ -168,6 +170,59 @@ async def test_a_ticket_of_one_server_opens_one_socket_at_another(
         with pytest.raises(WSServerHandshakeError) as refused:
             await http.ws_connect(f"{url}/ws", protocols=offered)
         assert refused.value.status == 401
+
+
+async def test_a_sign_in_ends_with_its_token_and_by_command_at_every_server(
+    postgres: PostgresServer,
+    shared_redis: RedisServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    token, flags = "anns-token-0123456", ("--auth-tokens", "ann:anns-token-0123456,bob:" + "b" * 16)
+    database = postgres.new_database()
+    async with nodes(2, database, shared_redis.url, tmp_path / "diary", *flags) as (here, there):
+        http, url = here.api.http, here.api.url
+        cookies: list[dict[str, str]] = []
+        for _ in range(2):
+            given: dict[str, Any] = {"json": {"token": token}, "headers": {"Origin": url}}
+            async with http.post(f"{url}/api/login", **given) as answer:
+                cookies.append({"Cookie": answer.headers["Set-Cookie"].partition(";")[0]})
+        http, url = there.api.http, there.api.url
+        opened = await http.ws_connect(f"{url}/ws", headers={**cookies[0], "Origin": url})
+        command = ["revoke", "ann", "--redis-url", shared_redis.url]
+        assert await asyncio.to_thread(main, command) == 0
+        assert "Ended 2 sign-ins of ann." in capsys.readouterr().out
+        message = await opened.receive(timeout=PATIENCE)
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
+        async with http.get(f"{url}/api/sessions", headers=cookies[1]) as answer:
+            assert answer.status == 401
+        async with http.post(
+            f"{url}/api/login", json={"token": token}, headers={"Origin": url}
+        ) as answer:
+            kept = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+    flags = ("--auth-tokens", "bob:" + "b" * 16)
+    async with (
+        nodes(1, database, shared_redis.url, tmp_path / "diary", *flags) as (later,),
+        later.api.http.get(f"{later.api.url}/api/sessions", headers=kept) as answer,
+    ):
+        assert answer.status == 401
+
+
+async def test_the_clocks_of_the_servers_do_not_matter(
+    pair: list[RedisPasses], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = pair
+    ticket, login = await here.issue(ANN), await here.issue(ANN)
+    now = time.time
+    for ahead in (3600.0, -3600.0):
+        monkeypatch.setattr(
+            "jarvis_stream.cluster.shared.time.time", lambda ahead=ahead: now() + ahead
+        )
+        found = await there.look(login)
+        assert found is not None
+        assert found.expires_at is not None
+        assert 0 < found.expires_at - (now() + ahead) <= 30
+    assert await there.redeem(ticket) == ANN
 
 
 async def test_without_redis_nobody_gets_in_and_rates_are_each_servers_own(

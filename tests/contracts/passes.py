@@ -40,7 +40,9 @@ class PassesContract:
 
     async def test_it_expires_with_its_principal(self, keeper: Keeper) -> None:
         soon = Principal("ann", expires_at=time.time() + 10)
-        assert await keeper.look(await keeper.issue(soon)) == soon
+        found = await keeper.look(await keeper.issue(soon))
+        assert found is not None
+        assert found.expires_at == pytest.approx(soon.expires_at, abs=5)
         assert await keeper.redeem(await keeper.issue(soon)) == soon
         late = Principal("ann", expires_at=time.time() - 1)
         assert await keeper.look(await keeper.issue(late)) is None
@@ -56,6 +58,34 @@ class PassesContract:
         alone = await keeper.redeem(await keeper.issue(ANN))
         assert alone is not None
         assert not alone.login
+
+    async def test_a_word_says_what_its_principal_was_verified_by(self, keeper: Keeper) -> None:
+        verified = Principal("ann", source="token:1")
+        found = await keeper.look(await keeper.issue(verified))
+        assert found is not None
+        assert found.source == "token:1"
+        ticket = await keeper.redeem(await keeper.issue(found))
+        assert ticket is not None
+        assert ticket.source == "token:1"
+
+    async def test_a_login_is_found_by_its_digest(self, keeper: Keeper) -> None:
+        word = await keeper.issue(ANN)
+        found = await keeper.find(digest(word))
+        assert found is not None
+        assert (found.name, found.login) == ("ann", digest(word))
+        await keeper.drop(word)
+        assert await keeper.find(digest(word)) is None
+
+    async def test_all_words_of_a_principal_are_dropped_at_once(self, keeper: Keeper) -> None:
+        mine = [await keeper.issue(ANN) for _ in range(2)]
+        bobs = await keeper.issue(Principal("bob"))
+        gone = asyncio.Event()
+        keeper.attend(digest(mine[0]), gone.set)
+        assert await keeper.drop_all("ann") == 2
+        assert [await keeper.look(word) for word in mine] == [None, None]
+        assert gone.is_set()
+        assert await keeper.look(bobs) is not None
+        assert await keeper.drop_all("ann") == 0
 
     async def test_a_dropped_one_stands_for_nobody(self, keeper: Keeper) -> None:
         word = await keeper.issue(ANN)

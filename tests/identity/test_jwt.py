@@ -249,3 +249,40 @@ async def test_a_key_for_something_else_does_not_sign(publisher: tuple[Publisher
         for kid in "abc":
             assert await verifier.verify(signed("RS256", RSA, kid)) is None
         assert await verifier.verify(signed("RS512", RSA, "b")) is not None
+
+
+async def test_a_verifier_knows_what_it_verified_while_it_has_the_key(
+    shared: jwt.KeyVerifier,
+) -> None:
+    principal = await shared.verify(signed())
+    assert principal is not None
+    assert SECRET not in principal.source
+    assert shared.knows(principal)
+    assert jwt.KeyVerifier(jwt.shared_key(SECRET, ("HS512",)), CLAIMS).knows(principal)
+    another = jwt.KeyVerifier(jwt.shared_key(f"another-{SECRET}", ()), CLAIMS)
+    elsewhere = jwt.KeyVerifier(jwt.shared_key(SECRET, ()), jwt.Claims(audience="others"))
+    for verifier in (another, elsewhere, jwt.KeyVerifier(jwt.public_key(pem(RSA), ()), CLAIMS)):
+        assert not verifier.knows(principal)
+    assert not shared.knows(Principal("ann"))
+
+
+async def test_what_a_withdrawn_key_verified_is_known_no_more(
+    publisher: tuple[Publisher, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwt, "SHORTEST_REFRESH", 0.0)
+    source, url = publisher
+    source.keys = [jwk(RSA, "old"), jwk(EC, "e")]
+    async with jwt.JwksVerifier(url, (), CLAIMS).running() as verifier:
+        old = await verifier.verify(signed("RS256", RSA, "old"))
+        ec_one = await verifier.verify(signed("ES256", EC, "e"))
+        assert old is not None
+        assert ec_one is not None
+        assert verifier.knows(old)
+        source.keys = [jwk(EC, "e", use="sig")]
+        await verifier.verify(signed("RS256", RSA, "unknown"))
+        assert not verifier.knows(old)
+        assert verifier.knows(ec_one)
+    unfetched = jwt.JwksVerifier(url, (), CLAIMS)
+    with pytest.raises(Unavailable):
+        unfetched.knows(ec_one)
+    assert not unfetched.knows(Principal("ann", source="token:1"))

@@ -45,6 +45,16 @@ async def test_a_token_is_its_owners() -> None:
     assert ANNS not in repr(tokens)
 
 
+async def test_a_principal_is_known_while_their_token_stays() -> None:
+    ann = await StaticTokens({"ann": ANNS, "bob": BOBS}).verify(ANNS)
+    assert ann is not None
+    assert ANNS not in ann.source
+    assert StaticTokens({"ann": ANNS}).knows(ann)
+    for tokens in ({"bob": BOBS}, {"ann": BOBS}, {"bob": ANNS}):
+        assert not StaticTokens(tokens).knows(ann)
+    assert not StaticTokens({"ann": ANNS}).knows(Principal("ann"))
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a\nb", "a\x00", "a\u2028b", "x" * 257, "\ud800"])
 def test_a_name_that_could_not_stand_in_a_line_is_none(name: str) -> None:
     with pytest.raises(ValueError, match="256 characters"):

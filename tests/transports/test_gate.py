@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType, WSServerHandshakeError, web
 from aiohttp.test_utils import TestClient
 
 from jarvis_stream import create_app
@@ -295,12 +295,73 @@ async def test_a_ticket_of_a_login_ends_with_it(client: Client) -> None:
         client.ws_connect("/ws", protocols=of_a_token) as stays,
     ):
         await client.post("/api/logout", headers=cookie)
-        async with client.ws_connect("/ws", protocols=unused) as late:
-            for socket in (ws, late):
-                message = await socket.receive(timeout=5)
-                assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
+        with pytest.raises(WSServerHandshakeError) as refused:
+            await client.ws_connect("/ws", protocols=unused)
+        assert refused.value.status == 401
+        message = await ws.receive(timeout=5)
+        assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
         await stays.send_json({"type": "nonsense"})
         assert (await stays.receive_json(timeout=5))["code"] == "invalid"
+
+
+async def test_a_cookie_and_a_ticket_end_with_the_token_they_were_made_from(
+    client: Client, aiohttp_client: Connect
+) -> None:
+    cookie = await sign_in(client)
+    words = [await ticket(client, **cookie), await ticket(client)]
+    gate = client.app[GATE] if client.app is not None else None
+    assert gate is not None
+    for tokens in (f"bob:{BOBS}", f"ann:another-{ANNS},bob:{BOBS}", f"bob:{ANNS}"):
+        settings: dict[str, Any] = {"auth_tokens": tokens}
+        app = create_app(Settings(**settings), agent=parrot)
+        app[GATE].logins, app[GATE].tickets = gate.logins, gate.tickets  # as two share a Redis
+        other = await aiohttp_client(app)
+        assert (await other.get("/api/sessions", headers=cookie)).status == 401
+        assert (await other.post("/api/ticket", headers=cookie)).status == 401
+        for word in words:
+            found = await app[GATE].tickets.redeem(word)
+            if found is not None:
+                assert app[GATE]._known(found) is None
+    assert (await client.get("/api/sessions", headers=cookie)).status == 200
+
+
+async def test_every_sign_in_of_a_principal_ends_at_once(client: Client) -> None:
+    mine = [await sign_in(client) for _ in range(2)]
+    for path, fields in (
+        ("/api/logout?everywhere=1", {}),
+        ("/api/admin/revoke", {"principal": "ann"}),
+    ):
+        async with (
+            client.ws_connect("/ws", headers=mine[1]) as ws,
+            client.ws_connect("/ws", **as_(ANNS)) as with_token,
+        ):
+            headers = mine[0] if not fields else {}
+            response = await client.post(path, headers=headers, json=fields)
+            assert response.status in (200, 204)
+            message = await ws.receive(timeout=PATIENCE)
+            assert (message.type, message.data) == (WSMsgType.CLOSE, 1008)
+            await with_token.send_json({"type": "ping"})
+            assert (await with_token.receive_json(timeout=PATIENCE))["status"] == "pong"
+        for cookie in mine:
+            assert (await client.get("/api/sessions", headers=cookie)).status == 401
+        mine = [await sign_in(client) for _ in range(2)]
+    told = await client.post("/api/admin/revoke", json={"principal": "ann"})
+    assert await told.json() == {"principal": "ann", "ended": 2}
+    assert (await client.post("/api/admin/revoke", json={})).status == 422
+
+
+async def test_sign_ins_are_revoked_from_this_machine_only(client: Client) -> None:
+    cookie = await sign_in(client)
+    for headers in (
+        {"X-Forwarded-For": "9.9.9.9"},
+        {"X-Forwarded-For": "9.9.9.9", **as_(ANNS)["headers"]},
+    ):
+        told = await client.post("/api/admin/revoke", json={"principal": "ann"}, headers=headers)
+        assert told.status == 401
+    foreign = {"Origin": "http://evil.example"}
+    told = await client.post("/api/admin/revoke", json={"principal": "ann"}, headers=foreign)
+    assert told.status == 403
+    assert (await client.get("/api/sessions", headers=cookie)).status == 200
 
 
 # Somebody's own
