@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -21,6 +21,8 @@ class Backend(Protocol):
     insert: Callable[[sa.Table], Insert]
     now: sa.ColumnElement[float]
     """The database's clock, in seconds: the same for all its processes."""
+    has_lateral: bool
+    """Whether a subquery of FROM may refer to what stands before it."""
 
     def exists(self) -> bool:
         """Whether connecting would not make it; a server's database always does."""
@@ -44,6 +46,17 @@ class Backend(Protocol):
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """Let no other process change the schema during this transaction."""
+        ...
+
+    def lock_sessions(
+        self, connection: sa.Connection, session_ids: Sequence[str], stream_ids: Sequence[str]
+    ) -> None:
+        """Keep other processes from changing these sessions, and those of the streams, until the
+        transaction ends.
+
+        Every process takes these locks first, and in one order: no two of them wait for each
+        other in a circle.
+        """
         ...
 
     def gone(self, connection: sa.Connection, instance_id: str) -> bool:

@@ -132,7 +132,9 @@ async def _copy(
     merge: bool = False,
 ) -> None:
     insert = copy.backend.insert(table)
-    values: dict[str, Any] = {column.name: insert.excluded[column.name] for column in table.c}
+    # The target counts its turns itself.
+    columns = [column for column in table.c if column is not sessions.c.turn_count]
+    values: dict[str, Any] = {column.name: insert.excluded[column.name] for column in columns}
     if merge:  # of a session that both have
         title, updated_at = sessions.c.title, sessions.c.updated_at
         values["title"] = sa.func.coalesce(title, values["title"])
@@ -143,7 +145,7 @@ async def _copy(
     done = 0
     async for page in _pages(origin, key):
         for keys in _portions(page):
-            found = await origin.backend.read(_rows(sa.select(table).where(key.in_(keys))))
+            found = await origin.backend.read(_rows(sa.select(*columns).where(key.in_(keys))))
             await copy.backend.write(_change(upsert, [dict(row._mapping) for row in found]))
             done += len(found)
             progress(done)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import random
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from jarvis_stream.history.backends import on_connect
@@ -23,12 +25,34 @@ STATEMENT_TIMEOUT: Final = 10
 """Seconds a statement may take, waiting for locks included."""
 READERS: Final = 3
 """Connections for reading."""
+MAX_ATTEMPTS: Final = 5
+"""How often a transaction is made that the server aborts for the sake of another one."""
+
+# Every statement looks rows up by their keys. While the server has no statistics of a table, it
+# would rather read a whole session, or all sessions, than use the index.
+_BY_KEYS: Final = (
+    "SET enable_seqscan = off",
+    "SET enable_bitmapscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+)
+
+_LOCK_SESSIONS: Final = sa.text(
+    "SELECT count(pg_advisory_xact_lock(key)) FROM ("
+    ' SELECT DISTINCT hashtextextended(session_id COLLATE "C", 1) AS key FROM ('
+    "  SELECT unnest(CAST(:session_ids AS text[])) AS session_id"
+    "  UNION ALL"
+    "  SELECT session_id FROM jarvis_turns WHERE stream_id = ANY(CAST(:stream_ids AS text[]))"
+    " ) AS these ORDER BY key"
+    ") AS sorted"
+)
 
 
 class PostgresBackend:
     """A server. For the sign of life, each process's writing connection holds an advisory lock."""
 
     def __init__(self, url: sa.URL, instance_id: str) -> None:
+        self.has_lateral = True
         self.insert: Callable[[sa.Table], Insert] = postgresql.insert
         self.now: sa.ColumnElement[float] = sa.cast(
             sa.extract("epoch", sa.func.clock_timestamp()), sa.Double
@@ -58,7 +82,9 @@ class PostgresBackend:
             f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'",
             f"SET idle_in_transaction_session_timeout = '{2 * STATEMENT_TIMEOUT}s'",
             f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))",
+            *_BY_KEYS,
         )
+        on_connect(self._reader.sync_engine, *_BY_KEYS)
         # What nobody waits for any more. Each holds one of the connections, so they are few.
         self._left: set[asyncio.Task[Any]] = set()
 
@@ -79,6 +105,13 @@ class PostgresBackend:
             async with self._writer.begin() as connection:
                 return await connection.run_sync(change)
 
+        for _ in range(MAX_ATTEMPTS - 1):
+            try:
+                return await self._unless_cancelled(make())
+            except DBAPIError as error:
+                if not _is_conflict(error):
+                    raise
+                await asyncio.sleep(random.uniform(0.0, 0.02))
         return await self._unless_cancelled(make())
 
     async def read(self, look: Callable[[sa.Connection], T]) -> T:
@@ -117,6 +150,17 @@ class PostgresBackend:
             sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("jarvis_schema", 0)))
         )
 
+    def lock_sessions(
+        self, connection: sa.Connection, session_ids: Sequence[str], stream_ids: Sequence[str]
+    ) -> None:
+        """See Backend.lock_sessions: advisory locks, which a session has before its row is there.
+
+        A subquery that sorts is finished before the locks are taken, in its order.
+        """
+        connection.execute(
+            _LOCK_SESSIONS, {"session_ids": [*session_ids], "stream_ids": [*stream_ids]}
+        )
+
     def gone(self, connection: sa.Connection, instance_id: str) -> bool:
         """See Backend.gone."""
         free: bool | None = connection.scalar(
@@ -139,3 +183,8 @@ class PostgresBackend:
                 task.cancel()  # again: now the driver waits for no answer
             await asyncio.wait(self._left)
         await self._disconnect()
+
+
+def _is_conflict(error: DBAPIError) -> bool:
+    """Whether the server aborted the transaction only because of others at the same time."""
+    return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")

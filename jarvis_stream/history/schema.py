@@ -40,7 +40,7 @@ from sqlalchemy import (
 
 from jarvis_stream.history.base import HistoryUnusable
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The version of the schema this program reads and writes: the newest file in migrations."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -88,6 +88,8 @@ sessions = Table(
     Column("title", AnyText),
     # The one in its key: for the list.
     Column("owner", _KEY, nullable=False, server_default=""),
+    # Kept by triggers: to count the turns of a long session takes long.
+    Column("turn_count", Integer, nullable=False, server_default="0"),
     Index("jarvis_sessions_newest", "owner", "updated_at", "session_id"),
 )
 
@@ -118,6 +120,7 @@ turns = Table(
     Column("retryable", Boolean),
     Column("ended_at", Double),
     Index("jarvis_turns_of_session", "session_id", "epoch"),
+    Index("jarvis_turns_epoch", "epoch"),
 )
 # In SQL, which is the same for both. An Index with a condition would take PostgreSQL's dialect,
 # which takes longer to import than all the rest of it.
@@ -129,6 +132,42 @@ event.listen(
         " WHERE status = 'streaming'"
     ),
 )
+
+COUNTING: Final = {
+    "sqlite": (
+        "CREATE TRIGGER jarvis_turns_counted AFTER INSERT ON jarvis_turns BEGIN"
+        " UPDATE jarvis_sessions SET turn_count = turn_count + 1"
+        " WHERE session_id = new.session_id; END",
+        "CREATE TRIGGER jarvis_turns_discounted AFTER DELETE ON jarvis_turns BEGIN"
+        " UPDATE jarvis_sessions SET turn_count = turn_count - 1"
+        " WHERE session_id = old.session_id; END",
+    ),
+    # Once for each statement: a row that is updated thousands of times in one transaction is found
+    # ever more slowly.
+    "postgresql": (
+        "CREATE FUNCTION jarvis_count_turns() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE jarvis_sessions SET turn_count = turn_count"
+        " + CASE TG_OP WHEN 'INSERT' THEN changed.count ELSE -changed.count END"
+        " FROM (SELECT session_id, count(*) AS count FROM changed_turns GROUP BY session_id)"
+        " AS changed WHERE jarvis_sessions.session_id = changed.session_id;"
+        " RETURN NULL; END $$",
+        "CREATE TRIGGER jarvis_turns_counted AFTER INSERT ON jarvis_turns"
+        " REFERENCING NEW TABLE AS changed_turns"
+        " FOR EACH STATEMENT EXECUTE FUNCTION jarvis_count_turns()",
+        "CREATE TRIGGER jarvis_turns_discounted AFTER DELETE ON jarvis_turns"
+        " REFERENCING OLD TABLE AS changed_turns"
+        " FOR EACH STATEMENT EXECUTE FUNCTION jarvis_count_turns()",
+    ),
+}
+"""For each kind of database, what keeps `turn_count`."""
+
+for _dialect, _statements in COUNTING.items():
+    for _statement in _statements:
+        event.listen(
+            turns,
+            "after_create",
+            DDL(_statement).execute_if(dialect=_dialect),  # type: ignore[no-untyped-call]
+        )
 
 pieces = Table(
     "jarvis_pieces",

@@ -17,7 +17,7 @@ from jarvis_stream.history import schema
 from jarvis_stream.history.backends import Backend
 from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
 from jarvis_stream.history.schema import AnyText, instances, pieces, removed, sessions, turns
-from jarvis_stream.history.store import Batch, Span, Written
+from jarvis_stream.history.store import Batch, Piece, Span, Written
 from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, spellings, title_of
 from jarvis_stream.ids import owner_of
 
@@ -59,30 +59,61 @@ _TURNS: Final = sa.select(
     turns.c.ended_at,
 )
 
-_ranked = (
-    sa.select(
-        turns.c.stream_id,
-        sa.func.row_number()
-        .over(partition_by=turns.c.session_id, order_by=turns.c.epoch.desc())
-        .label("rank"),
-        sa.func.sum(turns.c.chars)
-        .over(partition_by=turns.c.session_id, order_by=turns.c.epoch.desc(), rows=(None, 0))
-        .label("chars_since"),
+
+def _recent(*, lateral: bool) -> sa.Select[Any]:
+    """The turns of `session_ids` that an agent may be told of, oldest first.
+
+    Of each session only as many turns are read as are wanted, from the index, so that the cost does
+    not grow with the session. PostgreSQL does it in a lateral subquery; SQLite has none, and gets
+    a bound on the epoch.
+    """
+    without: sa.BindParameter[Any] = sa.bindparam("without", expanding=True)
+    max_turns = sa.bindparam("max_turns", type_=sa.Integer)
+    newest_first = (
+        sa.select(turns)
+        .where(turns.c.session_id == sessions.c.session_id, turns.c.stream_id.not_in(without))
+        .order_by(turns.c.epoch.desc())
+        .correlate(sessions)
     )
-    .where(
-        turns.c.session_id.in_(sa.bindparam("session_ids", expanding=True)),
-        turns.c.stream_id.not_in(sa.bindparam("without", expanding=True)),
+    if lateral:
+        candidates = (
+            newest_first.with_only_columns(
+                turns.c.session_id, turns.c.stream_id, turns.c.epoch, turns.c.chars
+            )
+            .limit(max_turns)
+            .lateral()
+            .c
+        )
+        wanted: sa.ColumnElement[bool] = sa.true()
+    else:
+        oldest = newest_first.with_only_columns(turns.c.epoch).limit(1).offset(max_turns - 1)
+        candidates = turns.alias().c
+        wanted = sa.and_(
+            candidates.session_id == sessions.c.session_id,
+            candidates.epoch >= sa.func.coalesce(oldest.scalar_subquery(), 0),
+            candidates.stream_id.not_in(without),
+        )
+    window: dict[str, Any] = {
+        "partition_by": candidates.session_id,
+        "order_by": candidates.epoch.desc(),
+    }
+    ranked = (
+        sa.select(
+            candidates.stream_id,
+            sa.func.row_number().over(**window).label("rank"),
+            sa.func.sum(candidates.chars).over(**window, rows=(None, 0)).label("chars_since"),
+        )
+        .select_from(sessions)
+        .join(candidates.stream_id.table, wanted)
+        .where(sessions.c.session_id.in_(sa.bindparam("session_ids", expanding=True)))
+        .subquery()
     )
-    .subquery()
-)
-_RECENT: Final = (
-    _TURNS.join(_ranked, _ranked.c.stream_id == turns.c.stream_id)
-    .where(
-        _ranked.c.rank <= sa.bindparam("max_turns"),
-        _ranked.c.chars_since <= sa.bindparam("max_chars"),
+    return (
+        _TURNS.join(ranked, ranked.c.stream_id == turns.c.stream_id)
+        .where(ranked.c.rank <= max_turns, ranked.c.chars_since <= sa.bindparam("max_chars"))
+        .order_by(turns.c.epoch)
     )
-    .order_by(turns.c.epoch)
-)
+
 
 _of_session = turns.c.session_id == sessions.c.session_id
 _first = sa.select(turns).where(_of_session).order_by(turns.c.epoch).limit(1).correlate(sessions)
@@ -95,7 +126,7 @@ _SESSIONS: Final = sa.select(
     .scalar_subquery()
     .label("prompt"),
     _first.with_only_columns(turns.c.created_at).scalar_subquery().label("created_at"),
-    sa.select(sa.func.count()).where(_of_session).scalar_subquery().label("turn_count"),
+    sessions.c.turn_count,
 ).order_by(sessions.c.updated_at.desc(), sessions.c.session_id.desc())
 
 # Writing
@@ -166,6 +197,7 @@ class SqlStore:
         self._bounds = {"max_turns": max_messages, "max_chars": max_chars}
         self._prepared = False
         self._was_prepared = False
+        self._recent = _recent(lateral=backend.has_lateral)
 
         session = backend.insert(sessions)
         self._upsert_session = session.on_conflict_do_update(
@@ -277,6 +309,9 @@ class SqlStore:
         # First of all, so that a process that renews its lease just now keeps its turns.
         if not connection.execute(leave).rowcount:
             return 0
+        streaming = sa.select(turns.c.stream_id).where(_mine, turns.c.status == "streaming")
+        ids = connection.scalars(streaming, {"me": instance_id}).all()
+        self._backend.lock_sessions(connection, [], ids)
         return self._interrupt(connection, _INTERRUPT, instance_id)
 
     def refused(self, error: Exception) -> bool:
@@ -310,6 +345,7 @@ class SqlStore:
     def _make(self, batch: Batch, connection: sa.Connection) -> Written:
         written = Written()
         known: set[str] = set()
+        self._backend.lock_sessions(connection, *_touched(batch))
         if batch.interrupts:
             these = _INTERRUPT.where(turns.c.stream_id.in_(batch.interrupts))
             self._interrupt(connection, these, self._me)
@@ -321,7 +357,7 @@ class SqlStore:
             written.begun, known = self._begin(connection, batch.begins)
         for stream_id, span in batch.replaced:
             if stream_id is None or stream_id in written.begun:
-                self._remove(connection, _within(span))
+                self._remove(connection, [_within(span)])
         for session_id, title in batch.titles:
             connection.execute(
                 sa.update(sessions).where(sessions.c.session_id == session_id).values(title=title)
@@ -341,7 +377,7 @@ class SqlStore:
                         "text": piece.text,
                         "me": self._me,
                     }
-                    for piece in batch.pieces
+                    for piece in sorted(batch.pieces, key=_stream_of)
                 ],
             )
         if known:
@@ -359,7 +395,6 @@ class SqlStore:
             newest[turn.session_id] = max(newest.get(turn.session_id, 0.0), turn.created_at)
         connection.execute(
             self._upsert_session,
-            # In order, so that no two processes wait for each other in a circle.
             [
                 {
                     "session_id": session_id,
@@ -380,7 +415,7 @@ class SqlStore:
                 "trace_id": turn.trace_id,
                 **_ending(turn),
             }
-            for turn in begins
+            for turn in sorted(begins, key=_stream_of)
         ]
         begun: dict[str, bool] = dict(connection.execute(self._upsert_turn, rows).all())
         if taken := newest.keys() - {turn.session_id for turn in begins if turn.stream_id in begun}:
@@ -396,7 +431,7 @@ class SqlStore:
                 "me": self._me,
                 **{f"new_{name}": value for name, value in _ending(turn).items()},
             }
-            for turn in ends
+            for turn in sorted(ends, key=_stream_of)
         ]
         done = connection.execute(_END_TURN, rows)
         if done.rowcount == len(rows):
@@ -418,27 +453,35 @@ class SqlStore:
         connection.execute(
             sa.update(sessions).where(sessions.c.session_id.in_(untitled)).values(title=None)
         )
-        return self._remove(connection, sa.or_(*map(_within, spans)))
+        return self._remove(connection, [*map(_within, spans)])
 
     def _discard(self, connection: sa.Connection, discards: Sequence[tuple[str, int]]) -> None:
         these = (
             sa.and_(turns.c.stream_id == stream_id, turns.c.epoch == epoch)
-            for stream_id, epoch in discards
+            for stream_id, epoch in sorted(discards)
         )
-        self._remove(connection, sa.or_(*these))
+        self._remove(connection, [*these])
 
-    def _remove(self, connection: sa.Connection, these: sa.ColumnElement[bool]) -> set[str]:
-        """The sessions of which there was something."""
-        self._remember_epoch(connection, these)
-        left = set(connection.scalars(sa.delete(turns).where(these).returning(turns.c.session_id)))
+    def _remove(
+        self, connection: sa.Connection, conditions: Sequence[sa.ColumnElement[bool]]
+    ) -> set[str]:
+        """Remove the turns that meet one of the conditions; return their sessions."""
+        left: set[str] = set()
+        highest = 0
+        # One by one: an index serves each condition, but not all of them joined by OR.
+        for these in conditions:
+            gone = sa.delete(turns).where(these).returning(turns.c.session_id, turns.c.epoch)
+            for session_id, epoch in connection.execute(gone):
+                left.add(session_id)
+                highest = max(highest, epoch)
+        if not left:
+            return left
+        self._remember_epoch(connection, highest)
+        newest = _first.order_by(None).order_by(turns.c.epoch.desc())
         connection.execute(
             sa.update(sessions)
             .where(sessions.c.session_id.in_(left), sa.exists().where(_of_session))
-            .values(
-                updated_at=sa.select(sa.func.max(turns.c.created_at))
-                .where(_of_session)
-                .scalar_subquery()
-            )
+            .values(updated_at=newest.with_only_columns(turns.c.created_at).scalar_subquery())
         )
         self._forget_empty(connection, list(left))
         return left
@@ -450,17 +493,18 @@ class SqlStore:
         connection.execute(locked.with_for_update())
         connection.execute(sa.delete(sessions).where(these, ~sa.exists().where(_of_session)))
 
-    def _remember_epoch(self, connection: sa.Connection, leaving: sa.ColumnElement[bool]) -> None:
-        epoch = connection.scalar(sa.select(sa.func.max(turns.c.epoch)).where(leaving))
-        if epoch is not None:
-            connection.execute(self._keep_epoch, {"epoch": epoch})
-            connection.execute(sa.delete(removed).where(removed.c.epoch < epoch))
+    def _remember_epoch(self, connection: sa.Connection, epoch: int) -> None:
+        connection.execute(self._keep_epoch, {"epoch": epoch})
+        # A row that another process deletes just now is not waited for.
+        lower = sa.select(removed.c.epoch).where(removed.c.epoch < epoch)
+        lower = lower.with_for_update(skip_locked=True)
+        connection.execute(sa.delete(removed).where(removed.c.epoch.in_(lower)))
 
     def _earlier(
         self, connection: sa.Connection, session_ids: set[str], without: list[str]
     ) -> list[TurnRecord]:
         found = connection.execute(
-            _RECENT, {"session_ids": list(session_ids), "without": without, **self._bounds}
+            self._recent, {"session_ids": list(session_ids), "without": without, **self._bounds}
         )
         return [_turn(row) for row in found]
 
@@ -469,7 +513,7 @@ class SqlStore:
     async def recent(self, session_id: str) -> list[TurnRecord]:
         """See Store.recent."""
         return await self._read(
-            _RECENT, {"session_ids": [session_id], "without": [], **self._bounds}
+            self._recent, {"session_ids": [session_id], "without": [], **self._bounds}
         )
 
     async def turn(self, stream_id: str) -> TurnRecord | None:
@@ -544,6 +588,23 @@ class SqlStore:
         return await self._backend.read(
             lambda connection: connection.execute(statement, values).all()
         )
+
+
+def _stream_of(what: TurnRecord | Piece) -> str:
+    return what.stream_id
+
+
+def _touched(batch: Batch) -> tuple[list[str], list[str]]:
+    """The sessions that a batch changes, and the streams of which it does not say the session."""
+    session_ids = {turn.session_id for turn in (*batch.begins, *batch.ends)}
+    session_ids.update(span.session_id for span in batch.deletes)
+    session_ids.update(span.session_id for _, span in batch.replaced)
+    session_ids.update(batch.untitled)
+    session_ids.update(session_id for session_id, _ in batch.titles)
+    stream_ids = {piece.stream_id for piece in batch.pieces}
+    stream_ids.update(batch.interrupts)
+    stream_ids.update(stream_id for stream_id, _ in batch.discards)
+    return list(session_ids), list(stream_ids)
 
 
 def _within(span: Span) -> sa.ColumnElement[bool]:

@@ -8,7 +8,7 @@ import glob
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -58,6 +58,7 @@ class SqliteBackend:
         self._identity: tuple[int, int] | None = None
         self._alive: int | None = None
         self._connection: sa.Connection | None = None
+        self.has_lateral = False
         self.insert: Callable[[sa.Table], Insert] = sqlite.insert
         self.now: sa.ColumnElement[float] = (sa.func.julianday("now") - 2440587.5) * 86400.0
         # Transactions are begun here, not by the driver, hence isolation_level=None; nor in a
@@ -134,6 +135,11 @@ class SqliteBackend:
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """See Backend.lock_schema: BEGIN IMMEDIATE has done it."""
+
+    def lock_sessions(
+        self, connection: sa.Connection, session_ids: Sequence[str], stream_ids: Sequence[str]
+    ) -> None:
+        """See Backend.lock_sessions: BEGIN IMMEDIATE has locked the whole file."""
 
     def gone(self, connection: sa.Connection, instance_id: str) -> bool:
         """See Backend.gone."""

@@ -74,6 +74,7 @@ def catalogue(connection: sa.Connection) -> set[tuple[str, ...]]:
             " WHERE connamespace = 'public'::regnamespace",
             "SELECT sequencename, data_type, start_value, min_value, max_value, increment_by,"
             " cycle, cache_size FROM pg_sequences WHERE schemaname = 'public'",
+            "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
             "SELECT tgrelid::regclass, tgname, pg_get_triggerdef(oid) FROM pg_trigger"
             " WHERE NOT tgisinternal",
         ),
