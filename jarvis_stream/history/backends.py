@@ -67,6 +67,29 @@ class Backend(Protocol):
         """Whether a text holds another, whatever the case of the ASCII letters."""
         ...
 
+    def find(self, word: str, owner: str) -> Sequence[sa.Select[Any]] | None:
+        """Select session_id and stream_id of the turns that hold a word, by an index.
+
+        Others' turns than the owner's may be among them. None for a word that the index cannot
+        serve, or without an index.
+        """
+        ...
+
+    async def prepare_search(self) -> None:
+        """Make the index of texts, if the database can have one; log when it cannot."""
+        ...
+
+    async def keep_searchable(self) -> None:
+        """Take texts into the index, little by little, until this is cancelled."""
+        ...
+
+    async def search(self, look: Callable[[sa.Connection], T]) -> T:
+        """Look at one state of the database, on connections that only searches use.
+
+        When this is cancelled, the database stops working on it.
+        """
+        ...
+
     async def close(self) -> None:
         """Close every connection, end the sign of life."""
         ...

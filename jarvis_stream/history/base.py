@@ -139,6 +139,8 @@ class SessionRecord:
     """When its newest turn began, in seconds since the epoch."""
     message_count: int
     """Questions and answers, unfinished and empty ones too."""
+    snippet: str | None = None
+    """In a search, some text around the longest word of the query, when a message holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +238,10 @@ class History(Protocol):
     ) -> SessionPage:
         """The owner's sessions, newest first, after the `next` of the page before.
 
-        With a `query`, those that hold it in their title, a question or an ended answer. Small
-        and capital letters are the same; beyond ASCII that is promised only for a text written
-        as in the query, or all small, all capital, or with capital initials. Raises Invalid for
-        a cursor that is none.
+        With a `query`, those that hold each of its words, wherever in their title, a question or
+        an ended answer. Small and capital letters are the same; beyond ASCII that is promised only
+        for a text written as in the query, or all small, all capital, or with capital initials.
+        Raises Invalid for a cursor that is none, Unavailable for a search that takes too long.
         """
         ...
 

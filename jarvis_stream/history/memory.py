@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jarvis_stream.history.base import (
     Answer,
@@ -23,7 +23,9 @@ from jarvis_stream.history.views import (
     position_of,
     record_of,
     resolved,
+    snippet_of,
     title_of,
+    words_of,
 )
 from jarvis_stream.ids import owner_of
 
@@ -167,18 +169,21 @@ class MemoryHistory:
         query: str | None = None,
     ) -> SessionPage:
         """See History.sessions."""
-        wanted = query.casefold() if query else ""
+        words = words_of(query) if query else []
         after = position_of(before) if before is not None else None
         places = sorted(
             (
                 (max(turn.start.created_at for turn in turns), session_id)
                 for session_id, turns in self._sessions.items()
-                if owner_of(session_id) == owner and (not wanted or self._holds(session_id, wanted))
+                if owner_of(session_id) == owner
+                and all(self._holds(session_id, word.casefold()) for word in words)
             ),
             reverse=True,
         )
         places = [place for place in places if after is None or place < after]
         page = [self._session(*place) for place in places[:limit]]
+        if words:
+            page = [replace(one, snippet=self._snippet(one.session_id, words[0])) for one in page]
         return SessionPage(page, cursor_of(places[limit - 1]) if len(places) > limit else None)
 
     async def count(self, owner: str = "") -> int:
@@ -221,6 +226,12 @@ class MemoryHistory:
         for turn in self._sessions[session_id]:
             texts += (turn.start.prompt, turn.text)
         return any(wanted in text.casefold() for text in texts)
+
+    def _snippet(self, session_id: str, word: str) -> str | None:
+        for turn in reversed(self._sessions[session_id]):
+            if snippet := snippet_of((turn.text, turn.start.prompt), word):
+                return snippet
+        return None
 
     def _delete(self, session_id: str, before: int | None = None) -> bool:
         turns = self._sessions.get(session_id, [])

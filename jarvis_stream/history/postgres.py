@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
+from loguru import logger
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from jarvis_stream.history.backends import on_connect
+from jarvis_stream.history.schema import turns
+from jarvis_stream.history.search import holds_word, within_owner
 
 if TYPE_CHECKING:
     from jarvis_stream.history.backends import Insert
@@ -25,8 +30,15 @@ STATEMENT_TIMEOUT: Final = 10
 """Seconds a statement may take, waiting for locks included."""
 READERS: Final = 3
 """Connections for reading."""
+SEARCHERS: Final = 2
+"""Connections for searches."""
+_TRIGRAM: Final = re.compile(r"\w{3}")
+"""What a word must hold, so that an index of trigrams can find it."""
 MAX_ATTEMPTS: Final = 5
 """How often a transaction is made that the server aborts for the sake of another one."""
+
+LARGE: Final = 1_000
+"""Turns from which on the making of their index is logged."""
 
 # Every statement looks rows up by their keys. While the server has no statistics of a table, it
 # would rather read a whole session, or all sessions, than use the index.
@@ -85,6 +97,26 @@ class PostgresBackend:
             *_BY_KEYS,
         )
         on_connect(self._reader.sync_engine, *_BY_KEYS)
+        # Of their own: searches never keep a conversation from being read.
+        self._searcher = create_async_engine(
+            url,
+            # Planned for each word anew.
+            connect_args={"prepare_threshold": None, **arguments},
+            pool_size=SEARCHERS,
+            max_overflow=0,
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+        on_connect(
+            self._searcher.sync_engine,
+            f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'",
+            "SET enable_seqscan = off",  # the server thinks that long texts are read quickly
+            "SET jit = off",
+        )
+        self._indexed = False
+        """Whether there is an index of texts,"""
+        self._indexes_unicode = False
+        """and whether it knows other letters than ASCII's."""
         # What nobody waits for any more. Each holds one of the connections, so they are few.
         self._left: set[asyncio.Task[Any]] = set()
 
@@ -168,11 +200,82 @@ class PostgresBackend:
         )
         return bool(free)
 
+    async def prepare_search(self) -> None:
+        """See Backend.prepare_search: pg_trgm, which the server's owner may not have installed."""
+        try:
+            found = await self.read(_find_index)
+            if found is None:
+                found = await self.write(self._make_index)
+        except DBAPIError as error:
+            state = getattr(error.orig, "sqlstate", None)
+            logger.warning("search_index_unavailable error={} sqlstate={}", _name(error), state)
+            return
+        self._indexed, self._indexes_unicode = True, found
+
+    def _make_index(self, connection: sa.Connection) -> bool:
+        self.lock_schema(connection)
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+        (schema,) = connection.exec_driver_sql(
+            "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n"
+            " ON n.oid = extnamespace WHERE extname = 'pg_trgm'"
+        ).one()
+        count = connection.exec_driver_sql(
+            "SELECT reltuples FROM pg_class WHERE oid = 'jarvis_turns'::regclass"
+        ).scalar_one()
+        if count >= LARGE:
+            logger.info("search_index_building turns={:.0f}", count)
+        began = time.monotonic()
+        # A question is not in it before its answer has ended: neither waits for it twice. A short
+        # list of pending entries is soon merged, and soon searched.
+        connection.exec_driver_sql(
+            "CREATE INDEX IF NOT EXISTS jarvis_turns_texts ON jarvis_turns USING gin"
+            f" (prompt {schema}.gin_trgm_ops, answer {schema}.gin_trgm_ops)"
+            " WITH (gin_pending_list_limit = 256) WHERE status <> 'streaming'"
+        )
+        if count >= LARGE:
+            seconds = time.monotonic() - began
+            logger.info("search_index_built turns={:.0f} seconds={:.1f}", count, seconds)
+        found = _find_index(connection)
+        assert found is not None
+        return found
+
+    async def keep_searchable(self) -> None:
+        """See Backend.keep_searchable: the server does it."""
+
+    async def search(self, look: Callable[[sa.Connection], T]) -> T:
+        """See Backend.search."""
+
+        async def see() -> T:
+            async with self._searcher.connect() as connection:
+                return await connection.run_sync(look)
+
+        return await self._unless_cancelled(see())
+
+    def find(self, word: str, owner: str) -> Sequence[sa.Select[Any]] | None:
+        """See Backend.find."""
+        if not self._indexed or not _TRIGRAM.search(word):
+            return None
+        if not (self._indexes_unicode or word.isascii()):
+            return None
+        streaming: sa.ColumnElement[str] = sa.literal_column("'streaming'")
+        these = sa.select(turns.c.session_id, turns.c.stream_id).where(
+            within_owner(owner, turns.c.session_id)
+        )
+        return (
+            these.where(
+                turns.c.status != streaming,
+                holds_word(self, word, turns.c.prompt, turns.c.answer),
+            ),
+            these.where(turns.c.status == streaming, holds_word(self, word, turns.c.prompt)),
+        )
+
     def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
         """See Backend.holds."""
         return text.icontains(part, autoescape=True)
 
     async def _disconnect(self) -> None:
+        await self._searcher.dispose()
         await self._reader.dispose()
         await self._writer.dispose()
 
@@ -183,6 +286,23 @@ class PostgresBackend:
                 task.cancel()  # again: now the driver waits for no answer
             await asyncio.wait(self._left)
         await self._disconnect()
+
+
+def _find_index(connection: sa.Connection) -> bool | None:
+    """Whether the index of texts knows other letters than ASCII's; None without an index."""
+    found = connection.exec_driver_sql(
+        "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace"
+        " WHERE extname = 'pg_trgm' AND EXISTS (SELECT 1 FROM pg_index"
+        " WHERE indexrelid = to_regclass('jarvis_turns_texts') AND indisvalid)"
+    ).one_or_none()
+    if found is None:
+        return None
+    question = f"SELECT cardinality({found[0]}.show_trgm('\u65e5\u672c\u8a9e')) > 0"
+    return bool(connection.exec_driver_sql(question).scalar_one())
+
+
+def _name(error: DBAPIError) -> str:
+    return type(error.orig or error).__name__
 
 
 def _is_conflict(error: DBAPIError) -> bool:

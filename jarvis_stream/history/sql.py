@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,16 +12,20 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
+from jarvis_stream.errors import Unavailable
 from jarvis_stream.history import schema
 from jarvis_stream.history.backends import Backend
 from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
 from jarvis_stream.history.schema import AnyText, instances, pieces, removed, sessions, turns
+from jarvis_stream.history.search import matching, snippets
 from jarvis_stream.history.store import Batch, Piece, Span, Written
-from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, spellings, title_of
+from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, title_of, words_of
 from jarvis_stream.ids import owner_of
 
 T = TypeVar("T")
 
+SEARCH_TIMEOUT: Final = 3.0
+"""Seconds that a search may take, in which it waits for earlier ones of its owner too."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for leaving, and for closing the connections."""
 
@@ -197,6 +200,9 @@ class SqlStore:
         self._bounds = {"max_turns": max_messages, "max_chars": max_chars}
         self._prepared = False
         self._was_prepared = False
+        self._searching: dict[str, asyncio.Semaphore] = {}
+        """For each owner with a search under way: let through one at a time."""
+        self._indexing: asyncio.Task[None] | None = None
         self._recent = _recent(lateral=backend.has_lateral)
 
         session = backend.insert(sessions)
@@ -242,6 +248,11 @@ class SqlStore:
         look = self._backend.write if self._was_prepared else self._backend.read
         if await look(schema.version_of) != schema.HEAD:
             await self._backend.write(self._upgrade)
+            await self._backend.prepare_search()
+        elif not self._was_prepared:
+            await self._backend.prepare_search()
+        if self._indexing is None:
+            self._indexing = asyncio.create_task(self._backend.keep_searchable())
         self._prepared = self._was_prepared = True
 
     def _upgrade(self, connection: sa.Connection) -> None:
@@ -253,6 +264,9 @@ class SqlStore:
 
         Takes a few seconds at most, and does not raise: its lease runs out anyway.
         """
+        if self._indexing is not None:
+            self._indexing.cancel()
+            await asyncio.wait({self._indexing}, timeout=CLOSE_TIMEOUT)
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 if self._prepared:
@@ -536,27 +550,47 @@ class SqlStore:
     ) -> SessionPage:
         """See Store.sessions."""
         statement = _SESSIONS.where(sessions.c.owner == owner).limit(limit + 1)
-        if query:
-            statement = statement.where(self._holding(query))
+        words = words_of(query) if query else []
+        if words:
+            statement = matching(statement, self._backend, owner, words)
         if before is not None:
             place = sa.tuple_(sessions.c.updated_at, sessions.c.session_id)
             statement = statement.where(place < sa.tuple_(*position_of(before)))
-        rows = await self._rows(statement)
-        page = [_session(row) for row in rows[:limit]]
+        if words:
+            rows, snippet = await self._search(owner, statement, words[0], limit)
+        else:
+            rows, snippet = await self._rows(statement), {}
+        page = [_session(row, snippet.get(row.session_id)) for row in rows[:limit]]
         more = len(rows) > limit
         return SessionPage(
             page, cursor_of((page[-1].updated_at, page[-1].session_id)) if more else None
         )
 
-    def _holding(self, query: str) -> sa.ColumnElement[bool]:
-        """The sessions with a text that holds `query`."""
+    async def _search(
+        self, owner: str, statement: sa.Select[Any], word: str, limit: int
+    ) -> tuple[Sequence[sa.Row[*tuple[Any, ...]]], dict[str, str]]:
+        """The rows, and snippets of the first `limit` of them. One search of an owner at a time:
+        the others' searches need not wait for all of them."""
 
-        def holds(*texts: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-            ways = itertools.product(texts, spellings(query))
-            return sa.or_(*(self._backend.holds(text, spelling) for text, spelling in ways))
+        def look(
+            connection: sa.Connection,
+        ) -> tuple[Sequence[sa.Row[*tuple[Any, ...]]], dict[str, str]]:
+            rows = connection.execute(statement).all()
+            found = [(row.session_id, row.found_in) for row in rows[:limit]]
+            return rows, snippets(connection, self._backend, found, word)
 
-        in_a_turn = sa.exists().where(_of_session, holds(turns.c.prompt, turns.c.answer))
-        return sa.or_(holds(sessions.c.title), in_a_turn)
+        turnstile = self._searching.setdefault(owner, asyncio.Semaphore())
+        try:
+            async with asyncio.timeout(SEARCH_TIMEOUT), turnstile:
+                return await self._backend.search(look)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the search took more than {SEARCH_TIMEOUT:g} s: use longer or rarer words",
+                retry_after=1,
+            ) from error
+        finally:
+            if not turnstile.locked() and self._searching.get(owner) is turnstile:
+                del self._searching[owner]
 
     async def count(self, owner: str) -> int:
         """See Store.count."""
@@ -630,13 +664,14 @@ def _ending(turn: TurnRecord) -> dict[str, Any]:
     }
 
 
-def _session(row: sa.Row[*tuple[Any, ...]]) -> SessionRecord:
+def _session(row: sa.Row[*tuple[Any, ...]], snippet: str | None = None) -> SessionRecord:
     return SessionRecord(
         session_id=row.session_id,
         title=row.title or title_of(row.prompt),
         created_at=row.created_at,
         updated_at=row.updated_at,
         message_count=2 * row.turn_count,
+        snippet=snippet,
     )
 
 

@@ -8,10 +8,11 @@ import glob
 import os
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -19,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 
 from jarvis_stream.history.backends import on_connect
 from jarvis_stream.history.base import HistoryUnusable
+from jarvis_stream.history.sqlite_search import SearchIndex
 from jarvis_stream.history.threads import Threads
 
 if sys.platform != "win32":  # there the lease alone tells who is alive
@@ -36,6 +38,10 @@ BUSY_ROUND: Final = 0.05
 would starve beside processes that write all the time."""
 READERS: Final = 3
 """Connections for reading, and threads."""
+SEARCHERS: Final = 2
+"""Connections for searches, and threads."""
+STEPS_BETWEEN_CHECKS: Final = 10_000
+"""Steps of SQLite's machine after which a look sees that it is abandoned."""
 
 
 class SqliteBackend:
@@ -75,8 +81,19 @@ class SqliteBackend:
         )
         self._writing = Threads(1, "history-writer")
         self._reading = Threads(READERS, "history-reader")
+        # Of their own: searches never keep a conversation from being read.
+        self._searcher = sa.create_engine(
+            url,
+            connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
+            pool_size=SEARCHERS,
+            max_overflow=0,
+            hide_parameters=True,
+        )
+        self._searching = Threads(SEARCHERS, "history-search")
+        self._index = SearchIndex(self)
         on_connect(self._writer, f"PRAGMA synchronous={synchronous}", "PRAGMA foreign_keys=ON")
         on_connect(self._reader, "PRAGMA query_only=ON")
+        on_connect(self._searcher, "PRAGMA query_only=ON")
 
     def exists(self) -> bool:
         """See Backend.exists."""
@@ -107,14 +124,16 @@ class SqliteBackend:
         deadline = loop.time() + BUSY_TIMEOUT
         while True:
             try:
-                return await self._writing.run(partial(self._make, change))
+                result = await self._writing.run(partial(self._make, change))
+                self._index.due.set()
+                return result
             except OperationalError as error:
                 if not _is_busy(error) or loop.time() > deadline:
                     raise
 
     async def read(self, look: Callable[[sa.Connection], T]) -> T:
         """See Backend.read."""
-        return await self._reading.run(partial(self._look, look))
+        return await _Look(self._reader, look).run_on(self._reading)
 
     def _make(self, change: Callable[[sa.Connection], T]) -> T:
         # Kept, and not taken from the pool each time: nobody else writes.
@@ -128,10 +147,21 @@ class SqliteBackend:
             raise FileNotFoundError("the database's file is not where it was")
         return result
 
-    def _look(self, look: Callable[[sa.Connection], T]) -> T:
-        with self._reader.begin() as connection:
-            connection.exec_driver_sql("BEGIN")
-            return look(connection)
+    async def prepare_search(self) -> None:
+        """See Backend.prepare_search."""
+        await self._index.prepare()
+
+    async def keep_searchable(self) -> None:
+        """See Backend.keep_searchable."""
+        await self._index.keep()
+
+    async def search(self, look: Callable[[sa.Connection], T]) -> T:
+        """See Backend.search."""
+        return await _Look(self._searcher, look).run_on(self._searching)
+
+    def find(self, word: str, owner: str) -> Sequence[sa.Select[Any]] | None:
+        """See Backend.find."""
+        return self._index.find(word, owner)
 
     def lock_schema(self, connection: sa.Connection) -> None:
         """See Backend.lock_schema: BEGIN IMMEDIATE has done it."""
@@ -155,6 +185,7 @@ class SqliteBackend:
             await self._writing.run(self._end)
         finally:
             self._reading.close()
+            self._searching.close()
             self._writing.close()
 
     def _end(self) -> None:
@@ -171,6 +202,7 @@ class SqliteBackend:
             connection.close()
         self._writer.dispose()
         self._reader.dispose()
+        self._searcher.dispose()
 
     def _find(self) -> tuple[int, int] | None:
         try:
@@ -239,6 +271,44 @@ if sys.platform != "win32":
         except FileNotFoundError:
             return False
         return os.path.samestat(found, os.fstat(descriptor))
+
+
+class _Look(Generic[T]):
+    """One read transaction, which ends soon after its caller has left."""
+
+    def __init__(self, engine: sa.Engine, look: Callable[[sa.Connection], T]) -> None:
+        self._engine = engine
+        self._look = look
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._driver: sqlite3.Connection | None = None
+
+    async def run_on(self, threads: Threads) -> T:
+        """Run it on one of the threads; cancelled, it is interrupted."""
+        try:
+            return await threads.run(self._run)
+        except asyncio.CancelledError:
+            with self._lock:
+                self._abandoned = True
+                if self._driver is not None:
+                    self._driver.interrupt()
+            raise
+
+    def _run(self) -> T:
+        with self._engine.begin() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            # interrupt() has no effect between two statements.
+            driver.set_progress_handler(lambda: self._abandoned, STEPS_BETWEEN_CHECKS)
+            with self._lock:
+                self._driver = driver
+            try:
+                connection.exec_driver_sql("BEGIN")
+                return self._look(connection)
+            finally:
+                with self._lock:
+                    self._driver = None
+                driver.set_progress_handler(None, 0)
 
 
 def _is_busy(error: OperationalError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
@@ -17,6 +18,8 @@ from jarvis_stream.history.base import TurnEnd, TurnRecord, TurnStart
 T = TypeVar("T")
 
 TITLE_CHARS: Final = 80
+SNIPPET_CHARS: Final = 160
+"""The most characters of a snippet, besides the ellipses."""
 
 Position = tuple[float, str]
 """Where a session stands in the list: updated_at, session_id."""
@@ -81,6 +84,25 @@ def spellings(query: str) -> set[str]:
         "".join(char.lower() if char.isascii() else char for char in spelling)
         for spelling in (query, query.lower(), query.upper(), query.title())
     }
+
+
+def words_of(query: str) -> list[str]:
+    """The words of a query, each once, the longest first."""
+    words = {word.casefold(): word for word in query.split()}
+    return sorted(words.values(), key=lambda word: (-len(word), word))
+
+
+def snippet_of(texts: Iterable[str], word: str) -> str | None:
+    """Some text on one line around the first place that holds the word; None for no such place."""
+    pattern = re.compile(re.escape(word), re.IGNORECASE)
+    for text in texts:
+        if (place := pattern.search(text)) is None:
+            continue
+        first = max(0, place.start() - SNIPPET_CHARS // 3)
+        last = first + SNIPPET_CHARS
+        snippet = " ".join(text[first:last].split())
+        return f"{'…' if first else ''}{snippet}{'…' if last < len(text) else ''}"
+    return None
 
 
 def cursor_of(position: Position) -> str:

@@ -718,6 +718,12 @@ class HistoryContract:
             ("@", "c"),
             ("' OR 1=1 --", ""),
             ("xalpha", ""),
+            ("and alpha", "a"),
+            ("SO  on", "a"),
+            ("given once", "d"),
+            ("once missing", ""),
+            ("beta 1", "b"),
+            ('a"b', ""),
         ],
     )
     async def test_sessions_are_found_by_title_question_or_answer(
@@ -730,6 +736,50 @@ class HistoryContract:
         await history.rename("d", "Given")
         page = await history.sessions(query=query)
         assert "".join(sorted(one.session_id for one in page.sessions)) == found
+
+    async def test_the_words_of_a_search_may_be_in_different_messages(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn("s", "1", "a question about llamas", "they live in herds")
+        await speaker.turn("s", "2", "another one", "mountains, mostly")
+        await speaker.turn("t", "3", "about llamas", "again")
+        page = await history.sessions(query="mountains llamas herds")
+        assert [one.session_id for one in page.sessions] == ["s"]
+
+    async def test_what_is_found_comes_with_some_text_around_it(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        await speaker.turn(
+            "s", "1", "where?", "so " * 500 + "in the\nMountains of Peru " + "on " * 500
+        )
+        await speaker.turn("t", "2", "mountains")
+        await history.rename("t", "peru")
+        found = {one.session_id: one for one in (await history.sessions(query="peru")).sessions}
+        snippet = found["s"].snippet
+        assert snippet is not None and "in the Mountains of Peru on" in snippet
+        assert snippet.startswith("…") and snippet.endswith("…") and len(snippet) < 200
+        assert found["t"].snippet is None
+        (short,) = (await history.sessions(query="?")).sessions
+        assert short.snippet == "where?"
+        assert [one.snippet for one in (await history.sessions()).sessions] == [None, None]
+
+    async def test_a_question_is_found_before_it_is_answered(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        begun, _ = speaker.ask("s", "1", "about llamas")
+        await begun
+        (found,) = (await history.sessions(query="llamas")).sessions
+        assert found.snippet == "about llamas"
+
+    async def test_what_has_been_removed_or_replaced_is_not_found(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        for number in range(4):
+            await speaker.turn("s", str(number), "llamas", f"number{number}")
+        assert await speaker.discard("2")
+        await history.delete("s", 3)
+        for query, found in [("number1", 0), ("number2", 0), ("number3", 1)]:
+            assert len((await history.sessions(query=query)).sessions) == found
 
     async def test_what_is_found_comes_in_pages_too(
         self, history: History, speaker: Speaker

@@ -1,0 +1,269 @@
+"""The index of texts in a SQLite file: FTS5 with its trigram tokenizer.
+
+Triggers note which turns have ended and which have left, in the transaction in which they do; that
+costs next to nothing. The index itself follows in small transactions of its own, so that a question
+never waits for it. A search finds a turn that is not in the index yet by reading its text, and no
+turn that has left: only the notes say what is there.
+
+All of it can be made again from the turns. A build of SQLite without the tokenizer (before 3.34, or
+without FTS5) keeps the notes, and its searches read the texts; so the file may go from one build to
+another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import sqlalchemy as sa
+from loguru import logger
+
+from jarvis_stream.history.schema import AnyText, turns
+from jarvis_stream.history.search import holds_word, within_owner
+
+T = TypeVar("T")
+
+MIN_CHARS: Final = 3
+"""Shorter words the index cannot find."""
+MAX_INDEXED_CHARS: Final = 1_000_000
+"""Of one text; what comes after is not found."""
+STEP_CHARS: Final = 50_000
+"""How much one transaction takes into the index, unless a single text is longer: some 20 ms."""
+STEP_TURNS: Final = 100
+PAUSE: Final = 0.2
+"""Seconds to wait for more, after something has come."""
+RETRY_INTERVAL: Final = 10.0
+PROGRESS_INTERVAL: Final = 10.0
+"""Seconds between two log lines while a large database is indexed."""
+LARGE: Final = 1_000
+"""Turns that are waiting for the index, from which on its progress is logged."""
+
+_NOTES: Final = (
+    # AUTOINCREMENT: the number of a turn that has left is never given again.
+    "CREATE TABLE jarvis_search_turns (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    " stream_id TEXT NOT NULL UNIQUE, session_id TEXT NOT NULL,"
+    " indexed INTEGER NOT NULL DEFAULT 0)",
+    "CREATE INDEX jarvis_search_due ON jarvis_search_turns (id) WHERE indexed = 0",
+    # The index forgets a text only when it is given it once more.
+    "CREATE TABLE jarvis_search_left (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL,"
+    " answer TEXT NOT NULL)",
+    "CREATE TRIGGER jarvis_search_insert AFTER INSERT ON jarvis_turns"
+    " WHEN new.status <> 'streaming' BEGIN"
+    " INSERT INTO jarvis_search_turns (stream_id, session_id)"
+    " VALUES (new.stream_id, new.session_id); END",
+    "CREATE TRIGGER jarvis_search_update AFTER UPDATE OF status, prompt, answer ON jarvis_turns"
+    " WHEN old.status = 'streaming' AND new.status <> 'streaming'"
+    " OR old.status <> 'streaming' AND (new.status = 'streaming' OR old.prompt <> new.prompt"
+    " OR old.answer <> new.answer) BEGIN"
+    " {leave}"
+    " INSERT INTO jarvis_search_turns (stream_id, session_id)"
+    " SELECT new.stream_id, new.session_id WHERE new.status <> 'streaming'; END",
+    "CREATE TRIGGER jarvis_search_delete AFTER DELETE ON jarvis_turns"
+    " WHEN old.status <> 'streaming' BEGIN {leave} END",
+    "INSERT INTO jarvis_search_turns (stream_id, session_id)"
+    " SELECT stream_id, session_id FROM jarvis_turns WHERE status <> 'streaming'"
+    " ORDER BY epoch DESC",
+)
+_LEAVE: Final = (
+    "INSERT INTO jarvis_search_left (id, prompt, answer)"
+    f" SELECT id, substr(old.prompt, 1, {MAX_INDEXED_CHARS}),"
+    f" substr(old.answer, 1, {MAX_INDEXED_CHARS})"
+    " FROM jarvis_search_turns WHERE stream_id = old.stream_id AND indexed = 1;"
+    " DELETE FROM jarvis_search_turns WHERE stream_id = old.stream_id;"
+)
+_INDEX: Final = (
+    "CREATE VIRTUAL TABLE jarvis_search USING fts5(prompt, answer, content='', tokenize='trigram')"
+)
+
+_noted = sa.table(
+    "jarvis_search_turns",
+    sa.column("id", sa.Integer),
+    sa.column("stream_id", sa.String),
+    sa.column("session_id", sa.String),
+    sa.column("indexed", sa.Integer),
+)
+_index = sa.table("jarvis_search", sa.column("rowid"), sa.column("jarvis_search"))
+_streaming = turns.c.status == sa.literal_column("'streaming'")
+
+_IS_DUE: Final = (
+    "SELECT EXISTS (SELECT 1 FROM jarvis_search_turns WHERE indexed = 0)"
+    " OR EXISTS (SELECT 1 FROM jarvis_search_left)"
+)
+
+
+class Database(Protocol):
+    """What the index needs of its file; see Backend."""
+
+    def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
+        """See Backend.holds."""
+        ...
+
+    def find(self, word: str, owner: str) -> Sequence[sa.Select[Any]] | None:
+        """See Backend.find."""
+        ...
+
+    async def read(self, look: Callable[[sa.Connection], T]) -> T:
+        """See Backend.read."""
+        ...
+
+    async def write(self, change: Callable[[sa.Connection], T]) -> T:
+        """See Backend.write."""
+        ...
+
+
+class SearchIndex:
+    """Makes the index, keeps it, and asks it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._indexed = False
+        """Whether there is an index, and this build can use it."""
+        self.due = asyncio.Event()
+        """Set when something may have come or left."""
+        self.due.set()
+
+    async def prepare(self) -> None:
+        """Make triggers and index, if they are not there; see Backend.prepare_search."""
+        try:
+            found = await self._database.read(_has_index)
+            if not found:
+                found = await self._database.write(_make_index)
+        except Exception as error:  # a file that cannot be written, or no FTS5
+            logger.warning("search_index_unavailable error={}", type(error).__name__)
+            return
+        self._indexed = found
+        if not found:
+            logger.warning("search_index_unavailable error=no_trigram_tokenizer")
+
+    def find(self, word: str, owner: str) -> Sequence[sa.Select[Any]] | None:
+        """See Backend.find."""
+        if not self._indexed or len(word) < MIN_CHARS:
+            return None
+        phrase = '"' + word.replace('"', '""') + '"'
+        in_index = (
+            sa.select(_noted.c.session_id, _noted.c.stream_id)
+            .select_from(_index.join(_noted, _noted.c.id == _index.c.rowid))
+            .where(_index.c.jarvis_search.op("MATCH")(sa.bindparam(None, phrase, type_=AnyText)))
+        )
+        due = (
+            sa.select(turns.c.session_id, turns.c.stream_id)
+            .select_from(_noted.join(turns, turns.c.stream_id == _noted.c.stream_id))
+            .where(
+                _noted.c.indexed == sa.literal_column("0"),
+                within_owner(owner, _noted.c.session_id),
+                holds_word(self._database, word, turns.c.prompt, turns.c.answer),
+            )
+        )
+        streaming = sa.select(turns.c.session_id, turns.c.stream_id).where(
+            _streaming,
+            within_owner(owner, turns.c.session_id),
+            holds_word(self._database, word, turns.c.prompt),
+        )
+        return in_index, due, streaming
+
+    async def keep(self) -> None:
+        """See Backend.keep_searchable."""
+        while self._indexed:
+            await self.due.wait()
+            await asyncio.sleep(PAUSE)
+            self.due.clear()
+            try:
+                await self._catch_up()
+            except Exception as error:
+                logger.warning("search_index_failed error={}", type(error).__name__)
+                await asyncio.sleep(RETRY_INTERVAL)
+                self.due.set()
+
+    async def _catch_up(self) -> None:
+        began = told = now = time.monotonic()
+        waiting: int | None = None
+        while await self._database.read(_is_due):
+            if waiting is None:
+                waiting = await self._database.read(_count_due)
+                if waiting >= LARGE:
+                    logger.info("search_index_building turns={}", waiting)
+            before = time.monotonic()
+            await self._database.write(_take_in)
+            self.due.clear()
+            now = time.monotonic()
+            if waiting >= LARGE and now - told > PROGRESS_INTERVAL:
+                told = now
+                left = await self._database.read(_count_due)
+                logger.info("search_index_building turns={} of={}", waiting - left, waiting)
+            await asyncio.sleep(now - before)  # others write half of the time
+        if waiting is not None and waiting >= LARGE:
+            logger.info("search_index_built turns={} seconds={:.1f}", waiting, now - began)
+
+
+def _has_index(connection: sa.Connection) -> bool:
+    names = connection.exec_driver_sql(
+        "SELECT name FROM sqlite_master WHERE name IN ('jarvis_search_delete', 'jarvis_search')"
+    ).all()
+    return len(names) == 2 and _has_tokenizer(connection)
+
+
+def _has_tokenizer(connection: sa.Connection) -> bool:
+    version = connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()
+    modules = connection.exec_driver_sql("SELECT name FROM pragma_module_list").scalars().all()
+    return tuple(map(int, version.split("."))) >= (3, 34, 0) and "fts5" in modules
+
+
+def _make_index(connection: sa.Connection) -> bool:
+    """Make what is missing; return whether there is an index that can be used."""
+    names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
+    if "jarvis_search_delete" not in names:
+        for statement in _NOTES:
+            connection.exec_driver_sql(statement.replace("{leave}", _LEAVE))
+    usable = _has_tokenizer(connection)
+    if usable and "jarvis_search" not in names:
+        connection.exec_driver_sql(_INDEX)
+    return usable
+
+
+def _is_due(connection: sa.Connection) -> bool:
+    return bool(connection.exec_driver_sql(_IS_DUE).scalar_one())
+
+
+def _count_due(connection: sa.Connection) -> int:
+    count = "SELECT count(*) FROM jarvis_search_turns WHERE indexed = 0"
+    return int(connection.exec_driver_sql(count).scalar_one())
+
+
+def _take_in(connection: sa.Connection) -> None:
+    """One step: forget some of what has left, index some of what has come."""
+    room = STEP_CHARS
+    left = connection.exec_driver_sql(
+        "SELECT id, length(prompt) + length(answer) FROM jarvis_search_left ORDER BY id LIMIT ?",
+        (STEP_TURNS,),
+    ).all()
+    for number, chars in left:
+        if room < 0:
+            return
+        room -= chars
+        connection.exec_driver_sql(
+            "INSERT INTO jarvis_search (jarvis_search, rowid, prompt, answer)"
+            " SELECT 'delete', id, prompt, answer FROM jarvis_search_left WHERE id = ?",
+            (number,),
+        )
+        connection.exec_driver_sql("DELETE FROM jarvis_search_left WHERE id = ?", (number,))
+    due = connection.exec_driver_sql(
+        "SELECT id, chars FROM jarvis_search_turns JOIN jarvis_turns USING (stream_id)"
+        " WHERE indexed = 0 ORDER BY id LIMIT ?",
+        (STEP_TURNS,),
+    ).all()
+    for number, chars in due:
+        if room < 0:
+            return
+        room -= chars
+        connection.exec_driver_sql(
+            "INSERT INTO jarvis_search (rowid, prompt, answer)"
+            f" SELECT id, substr(prompt, 1, {MAX_INDEXED_CHARS}),"
+            f" substr(answer, 1, {MAX_INDEXED_CHARS})"
+            " FROM jarvis_search_turns JOIN jarvis_turns USING (stream_id) WHERE id = ?",
+            (number,),
+        )
+        connection.exec_driver_sql(
+            "UPDATE jarvis_search_turns SET indexed = 1 WHERE id = ?", (number,)
+        )
