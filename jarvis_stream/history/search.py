@@ -1,21 +1,32 @@
-"""Search: the words of a query, the statement that finds their sessions, and snippets.
+"""Search: which sessions hold all words of a query, and some text around one of them.
 
 A session is found when each word occurs in its title, a question or an answer. Where the database
-has an index of the texts, the longest word is looked up first, so that a word that occurs nowhere
-ends the search at once. Words that the index cannot serve (see Backend.find) are looked for in the
-texts themselves, of those sessions that hold all the other words.
+has an index of the texts, the longest words are looked up in it, so that a word that occurs nowhere
+ends the search at once. The other words are looked for in the texts themselves, of the newest
+sessions first, until a page is full; so is everything when the owner has only a few turns, which
+costs less, and tells nothing of the others.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
 from jarvis_stream.history.schema import sessions, turns
-from jarvis_stream.history.views import snippet_of, spellings
+from jarvis_stream.history.views import Position, snippet_of, spellings
+
+FEW_TURNS: Final = 300
+"""An owner with no more of them has his texts read."""
+FEW_SESSIONS: Final = 200
+"""When no more of them are left, their texts are read."""
+CHUNK: Final = 50
+"""Sessions whose texts one statement reads."""
+
+Found = tuple[str, str | None]
+"""A session, and the stream of a turn that holds one of the words, if that is known."""
 
 
 class Finder(Protocol):
@@ -36,55 +47,94 @@ def holds_word(finder: Finder, word: str, *texts: sa.ColumnElement[Any]) -> sa.C
     return sa.or_(*(finder.holds(text, spelling) for text, spelling in ways))
 
 
-def within_owner(owner: str, key: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Whether a key may be one of the owner's: a range that an index of keys serves."""
-    if not owner:
-        return sa.true()
-    return sa.and_(key >= f"{owner}/", key < f"{owner}0")  # 0 is the character after the slash
-
-
-def matching(statement: sa.Select[Any], finder: Finder, owner: str, words: list[str]) -> Any:
-    """Restrict a statement on sessions to those that hold all words, longest word first.
-
-    Adds a column `found_in`: the stream of a turn that holds the first word, or NULL.
-    """
-    found_in: sa.ColumnElement[Any] | None = None
+def find_sessions(
+    connection: sa.Connection,
+    finder: Finder,
+    owner: str,
+    words: Sequence[str],
+    *,
+    before: Position | None,
+    limit: int,
+) -> list[Found]:
+    """Return the owner's newest sessions that hold all words, after the position."""
+    mine = sessions.c.owner == owner
+    total = sa.select(sa.func.coalesce(sa.func.sum(sessions.c.turn_count), 0)).where(mine)
+    many = connection.execute(total).scalar_one() > FEW_TURNS
+    if many and len(words) > 1:
+        for word in words:  # a word that occurs nowhere is seen before all places of another one
+            hits = _hits(finder, owner, word)
+            if hits is not None and connection.execute(hits.limit(1)).first() is None:
+                return []
+    found: dict[str, str | None] | None = None
+    unindexed: list[str] = []
     for word in words:
-        titled = sa.select(sessions.c.session_id, sa.null().label("stream_id")).where(
-            sessions.c.owner == owner,
-            sessions.c.title.is_not(None),
+        look_up = many and (found is None or len(found) > FEW_SESSIONS)
+        hits = _hits(finder, owner, word) if look_up else None
+        if hits is None:
+            unindexed.append(word)
+            continue
+        places = hits.subquery().c
+        by_session = sa.select(places.session_id, sa.func.max(places.stream_id))
+        streams = dict(connection.execute(by_session.group_by(places.session_id)).tuples().all())
+        if found is None:
+            found = streams
+        else:
+            found = {one: stream or streams[one] for one, stream in found.items() if one in streams}
+        if not found:
+            return []
+    listed = sa.select(sessions.c.session_id).where(mine)
+    if before is not None:
+        place = sa.tuple_(sessions.c.updated_at, sessions.c.session_id)
+        listed = listed.where(place < sa.tuple_(*before))
+    newest_first = connection.scalars(
+        listed.order_by(sessions.c.updated_at.desc(), sessions.c.session_id.desc())
+    ).all()
+    candidates: Iterator[Found] = (
+        (one, found[one] if found else None) for one in newest_first if not found or one in found
+    )
+    if unindexed:
+        candidates = _read_texts(connection, finder, candidates, unindexed)
+    return [*itertools.islice(candidates, limit)]
+
+
+def _hits(finder: Finder, owner: str, word: str) -> sa.CompoundSelect[Any] | None:
+    """Select where a word occurs: session_id, stream_id; None when the index cannot find it."""
+    indexed = finder.find(word, owner)
+    if indexed is None:
+        return None
+    titled = sa.select(sessions.c.session_id, sa.null().label("stream_id")).where(
+        sessions.c.owner == owner,
+        sessions.c.title.is_not(None),
+        holds_word(finder, word, sessions.c.title),
+    )
+    return sa.union_all(*indexed, titled)
+
+
+def _read_texts(
+    connection: sa.Connection, finder: Finder, candidates: Iterator[Found], words: Sequence[str]
+) -> Iterator[Found]:
+    """Those of the candidates whose texts hold all words."""
+    conditions = [
+        sa.or_(
             holds_word(finder, word, sessions.c.title),
-        )
-        indexed = finder.find(word, owner)
-        if indexed is None:
-            in_a_turn = sa.exists().where(
+            sa.exists().where(
                 turns.c.session_id == sessions.c.session_id,
                 holds_word(finder, word, turns.c.prompt, turns.c.answer),
-            )
-            statement = statement.where(
-                sa.or_(holds_word(finder, word, sessions.c.title), in_a_turn)
-            )
-            continue
-        hits = sa.union_all(*indexed, titled).subquery()
-        if found_in is None:
-            by_session = (
-                sa.select(hits.c.session_id, sa.func.max(hits.c.stream_id).label("stream_id"))
-                .group_by(hits.c.session_id)
-                .subquery()
-            )
-            statement = statement.join(by_session, by_session.c.session_id == sessions.c.session_id)
-            found_in = by_session.c.stream_id
-        else:
-            statement = statement.where(sessions.c.session_id.in_(sa.select(hits.c.session_id)))
-    if found_in is None:
-        found_in = sa.null()
-    return statement.add_columns(found_in.label("found_in"))
+            ),
+        )
+        for word in words
+    ]
+    ids: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+    statement = sa.select(sessions.c.session_id).where(sessions.c.session_id.in_(ids), *conditions)
+    while chunk := [*itertools.islice(candidates, CHUNK)]:
+        holding = set(connection.scalars(statement, {"ids": [one for one, _ in chunk]}))
+        yield from (one for one in chunk if one[0] in holding)
 
 
 def snippets(
-    connection: sa.Connection, finder: Finder, found: Iterable[tuple[str, str | None]], word: str
+    connection: sa.Connection, finder: Finder, found: Iterable[Found], words: Sequence[str]
 ) -> dict[str, str]:
-    """For each session, with the stream of a turn or None: some text around the word.
+    """For each session, some text of a turn around one of the words.
 
     One turn at a time: together they may be long.
     """
@@ -94,11 +144,14 @@ def snippets(
         if stream_id is not None:
             statement = texts.where(turns.c.stream_id == stream_id)
         else:
-            statement = texts.where(
-                turns.c.session_id == session_id,
-                holds_word(finder, word, turns.c.prompt, turns.c.answer),
-            ).order_by(turns.c.epoch.desc())
+            holding = (holds_word(finder, word, turns.c.prompt, turns.c.answer) for word in words)
+            statement = texts.where(turns.c.session_id == session_id, sa.or_(*holding))
+            statement = statement.order_by(turns.c.epoch.desc())
         row = connection.execute(statement).first()
-        if row is not None and (snippet := snippet_of(row, word)):
-            result[session_id] = snippet
+        if row is None:
+            continue
+        for word in words:
+            if snippet := snippet_of(row, word):
+                result[session_id] = snippet
+                break
     return result

@@ -17,12 +17,20 @@ from jarvis_stream.history import schema
 from jarvis_stream.history.backends import Backend
 from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
 from jarvis_stream.history.schema import AnyText, instances, pieces, removed, sessions, turns
-from jarvis_stream.history.search import matching, snippets
+from jarvis_stream.history.search import find_sessions, snippets
 from jarvis_stream.history.store import Batch, Piece, Span, Written
-from jarvis_stream.history.views import TITLE_CHARS, cursor_of, position_of, title_of, words_of
+from jarvis_stream.history.views import (
+    TITLE_CHARS,
+    Position,
+    cursor_of,
+    position_of,
+    title_of,
+    words_of,
+)
 from jarvis_stream.ids import owner_of
 
 T = TypeVar("T")
+_Rows = Sequence[sa.Row[*tuple[Any, ...]]]
 
 SEARCH_TIMEOUT: Final = 3.0
 """Seconds that a search may take, in which it waits for earlier ones of its owner too."""
@@ -550,15 +558,14 @@ class SqlStore:
     ) -> SessionPage:
         """See Store.sessions."""
         statement = _SESSIONS.where(sessions.c.owner == owner).limit(limit + 1)
+        position = position_of(before) if before is not None else None
         words = words_of(query) if query else []
         if words:
-            statement = matching(statement, self._backend, owner, words)
-        if before is not None:
-            place = sa.tuple_(sessions.c.updated_at, sessions.c.session_id)
-            statement = statement.where(place < sa.tuple_(*position_of(before)))
-        if words:
-            rows, snippet = await self._search(owner, statement, words[0], limit)
+            rows, snippet = await self._search(owner, words, position, limit)
         else:
+            if position is not None:
+                place = sa.tuple_(sessions.c.updated_at, sessions.c.session_id)
+                statement = statement.where(place < sa.tuple_(*position))
             rows, snippet = await self._rows(statement), {}
         page = [_session(row, snippet.get(row.session_id)) for row in rows[:limit]]
         more = len(rows) > limit
@@ -567,17 +574,20 @@ class SqlStore:
         )
 
     async def _search(
-        self, owner: str, statement: sa.Select[Any], word: str, limit: int
-    ) -> tuple[Sequence[sa.Row[*tuple[Any, ...]]], dict[str, str]]:
-        """The rows, and snippets of the first `limit` of them. One search of an owner at a time:
-        the others' searches need not wait for all of them."""
+        self, owner: str, words: list[str], before: Position | None, limit: int
+    ) -> tuple[_Rows, dict[str, str]]:
+        """Rows of one more session than `limit`, if there are as many, and snippets.
 
-        def look(
-            connection: sa.Connection,
-        ) -> tuple[Sequence[sa.Row[*tuple[Any, ...]]], dict[str, str]]:
-            rows = connection.execute(statement).all()
-            found = [(row.session_id, row.found_in) for row in rows[:limit]]
-            return rows, snippets(connection, self._backend, found, word)
+        One search of an owner at a time: others' need not wait for all of his.
+        """
+
+        def look(connection: sa.Connection) -> tuple[_Rows, dict[str, str]]:
+            found = find_sessions(
+                connection, self._backend, owner, words, before=before, limit=limit + 1
+            )
+            ids = [session_id for session_id, _ in found]
+            rows = connection.execute(_SESSIONS.where(sessions.c.session_id.in_(ids))).all()
+            return rows, snippets(connection, self._backend, found[:limit], words)
 
         turnstile = self._searching.setdefault(owner, asyncio.Semaphore())
         try:

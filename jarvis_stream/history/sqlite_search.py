@@ -20,8 +20,8 @@ from typing import Any, Final, Protocol, TypeVar
 import sqlalchemy as sa
 from loguru import logger
 
-from jarvis_stream.history.schema import AnyText, turns
-from jarvis_stream.history.search import holds_word, within_owner
+from jarvis_stream.history.schema import AnyText, sessions, turns
+from jarvis_stream.history.search import holds_word
 
 T = TypeVar("T")
 
@@ -149,16 +149,19 @@ class SearchIndex:
         )
         due = (
             sa.select(turns.c.session_id, turns.c.stream_id)
-            .select_from(_noted.join(turns, turns.c.stream_id == _noted.c.stream_id))
+            .select_from(
+                _noted.join(turns, turns.c.stream_id == _noted.c.stream_id).join(
+                    sessions, sessions.c.session_id == _noted.c.session_id
+                )
+            )
             .where(
+                sessions.c.owner == owner,
                 _noted.c.indexed == sa.literal_column("0"),
-                within_owner(owner, _noted.c.session_id),
                 holds_word(self._database, word, turns.c.prompt, turns.c.answer),
             )
         )
         streaming = sa.select(turns.c.session_id, turns.c.stream_id).where(
             _streaming,
-            within_owner(owner, turns.c.session_id),
             holds_word(self._database, word, turns.c.prompt),
         )
         return in_index, due, streaming
