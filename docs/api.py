@@ -355,6 +355,7 @@ class Builder:
             "updated_at": ref("Time"),
             "message_count": whole(),
             "active": {"type": "boolean", "description": "Whether a stream of it lives."},
+            "snippet": text("In a search, some text of it around a word of the query."),
         }
         error = {"code": text(), "error": text(), "retryable": {"type": "boolean"}}
         message = {
@@ -392,7 +393,7 @@ class Builder:
             info["auth"] = text("How one signs in.", enum=["none", "token", "custom"])
             info["principal"] = text("Who asks, if that is known.")
         return {
-            "Session": self.thing(session),
+            "Session": self.thing(session, "snippet"),
             "Sessions": self.thing({"sessions": array("Session"), "next": page}),
             "Message": self.thing(
                 message, "ended_at", "trace_id", "finish_reason", "error_code", "error", "usage"
@@ -643,7 +644,7 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
     ),
     ("GET", "/api/sessions"): Call(
         told("Sessions", "A page of them."),
-        (422,),
+        (422, 429),
         (
             in_query(
                 "limit",
@@ -651,7 +652,9 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
                 "How many.",
             ),
             in_query("before", {"type": "string"}, "`next` of the page before."),
-            in_query("q", {"type": "string", "maxLength": MAX_QUERY}, "What they must hold."),
+            in_query(
+                "q", {"type": "string", "maxLength": MAX_QUERY}, "Words; each must occur in it."
+            ),
         ),
     ),
     ("PATCH", "/api/sessions/{session_id}"): Call(
@@ -659,13 +662,13 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
     ),
     ("DELETE", "/api/sessions/{session_id}"): Call(NOTHING, (404,), (SESSION,), status=204),
     ("GET", "/api/sessions/{session_id}/messages"): Call(
-        told("Messages", "All of it."), (404,), (SESSION,)
+        told("Messages", "All of it."), (404, 429), (SESSION,)
     ),
     ("GET", "/api/sessions/{session_id}/export.json"): Call(
-        told("Export", "A file."), (404,), (SESSION,)
+        told("Export", "A file."), (404, 429), (SESSION,)
     ),
     ("GET", "/api/sessions/{session_id}/export.md"): Call(
-        file_answer("A file.", EXPORT_MD), (404,), (SESSION,)
+        file_answer("A file.", EXPORT_MD), (404, 429), (SESSION,)
     ),
     ("GET", "/api/info"): Call(
         told("Info", "What a client may know of the server."), summary="Know the server."

@@ -105,6 +105,9 @@ def create_app(
         sockets_per_principal=settings.max_sockets_per_principal,
         starts=shared.starts,
         visitors=shared.visitors,
+        # Of this server alone: to ask the store would cost more than most reads.
+        reads=Rates(settings.max_reads_per_minute, 60.0),
+        searches=Rates(settings.max_searches_per_minute, 60.0),
         proxies=settings.trusted_proxies,
     )
     verifiers = _verifiers(settings)

@@ -424,6 +424,12 @@ class Settings(BaseSettings):
     max_starts_per_minute: Count = 120
     """The most answers one principal, or else one address that is not this machine, may start."""
 
+    max_reads_per_minute: Count = 1200
+    """The most lists, conversations and exports one principal, or else one address, may read."""
+
+    max_searches_per_minute: Count = 120
+    """The most searches of one principal, or else one address; two typed letters a second."""
+
     max_answer_seconds: Seconds = 3600.0
     """How long an answer may take; a longer one ends with the error too_long."""
 

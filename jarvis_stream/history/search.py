@@ -75,7 +75,7 @@ def find_sessions(
             continue
         places = hits.subquery().c
         by_session = sa.select(places.session_id, sa.func.max(places.stream_id))
-        streams = dict(connection.execute(by_session.group_by(places.session_id)).tuples().all())
+        streams = dict(connection.execute(by_session.group_by(places.session_id)).all())
         if found is None:
             found = streams
         else:

@@ -34,6 +34,8 @@ class Quotas:
         sockets_per_principal: int,
         starts: Limiter,
         visitors: Limiter,
+        reads: Limiter,
+        searches: Limiter,
         proxies: Sequence[Network] = (),
     ) -> None:
         self._per_address = sockets_per_address
@@ -42,6 +44,8 @@ class Quotas:
         self._sockets: Counter[tuple[str, str]] = Counter()
         self._starts = starts
         self._visitors = visitors
+        self._reads = reads
+        self._searches = searches
 
     @contextlib.contextmanager
     def socket(self, request: web.Request) -> Iterator[None]:
@@ -87,6 +91,14 @@ class Quotas:
         wait = await self._starts.take(starter) if starter else 0.0
         if wait:
             raise TooFast("too many answers were started in the last minute", retry_after=wait)
+
+    async def read(self, request: web.Request, *, search: bool = False) -> None:
+        """Count a read of the history, or a search in it; raises TooFast."""
+        name = self.starter(request, owner_of(request))
+        wait = await (self._searches if search else self._reads).take(name) if name else 0.0
+        if wait:
+            what = "searches" if search else "reads of conversations"
+            raise TooFast(f"there were too many {what} in the last minute", retry_after=wait)
 
     def _address(self, request: web.Request) -> str:
         address = address_of(request, self._proxies)

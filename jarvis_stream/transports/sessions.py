@@ -26,6 +26,7 @@ from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import REGISTRY, owner_of
 from jarvis_stream.transports.export import to_markdown
+from jarvis_stream.transports.quotas import QUOTAS
 from jarvis_stream.transports.requests import parse_count, parse_query, parse_title, shorten
 
 MAX_PAGE: Final = 200
@@ -50,16 +51,18 @@ routes = web.RouteTableDef()
 async def sessions(request: web.Request) -> web.Response:
     """The sessions, newest first; `next` is the `before` of the next page, or null.
 
-    With `q`, those that hold it in their title or in a message.
+    With `q`, those that hold all of its words in their title or in messages.
     """
     limit = parse_count("limit", request.query.get("limit"), default=50, most=MAX_PAGE)
+    query = parse_query(request.query.get("q"))
+    await request.app[QUOTAS].read(request, search=query is not None)
     registry = request.app[REGISTRY]
     owner = owner_of(request)
     page = await registry.history.sessions(
         owner=owner,
         limit=limit,
         before=request.query.get("before"),
-        query=parse_query(request.query.get("q")),
+        query=query,
     )
     active = await registry.active([id_of(one.session_id) for one in page.sessions], owner)
     return json_answer(
@@ -140,6 +143,7 @@ async def _turns(
 ) -> tuple[str, list[TurnRecord], dict[str, Any] | None]:
     """A session's id, its turns, and where its live stream stands."""
     session_id = _session_id(request)
+    await request.app[QUOTAS].read(request)
     registry = request.app[REGISTRY]
     owner = owner_of(request)
     turns = await registry.history.turns(key_of(owner, session_id))
@@ -198,7 +202,7 @@ def _position(live: Stream | Transcript | None) -> dict[str, Any] | None:
 
 
 def _session(session: SessionRecord, active: bool) -> dict[str, Any]:
-    return {
+    record = {
         "session_id": id_of(session.session_id),
         "title": session.title,
         "created_at": _time(session.created_at),
@@ -206,6 +210,9 @@ def _session(session: SessionRecord, active: bool) -> dict[str, Any]:
         "message_count": session.message_count,
         "active": active,
     }
+    if session.snippet is not None:
+        record["snippet"] = session.snippet
+    return record
 
 
 def _messages(turn: TurnRecord) -> list[dict[str, Any]]:

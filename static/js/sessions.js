@@ -11,6 +11,7 @@ import { HttpTransport } from './transport-http.js'
  * @property {string} created_at ISO 8601
  * @property {string} updated_at ISO 8601
  * @property {number} message_count
+ * @property {string} [snippet] In a search, some text of the session around a word of the query.
  * @property {boolean} [active] an answer is being made now
  */
 

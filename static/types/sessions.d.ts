@@ -11,6 +11,10 @@ export type SessionEntry = {
     updated_at: string;
     message_count: number;
     /**
+     * In a search, some text of the session around a word of the query.
+     */
+    snippet?: string;
+    /**
      * an answer is being made now
      */
     active?: boolean;

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from contracts.history import PATIENCE, eventually
 from postgres_server import PostgresServer
 
-from jarvis_stream.history import postgres
+from jarvis_stream.errors import Unavailable
+from jarvis_stream.history import postgres, sql, sqlite_search
 from jarvis_stream.history.base import Limits, TurnEnd, TurnStart
 from jarvis_stream.history.open import make_backend, make_store
+from jarvis_stream.history.search import Found, find_sessions
 from jarvis_stream.history.sql import SqlStore
 from jarvis_stream.history.store import Batch, Span
 from jarvis_stream.history.views import record_of
@@ -227,3 +230,63 @@ async def test_a_transaction_that_the_server_aborts_for_another_is_repeated(
 
         assert await store._backend.write(change) == "done"
         assert attempts == [0, 1, 2]
+
+
+async def test_a_search_for_what_occurs_nowhere_reads_no_texts(url: str) -> None:
+    async with opened(url) as store:
+        await fill(store, "s", 1, 2000)
+        if url.startswith("sqlite"):
+            await eventually(lambda: all_is_indexed(store))
+
+        def search(connection: sa.Connection, *words: str) -> list[Found]:
+            return find_sessions(connection, store._backend, "", words, before=None, limit=10)
+
+        def measured(connection: sa.Connection, *words: str) -> int:
+            return Meter().on(connection, lambda connection: search(connection, *words))
+
+        few = 5000 if url.startswith("sqlite") else 500
+        assert await store._backend.search(lambda c: search(c, "question", "answer")) != []
+        assert await store._backend.search(lambda c: search(c, "question", "zzqqzz")) == []
+        assert await store._backend.search(lambda c: measured(c, "zzqqzz")) < few
+        assert await store._backend.search(lambda c: measured(c, "question", "zzqqzz")) < few
+
+
+async def all_is_indexed(store: SqlStore) -> bool:
+    return not await store._backend.read(sqlite_search._is_due)
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_without_the_right_to_create_the_extension_texts_are_read(
+    url: str, postgres: PostgresServer, log_lines: list[str]
+) -> None:
+    postgres.execute("CREATE ROLE humble LOGIN")
+    postgres.execute("GRANT CREATE ON SCHEMA public TO humble", url)
+    async with opened(url.replace("jarvis@", "humble@")) as store:
+        await fill(store, "s", 1, 400)
+        page = await store.sessions(owner="", limit=10, before=None, query="answer question")
+        assert [(one.session_id, one.snippet) for one in page.sessions] == [("s", "question")]
+    assert [line.split(" ")[0] for line in log_lines] == ["search_index_unavailable"]
+
+
+async def test_a_search_that_takes_too_long_ends_with_a_clear_error(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "SEARCH_TIMEOUT", 0.2)
+    monkeypatch.setattr(sql, "find_sessions", lambda connection, *rest, **more: forever(connection))
+    async with opened(url) as store, asyncio.timeout(PATIENCE):
+        for _ in range(4):  # more than there are connections for it
+            with pytest.raises(Unavailable, match="longer or rarer words"):
+                await store.sessions(owner="ann", limit=10, before=None, query="x")
+        assert store._searching == {}
+
+
+def forever(connection: sa.Connection) -> list[Found]:
+    return [
+        (str(count), None)
+        for count in connection.scalars(
+            sa.text(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT (i + 1) % 1000 FROM n)"
+                " SELECT count(*) FROM n"
+            )
+        )
+    ]

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -34,7 +35,7 @@ from contracts.history import (
     shapes,
 )
 
-from jarvis_stream.history import schema
+from jarvis_stream.history import schema, sqlite_search
 from jarvis_stream.history.base import History, HistoryUnusable, TurnEnd, TurnStart
 from jarvis_stream.history.open import make_backend, make_store, open_history
 from jarvis_stream.history.sql import SqlStore
@@ -523,3 +524,149 @@ async def test_sixteen_processes_may_create_it_together(backend: Backend) -> Non
         opening = (stack.enter_async_context(backend()) for _ in range(16))
         for number, history in enumerate(await asyncio.gather(*opening)):
             await Speaker(history).turn("s", str(number))
+
+
+# The index of texts
+
+
+async def rows(file: Path, question: str) -> list[Any]:
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(question).fetchall()
+
+
+DUE = (
+    "SELECT (SELECT count(*) FROM jarvis_search_turns WHERE indexed = 0)"
+    " + (SELECT count(*) FROM jarvis_search_left)"
+)
+
+
+async def all_is_indexed(file: Path) -> bool:
+    return await rows(file, DUE) == [(0,)]
+
+
+async def index_of(file: Path, word: str) -> int:
+    """How many texts the index has for a word."""
+    found = f"SELECT count(*) FROM jarvis_search WHERE jarvis_search MATCH '{word}'"
+    return int((await rows(file, found))[0][0])
+
+
+async def test_what_has_ended_comes_into_the_index_and_leaves_it_with_its_turn(
+    file: Path, backend: Backend
+) -> None:
+    async with backend() as history:
+        speaker = Speaker(history)
+        for number in range(10):
+            await speaker.turn("s", str(number), "about llamas", "they live in herds")
+        await speaker.turn("t", "10", "about herds")
+        await eventually(lambda: all_is_indexed(file))
+        assert await index_of(file, "herds") == 11
+        assert await speaker.discard("3")
+        await history.delete("t", 1000)
+        await eventually(lambda: all_is_indexed(file))
+        assert await index_of(file, "herds") == 9
+        assert await rows(file, "SELECT count(*) FROM jarvis_search_turns") == [(9,)]
+        (found,) = (await history.sessions(query="herds llamas")).sessions
+        assert found.session_id == "s"
+    async with backend() as history:
+        await history.delete("s", 1000)
+        await eventually(lambda: all_is_indexed(file))
+        assert await index_of(file, "herds") == 0
+
+
+async def test_many_turns_are_found_by_the_index(file: Path, url: str) -> None:
+    async with open_history(url, PATIENT) as history:
+        speaker = Speaker(history)
+        for number in range(30):
+            begun = [
+                speaker.turn(
+                    f"s{number}",
+                    f"{number}-{one}",
+                    "llamas",
+                    f"number{number}" + " Ünï" * (one == 3),
+                )
+                for one in range(15)
+            ]
+            await asyncio.gather(*begun)
+        await eventually(lambda: all_is_indexed(file))
+        for query, count in [
+            ("number7", 1),
+            ("number", 30),
+            ("ünï number12", 1),
+            ("number7 number8", 0),
+            ("mbe 29", 1),
+        ]:
+            found = (await history.sessions(query=query)).sessions
+            assert len(found) == count, query
+            assert all(one.snippet for one in found)
+
+
+async def test_an_older_database_is_indexed_while_it_is_used(file: Path, url: str) -> None:
+    async with open_history(url, PATIENT) as history:
+        for number in range(20):
+            await Speaker(history).turn("s", str(number), "about llamas")
+    with closing(sqlite3.connect(file, isolation_level=None)) as old:
+        for kind, name in old.execute(
+            "SELECT type, name FROM sqlite_master WHERE type IN ('trigger', 'table')"
+            " AND name IN ('jarvis_search', 'jarvis_search_turns', 'jarvis_search_left',"
+            " 'jarvis_search_insert', 'jarvis_search_update', 'jarvis_search_delete')"
+        ).fetchall():
+            old.execute(f"DROP {kind} {name}")
+    async with open_history(url, PATIENT) as history:
+        assert len((await history.sessions(query="llamas")).sessions) == 1
+        await eventually(lambda: all_is_indexed(file))
+        assert await index_of(file, "llamas") == 20
+
+
+async def test_without_the_tokenizer_the_texts_are_read(
+    file: Path, url: str, monkeypatch: pytest.MonkeyPatch, log_lines: list[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite_search, "_has_tokenizer", lambda connection: False)
+        async with open_history(url, PATIENT) as history:
+            await Speaker(history).turn("s", "1", "about llamas")
+            assert len((await history.sessions(query="llamas about")).sessions) == 1
+    assert any("search_index_unavailable" in line for line in log_lines)
+    async with open_history(url, PATIENT) as history:
+        await eventually(lambda: all_is_indexed(file))
+        assert await index_of(file, "llamas") == 1
+
+
+async def test_a_search_that_is_abandoned_is_interrupted(url: str) -> None:
+    backend = SqliteBackend(sa.make_url(url), "me")
+    await backend.prepare()
+    endless = sa.text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    )
+    try:
+        for look in (backend.search, backend.read):
+            searches = [
+                asyncio.create_task(look(lambda connection: connection.scalar(endless)))
+                for _ in range(READERS + 1)
+            ]
+            await asyncio.wait(searches, timeout=0.1)
+            for search in searches:
+                search.cancel()
+            await asyncio.wait(searches)
+            async with asyncio.timeout(PATIENCE):
+                assert await look(lambda connection: connection.scalar(sa.text("SELECT 1"))) == 1
+    finally:
+        await backend.close()
+
+
+async def test_searches_leave_the_connections_for_reading_alone(url: str) -> None:
+    backend = SqliteBackend(sa.make_url(url), "me")
+    await backend.prepare()
+    go_on = threading.Event()
+    try:
+        searches = [
+            asyncio.create_task(backend.search(lambda connection: go_on.wait())) for _ in range(12)
+        ]
+        async with asyncio.timeout(PATIENCE):
+            assert (
+                await backend.read(lambda connection: connection.scalar(sa.text("SELECT 1"))) == 1
+            )
+        go_on.set()
+        await asyncio.gather(*searches)
+    finally:
+        go_on.set()
+        await backend.close()

@@ -150,3 +150,22 @@ async def test_an_address_with_a_port_or_none_at_all_has_limits_too(
         assert answer.status == status
     headers = {"X-Forwarded-For": address}
     assert (await client.post("/api/chat", json=body, headers=headers)).status == 403
+
+
+async def test_a_principal_reads_and_searches_so_often_in_a_minute(make: Make) -> None:
+    client = await make(
+        max_reads_per_minute=3, max_searches_per_minute=1, auth_tokens=f"ann:{ANNS},bob:{BOBS}"
+    )
+    ann, bob = ({"Authorization": f"Bearer {token}"} for token in (ANNS, BOBS))
+    start = {"prompt": "hi", "session_id": "s"}
+    await (await client.post("/api/chat", json=start, headers=ann)).read()
+    for path in ("/api/sessions", "/api/sessions/s/messages", "/api/sessions/s/export.md"):
+        assert (await client.get(path, headers=ann)).status == 200
+    for path in ("/api/sessions", "/api/sessions/s/messages", "/api/sessions/s/export.json"):
+        answer = await client.get(path, headers=ann)
+        assert await code(answer) == (429, "too_fast")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 30
+    assert (await client.get("/api/sessions?q=hi", headers=ann)).status == 200
+    answer = await client.get("/api/sessions?q=hi", headers=ann)
+    assert await code(answer) == (429, "too_fast")
+    assert (await client.get("/api/sessions?q=hi", headers=bob)).status == 200
