@@ -19,8 +19,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final, Generic, TypeVar
@@ -106,7 +106,9 @@ class _Turn:
     tries: int = 0
     """How often it failed alone, since it last succeeded."""
     gone: bool = False
-    """Whether it has been removed: nothing of it may be written any more."""
+    """Whether nothing of it may be written any more."""
+    complete: bool = False
+    """Whether it is gone because all of it is durable."""
 
     @property
     def record(self) -> TurnRecord:
@@ -129,11 +131,15 @@ class _Removal:
     since: float = 0.0
     tries: int = 0
 
-    def holds(self, turn: TurnRecord) -> bool:
+    def holds(self, turn: TurnRecord | TurnStart) -> bool:
         """Whether this is one of them."""
         if isinstance(self.what, Span):
             return self.what.holds(turn)
         return self.what == (turn.stream_id, turn.epoch)
+
+    def concerns(self, session_id: str | None) -> bool:
+        """Whether it may remove turns of this session; None is any session."""
+        return not isinstance(self.what, Span) or session_id in (None, self.what.session_id)
 
     def is_of(self, session_id: str) -> bool:
         """Whether it removes what this session had."""
@@ -169,6 +175,59 @@ class _Part:
     """The byte of the answer that its piece reaches."""
 
 
+class _Overlay:
+    """What was not in the database when a read of it began, and what came while it lasted.
+
+    The read sees the database as it was at one moment in between, which is not known. Each turn and
+    each removal here can be applied to any of these states: the result is the state at the end.
+    """
+
+    def __init__(
+        self, session_id: str | None, turns: dict[str, _Turn], leaving: list[_Removal | Span]
+    ) -> None:
+        """`session_id` is the session that is read; None is any session."""
+        self._session_id = session_id
+        self._turns = turns
+        self._leaving = leaving
+
+    def add_turn(self, turn: _Turn) -> None:
+        """Notice a turn that begins during the read."""
+        if self._session_id in (None, turn.start.session_id):
+            self._turns[turn.start.stream_id] = turn
+
+    def add_removal(self, removal: _Removal | Span) -> None:
+        """Notice a removal that comes during the read."""
+        self._leaving.append(removal)
+
+    def apply(
+        self,
+        stored: Iterable[TurnRecord],
+        *,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> list[TurnRecord]:
+        """Return the turns as they are now, oldest first: the newest `limit` with an epoch under
+        `before`. `stored` is what the read has found."""
+        newest_first = reversed(self._turns.values())
+        held = (
+            turn.record
+            for turn in newest_first
+            if (not turn.gone or turn.complete)
+            and (before is None or turn.start.epoch < before)
+            and self._is_visible(turn.start)
+        )
+        visible = (
+            turn
+            for turn in stored
+            if (before is None or turn.epoch < before) and self._is_visible(turn)
+        )
+        turns = merged(visible, islice(held, limit))
+        return turns if limit is None else turns[-limit:]
+
+    def _is_visible(self, turn: TurnRecord | TurnStart) -> bool:
+        return not any(removal.holds(turn) for removal in self._leaving)
+
+
 class HistoryWriter:
     """See History. Works inside `async with writer.running():`."""
 
@@ -179,6 +238,8 @@ class HistoryWriter:
         self._turns: dict[str, _Turn] = {}
         self._sessions: dict[str, dict[str, _Turn]] = {}
         self._removals: set[_Removal] = set()
+        # Of the reads that are under way.
+        self._overlays: set[_Overlay] = set()
         self._renamings: set[_Renaming] = set()
         # What leaves with the coming of a turn, or would have left.
         self._spans: dict[_Work, Span] = {}
@@ -283,6 +344,8 @@ class HistoryWriter:
             self._begin_again(known, mine)
         self._turns[turn.stream_id] = mine
         self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
+        for overlay in self._overlays:
+            overlay.add_turn(mine)
         self._owe(mine, len(turn.prompt.encode(errors="surrogatepass")))
         self._bound(mine.begun, self._limits.begin_timeout, lambda: self._begin_unsaved(mine))
         return mine.begun.future
@@ -309,7 +372,7 @@ class HistoryWriter:
         span = self._spans.get(turn) if turn else None
         removal = self._remove((stream_id, epoch), [turn] if turn else [])
         if span is not None and removal in self._removals:
-            self._spans[removal] = span  # what it would have replaced does not come back
+            self._set_span(removal, span)  # what it would have replaced does not come back
         return removal.done.future
 
     def forget(self, session_id: str, before: int) -> None:
@@ -367,12 +430,17 @@ class HistoryWriter:
             if (span := self._spans.get(other)) is not None:
                 first = min(first, span.first)
             self._let_go(other)
-        self._spans[turn] = Span(start.session_id, first, start.epoch)
+        self._set_span(turn, Span(start.session_id, first, start.epoch))
+
+    def _set_span(self, work: _Work, span: Span) -> None:
+        self._spans[work] = span
+        for overlay in self._overlays:
+            overlay.add_removal(span)
 
     def _begin_again(self, turn: _Turn, again: _Turn) -> None:
         """Write it as a new one, over what is there of it."""
-        if (span := self._spans.get(turn)) is not None:
-            self._spans.setdefault(again, span)
+        if (span := self._spans.get(turn)) is not None and again not in self._spans:
+            self._set_span(again, span)
         self._let_go(turn)
 
     def _held(self, span: Span) -> list[_Turn]:
@@ -387,6 +455,8 @@ class HistoryWriter:
             removal.done.resolve(False)
             return removal
         self._removals.add(removal)
+        for overlay in self._overlays:
+            overlay.add_removal(removal)
         self._owe(removal, CHANGE_BYTES)
         done = removal.done
         self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
@@ -412,18 +482,18 @@ class HistoryWriter:
     async def _tell_unsaved(self, turn: _Turn) -> None:
         # What cannot be written can perhaps still be read: on a full disk, in a read-only file.
         stored: Sequence[TurnRecord] = ()
-        unsaved = self._unsaved_before(turn.start)
-        if self._readable:
-            try:
-                async with asyncio.timeout(self._limits.begin_timeout / 2):
-                    stored = await self._store.recent(turn.start.session_id)
-            except TimeoutError:
-                # One slow read says nothing about others while the database can be reached.
-                self._readable = not self._is_down
-            except Exception:
-                self._readable = False  # until the next attempt to write
-        if not turn.begun.future.done():
-            turn.begun.resolve(Begun(False, self._messages(turn.start, stored, unsaved)))
+        with self._overlay(turn.start.session_id) as overlay:
+            if self._readable:
+                try:
+                    async with asyncio.timeout(self._limits.begin_timeout / 2):
+                        stored = await self._store.recent(turn.start.session_id)
+                except TimeoutError:
+                    # One slow read says nothing about others while the database can be reached.
+                    self._readable = not self._is_down
+                except Exception:
+                    self._readable = False  # until the next attempt to write
+            if not turn.begun.future.done():
+                turn.begun.resolve(Begun(False, self._messages(turn.start, stored, overlay)))
 
     # The backlog
 
@@ -491,7 +561,7 @@ class HistoryWriter:
 
     def _let_go(self, turn: _Turn, *, saved: bool = False) -> None:
         """Nothing of it is to be written any more; whoever waits for it is told."""
-        turn.gone = True
+        turn.gone, turn.complete = True, saved
         self._spans.pop(turn, None)
         self._backlog.pop(turn, None)
         self._aside.pop(turn, None)
@@ -757,20 +827,18 @@ class HistoryWriter:
         """See History.turn."""
         if (turn := self._turns.get(stream_id)) is not None:
             return turn.record
-        found = await self._read(self._store.turn(stream_id))
-        return found if found and self._visible(found) else None
+        with self._overlay(None, {}) as overlay:
+            found = await self._read(self._store.turn(stream_id))
+            turns = overlay.apply([found] if found else [])
+        return next((turn for turn in turns if turn.stream_id == stream_id), None)
 
     async def turns(
         self, session_id: str, *, limit: int | None = None, before: int | None = None
     ) -> list[TurnRecord]:
-        """See History.turns."""
-        # First: what is saved while the database is being read is not missed then.
-        unsaved = self._unsaved(session_id, before=before, limit=limit)
-        stored = await self._read(self._store.turns(session_id, limit=limit, before=before))
-        # And again: nor is what began meanwhile.
-        later = self._unsaved(session_id, before=before, limit=limit)
-        turns = merged(filter(self._visible, stored), [*unsaved, *later])
-        return turns if limit is None else turns[-limit:]
+        """See History.turns. They are as they are when this returns."""
+        with self._overlay(session_id) as overlay:
+            stored = await self._read(self._store.turns(session_id, limit=limit, before=before))
+            return overlay.apply(stored, before=before, limit=limit)
 
     async def sessions(
         self,
@@ -807,35 +875,37 @@ class HistoryWriter:
             logger.error("history_read_failed error={}", self._store.describe(error))
             raise Unavailable("the history cannot be read now", retry_after=1) from error
 
-    def _unsaved(
-        self, session_id: str, *, before: int | None = None, limit: int | None = None
-    ) -> list[TurnRecord]:
-        """The newest `limit` of the turns that are not saved yet, with an epoch under `before`."""
-        newest_first = reversed(self._sessions.get(session_id, {}).values())
-        turns = (turn for turn in newest_first if before is None or turn.start.epoch < before)
-        return [turn.record for turn in islice(turns, limit)]
-
-    def _visible(self, turn: TurnRecord) -> bool:
-        leaving: tuple[_Removal | Span, ...] = (*self._removals, *self._spans.values())
-        return not any(one.holds(turn) for one in leaving)
-
-    def _unsaved_before(self, turn: TurnStart) -> list[TurnRecord]:
-        """What an agent may have to be told of that is not in the database."""
-        limit = self._limits.max_messages
-        return self._unsaved(turn.session_id, before=turn.epoch, limit=limit)
+    @contextmanager
+    def _overlay(
+        self, session_id: str | None, turns: dict[str, _Turn] | None = None
+    ) -> Iterator[_Overlay]:
+        """Read inside; `turns` are given when not all that are held are wanted."""
+        if turns is None:
+            turns = dict(self._sessions.get(session_id or "", {}))
+        leaving: list[_Removal | Span] = [
+            *(removal for removal in self._removals if removal.concerns(session_id)),
+            *(span for span in self._spans.values() if session_id in (None, span.session_id)),
+        ]
+        overlay = _Overlay(session_id, turns, leaving)
+        self._overlays.add(overlay)
+        try:
+            yield overlay
+        finally:
+            self._overlays.discard(overlay)
 
     def _messages(
         self,
         turn: TurnStart,
         stored: Sequence[TurnRecord] = (),
-        unsaved: Sequence[TurnRecord] | None = None,
+        overlay: _Overlay | None = None,
     ) -> list[Message]:
-        """What an agent is told; `unsaved` is given when it was looked up before `stored` was."""
-        if unsaved is None:
-            unsaved = self._unsaved_before(turn)
-        earlier = (other for other in stored if other.epoch < turn.epoch and self._visible(other))
+        """Return what an agent is given; `overlay` is of the read that found what is `stored`."""
+        if overlay is None:
+            with self._overlay(turn.session_id) as overlay:
+                return self._messages(turn, stored, overlay)
+        earlier = overlay.apply(stored, before=turn.epoch, limit=self._limits.max_messages)
         return messages_of(
-            ((other.prompt, other.text) for other in reversed(merged(earlier, unsaved))),
+            ((other.prompt, other.text) for other in reversed(earlier)),
             turn.prompt,
             max_messages=self._limits.max_messages,
             max_chars=self._limits.max_chars,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from contracts.history import Speaker, eventually, plain, saved, shapes
+from contracts.history import FakeAnswer, Speaker, eventually, plain, saved, shapes
 
 from jarvis_stream.errors import Unavailable
-from jarvis_stream.history.base import Limits, SessionPage, SessionRecord, TurnRecord
+from jarvis_stream.history.base import Begun, Limits, SessionPage, SessionRecord, TurnRecord
 from jarvis_stream.history.store import Batch, Written
 from jarvis_stream.history.writer import HistoryWriter
+
+T = TypeVar("T")
 
 POISON = "poison"
 
@@ -513,30 +516,6 @@ async def test_a_title_that_could_not_be_given_in_time_is_given_when_it_can_be(
     assert store.titles == {"s": "two"}
 
 
-async def test_what_begins_while_the_database_is_read_is_told_too(
-    store: FakeStore, history: HistoryWriter
-) -> None:
-    speaker = Speaker(history)
-    await speaker.keep("s", "1", "q1", "a1")
-    read, is_read, goes_on = store.turns, asyncio.Event(), asyncio.Event()
-
-    async def slowly(session_id: str, **how: Any) -> list[TurnRecord]:
-        found = await read(session_id, **how)
-        is_read.set()
-        await goes_on.wait()
-        return found
-
-    store.turns = slowly  # type: ignore[method-assign]
-    async with store.held():
-        reading = asyncio.create_task(history.turns("s"))
-        await is_read.wait()
-        _, answer = speaker.ask("s", "2", "q2")
-        answer.say("a2")
-        goes_on.set()
-        turns = await reading
-    assert [(turn.prompt, turn.text) for turn in turns] == [("q1", "a1"), ("q2", "a2")]
-
-
 async def test_a_database_that_can_be_read_but_not_written_still_tells_the_agent(
     store: FakeStore, history: HistoryWriter
 ) -> None:
@@ -648,6 +627,143 @@ async def test_a_transaction_in_flight_at_the_end_is_finished(store: FakeStore) 
         answer.say("a")
         speaker.end("1")
     assert shapes(list(store.kept.values())) == [("1", "q", "a", "complete")]
+
+
+# Reads that last while something changes
+
+
+async def overlapping(
+    store: FakeStore,
+    name: str,
+    read: Callable[[], Awaitable[T]],
+    meanwhile: Callable[[], Awaitable[object]],
+) -> T:
+    """The result of a read, when something happens after it has seen the database."""
+    method = getattr(store, name)
+    has_read, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **how: Any) -> Any:
+        found = await method(*args, **how)
+        has_read.set()
+        await goes_on.wait()
+        return found
+
+    setattr(store, name, slow)
+    reading = asyncio.ensure_future(read())
+    await has_read.wait()
+    setattr(store, name, method)
+    await meanwhile()
+    goes_on.set()
+    return await reading
+
+
+async def test_a_read_that_overlaps_an_ending_shows_the_ended_answer(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    begun, answer = speaker.ask("s", "1", "q1")
+    await begun
+    answer.say("half")
+
+    async def end() -> None:
+        answer.say(" and half")
+        assert await speaker.end("1")
+
+    turns = await overlapping(store, "turns", lambda: patient.turns("s"), end)
+    assert shapes(turns) == [("1", "q1", "half and half", "complete")]
+
+
+async def test_a_read_that_overlaps_a_replacement_shows_either_the_old_or_the_new(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    await speaker.turn("s", "1", "q1", "a1")
+
+    async def replace_it() -> None:
+        begun, answer = speaker.ask("s", "2", "q1 again", replaces_from=1)
+        assert (await begun).saved
+        answer.say("a2")
+        assert await speaker.end("2")
+
+    turns = await overlapping(store, "turns", lambda: patient.turns("s"), replace_it)
+    assert shapes(turns) == [("2", "q1 again", "a2", "complete")]
+    turn = await overlapping(store, "turn", lambda: patient.turn("2"), lambda: speaker.delete("s"))
+    assert turn is None
+
+
+async def test_a_turn_that_begins_while_the_database_is_read_is_found(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    turn = await overlapping(
+        store, "turn", lambda: patient.turn("1"), lambda: speaker.ask("s", "1")[0]
+    )
+    assert turn is not None
+    assert turn.status == "streaming"
+
+
+async def test_an_agent_is_given_what_ended_while_the_database_was_read_for_it(
+    store: FakeStore, history: HistoryWriter
+) -> None:
+    speaker = Speaker(history)
+    await speaker.keep("s", "1", "q1", "a1")
+    store.failing = True
+    _, answer = speaker.ask("s", "2", "q2")
+    answer.say("half")
+
+    async def end() -> None:
+        answer.say(" and half")
+        speaker.end("2")
+
+    async def ask() -> Begun:
+        return await speaker.ask("s", "3", "q3")[0]
+
+    begun = await overlapping(store, "recent", ask, end)
+    assert plain(begun.messages) == ["u:q1", "a:a1", "u:q2", "a:half and half", "u:q3"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_read_shows_the_state_at_its_end_whatever_happens_meanwhile(
+    store: FakeStore, patient: HistoryWriter, seed: int
+) -> None:
+    dice = random.Random(seed)
+    speaker = Speaker(patient)
+    numbers = itertools.count()
+    epochs: dict[str, int] = {}
+    live: dict[str, FakeAnswer] = {}
+
+    async def step() -> None:
+        match dice.choice(["ask", "ask", "replace", "say", "end", "end", "discard", "delete"]):
+            case "ask":
+                stream_id = str(next(numbers))
+                _, live[stream_id] = speaker.ask("s", stream_id)
+                epochs[stream_id] = speaker.after_all - 1
+            case "replace" if epochs:
+                stream_id, first = str(next(numbers)), dice.choice(list(epochs.values()))
+                _, live[stream_id] = speaker.ask("s", stream_id, replaces_from=first)
+                epochs[stream_id] = speaker.after_all - 1
+            case "say" if live:
+                dice.choice(list(live.values())).say("text ")
+            case "end" if live:
+                stream_id = dice.choice(list(live))
+                del live[stream_id]
+                speaker.end(stream_id)
+            case "discard" if epochs:
+                speaker.discard(dice.choice(list(epochs)))
+            case "delete" if dice.random() < 0.2:
+                epochs.clear()
+                await speaker.delete("s")
+        if dice.random() < 0.5:
+            await saved(patient)
+
+    async def steps() -> None:
+        for _ in range(dice.randrange(8)):
+            await step()
+
+    for _ in range(10):
+        await steps()
+        turns = await overlapping(store, "turns", lambda: patient.turns("s"), steps)
+        assert turns == await patient.turns("s")
 
 
 # A bounded backlog
