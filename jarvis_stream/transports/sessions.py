@@ -146,21 +146,35 @@ async def _turns(
     await request.app[QUOTAS].read(request)
     registry = request.app[REGISTRY]
     owner = owner_of(request)
-    turns = await registry.history.turns(key_of(owner, session_id))
+    for _ in range(2):
+        # The history last: what it returns is as it is now, and an answer of another server that
+        # ended in between is complete there.
+        abroad = await registry.abroad(session_id, owner)
+        turns = [
+            replace(turn, session_id=session_id, stream_id=id_of(turn.stream_id))
+            for turn in await registry.history.turns(key_of(owner, session_id))
+        ]
+        streaming = {turn.stream_id for turn in turns if turn.status == "streaming"}
+        if abroad is not None and abroad.stream_id not in streaming:
+            abroad = None
+        if registry.node is None or not any(
+            registry.find(stream_id, owner) is None
+            and (abroad is None or abroad.stream_id != stream_id)
+            for stream_id in streaming
+        ):
+            break
+        # One of another server began in between, or its server is dead: once more tells which.
     if not turns:
         raise _unknown(session_id)
-    abroad = await registry.abroad(session_id, owner)
     # After the awaits, all in one step: what lives has said more than is kept, and the text must
     # fit the position that is told with it.
     for index, turn in enumerate(turns):
-        turn = replace(turn, session_id=session_id, stream_id=id_of(turn.stream_id))
-        if turn.status == "streaming":
+        if turn.stream_id in streaming:
             stream = registry.find(turn.stream_id, owner)
             if stream is not None:
-                turn = _up_to_now(turn, stream)
+                turns[index] = _up_to_now(turn, stream)
             elif abroad is not None and abroad.stream_id == turn.stream_id:
-                turn = replace(turn, text=abroad.text)
-        turns[index] = turn
+                turns[index] = replace(turn, text=abroad.text)
     live = registry.head(session_id, owner) or abroad
     if live is not None and all(turn.stream_id != live.stream_id for turn in turns):
         live = None  # it came while the others were asked: nothing is told of it, so no position

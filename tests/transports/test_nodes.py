@@ -14,6 +14,7 @@ from fakes import FakeAgents, Tidy, says, talks
 from jarvis_stream import create_app
 from jarvis_stream.cluster.memory import Fate, MemoryStore
 from jarvis_stream.history.base import TurnRecord
+from jarvis_stream.node import Transcript
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.transports.context import REGISTRY
@@ -165,6 +166,57 @@ async def test_an_answer_that_comes_while_the_messages_are_read_is_no_position_w
         await ws.until(lambda frame: frame["type"] == "token")  # by then its question is kept
         messages = await pair.get(pair.b, "/api/sessions/s/messages")
         assert len(messages["messages"]) == 4
+        assert messages["active_stream"]["stream_id"] == stream_id
+
+
+async def test_an_answer_that_ends_elsewhere_while_the_messages_are_read_is_ended(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream_id = new_id()
+    registry = pair.registry_of_b
+    abroad = registry.abroad
+    async with pair.a.socket() as ws:
+        await ws.send(type="start", prompt="talks", session_id="s", stream_id=stream_id)
+        await ws.until(lambda frame: frame.get("text") == "🙂")
+
+        async def before_the_end(session_id: str, owner: str = "") -> Transcript | None:
+            async with asyncio.timeout(PATIENCE):
+                while (found := await abroad(session_id, owner)) is None:
+                    pass
+            await pair.a.cancel(stream_id)
+            return found
+
+        monkeypatch.setattr(registry, "abroad", before_the_end)
+        messages = await pair.get(pair.b, "/api/sessions/s/messages")
+    assert messages["messages"][1]["content"] == "aü🙂"
+    assert messages["messages"][1]["status"] == "cancelled"
+    assert messages["active_stream"] is None
+
+
+async def test_an_answer_that_begins_elsewhere_while_the_messages_are_read_has_a_position(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream_id = new_id()
+    registry = pair.registry_of_b
+    abroad = registry.abroad
+    calls = 0
+    async with pair.a.socket() as ws:
+
+        async def before_the_beginning(session_id: str, owner: str = "") -> Transcript | None:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                async with asyncio.timeout(PATIENCE):
+                    while (found := await abroad(session_id, owner)) is None:
+                        pass
+                return found
+            await ws.send(type="start", prompt="talks", session_id="s", stream_id=stream_id)
+            await ws.until(lambda frame: frame["type"] == "token")  # its question is kept
+            return None
+
+        monkeypatch.setattr(registry, "abroad", before_the_beginning)
+        messages = await pair.get(pair.b, "/api/sessions/s/messages")
+        assert messages["messages"][1]["status"] == "streaming"
         assert messages["active_stream"]["stream_id"] == stream_id
 
 
