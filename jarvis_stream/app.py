@@ -254,15 +254,14 @@ def _shared(settings: Settings) -> _Shared:
 
 
 def separates_visitors(settings: Settings) -> bool:
-    """Whether each browser has conversations of its own without signing in.
+    """Whether browsers have conversations of their own without signing in.
 
-    Where only this machine can connect, there is one user, and no cookie. Behind a reverse proxy on
-    this machine others can: --allow-anonymous and --trusted-proxies say so.
+    On a loopback address only those that come through a reverse proxy do, and only if
+    --allow-anonymous says that there is one: else there is one user.
     """
     if has_identity(settings) or settings.shared_conversations:
         return False
-    behind_proxy = settings.allow_anonymous and bool(settings.trusted_proxies)
-    return behind_proxy or not is_loopback(settings.host)
+    return settings.allow_anonymous or not is_loopback(settings.host)
 
 
 def _check_cookie_secret(settings: Settings) -> None:

@@ -32,10 +32,10 @@ from jarvis_stream.errors import (
 from jarvis_stream.identity.base import Principal, Verifier, VisitorCookies
 from jarvis_stream.passes import Keeper
 from jarvis_stream.transports.answers import json_answer, json_body
-from jarvis_stream.transports.context import PRINCIPAL, VISITOR
+from jarvis_stream.transports.context import LIMITS, PRINCIPAL, VISITOR
 from jarvis_stream.transports.peers import Network, address_of, is_direct, is_https
 from jarvis_stream.transports.quotas import QUOTAS
-from jarvis_stream.transports.requests import is_loopback
+from jarvis_stream.transports.requests import is_loopback, names_this_machine
 
 Hook = Callable[[web.Request], Awaitable[Principal | None]]
 
@@ -203,7 +203,11 @@ def _is_for_visitors(request: web.Request) -> bool:
     if request.method == hdrs.METH_OPTIONS or path in ("/api/login", "/api/logout"):
         return False
     # The page gets the cookie before it sends requests, several at a time.
-    return path in ("/", "/ws") or path.startswith("/api/")
+    if not (path in ("/", "/ws") or path.startswith("/api/")):
+        return False
+    # The user of this machine, who needs no cookie; a proxy's clients are other people.
+    own = request.app[LIMITS].local_only and is_direct(request)
+    return not (own and names_this_machine(request.headers.get(hdrs.HOST, "localhost")))
 
 
 async def _admit_visitor(request: web.Request, visitors: VisitorCookies) -> None:

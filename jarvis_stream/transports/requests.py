@@ -209,6 +209,12 @@ def check_host(host: str, allowed: Collection[str]) -> None:
         raise Misdirected(f"{shorten(host)} is not served here; --allowed-origins can add it")
 
 
+def names_this_machine(host: str) -> bool:
+    """Whether a Host header can only mean this machine."""
+    name = _name_of(host)
+    return name is not None and is_loopback(name)
+
+
 @lru_cache(maxsize=1024)
 def is_loopback(name: str) -> bool:
     """Whether a host name or IP address can only mean this machine."""

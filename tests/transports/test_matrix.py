@@ -115,7 +115,12 @@ async def send(
 
 
 async def connect(aiohttp_client: Connect, **settings: Any) -> Client:
-    chosen = {"database_url": "memory:", "trusted_proxies": "127.0.0.1", **settings}
+    chosen = {
+        "host": "0.0.0.0",
+        "database_url": "memory:",
+        "trusted_proxies": "127.0.0.1",
+        **settings,
+    }
     app = create_app(Settings(**chosen), agent=parrot)
     return await aiohttp_client(app, cookie_jar=DummyCookieJar())
 

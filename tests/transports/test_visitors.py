@@ -226,6 +226,30 @@ async def test_one_user_and_shared_conversations_need_no_cookie(
     assert await listed(client, {}) == ["hello"]
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded"])
+async def test_on_a_loopback_address_a_proxys_clients_are_visitors(make: Make, name: str) -> None:
+    """Though the proxy is not among the trusted ones; the user of this machine is none."""
+    client = await make(host="127.0.0.1")
+    await ask(client, {}, "the user of this machine")
+    elsewhere = {name: "203.0.113.7"}
+    one, other = await visit(client, **elsewhere), await visit(client, **elsewhere)
+    for visitor, word in ((one, "mine"), (other, "theirs")):
+        await ask(client, {**visitor, **elsewhere}, word)
+    assert await listed(client, {**one, **elsewhere}) == ["mine"]
+    assert await listed(client, {**other, **elsewhere}) == ["theirs"]
+    assert await listed(client, elsewhere) == []
+    client.session.cookie_jar.clear()
+    assert await listed(client, {}) == ["the user of this machine"]
+
+
+async def test_a_host_name_of_others_is_a_proxys_too(make: Make) -> None:
+    """A proxy may add no header of its own, and passes the Host on."""
+    client = await make(host="127.0.0.1", allowed_origins="https://chat.example.org")
+    await ask(client, {}, "the user of this machine")
+    elsewhere = {"Host": "chat.example.org"}
+    assert await listed(client, await visit(client, **elsewhere) | elsewhere) == []
+
+
 async def test_where_people_sign_in_the_cookie_means_nothing(make: Make) -> None:
     secret, token = "s" * 32, "anns-token-0123456"
     one = await visit(await make(cookie_secret=secret))
