@@ -151,7 +151,7 @@ class Gate:
             return True
         if path in _OPEN or path.startswith("/static/"):
             return True
-        if path == REVOKE and is_direct(request):
+        if path == REVOKE and _is_this_machine(request):
             return True
         return path == "/metrics" and self._open_metrics and is_direct(request)
 
@@ -205,9 +205,17 @@ def _is_for_visitors(request: web.Request) -> bool:
     # The page gets the cookie before it sends requests, several at a time.
     if not (path in ("/", "/ws") or path.startswith("/api/")):
         return False
-    # The user of this machine, who needs no cookie; a proxy's clients are other people.
-    own = request.app[LIMITS].local_only and is_direct(request)
-    return not (own and names_this_machine(request.headers.get(hdrs.HOST, "localhost")))
+    # The user of this machine needs no cookie; a proxy's clients are other people.
+    return not (request.app[LIMITS].local_only and _is_this_machine(request))
+
+
+def _is_this_machine(request: web.Request) -> bool:
+    """Whether this machine sends the request, and by its own name.
+
+    A proxy that adds no header is told by the Host that it passes on.
+    """
+    host = request.headers.get(hdrs.HOST, "localhost")
+    return is_direct(request) and names_this_machine(host)
 
 
 async def _admit_visitor(request: web.Request, visitors: VisitorCookies) -> None:

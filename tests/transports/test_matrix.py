@@ -37,8 +37,8 @@ class Call:
 
     kind: str
     """`public`: for everybody, in every page. `sign-in`: for everybody. `list`: what the caller
-    owns. `own`: unknown to all but the owner. `machine`: for this machine. `operator`: by a rule
-    of its own, for no caller here."""
+    owns. `own`: unknown to all but the owner. `machine`: for this machine, and with a token.
+    `operator`: for this machine only."""
     body: dict[str, Any] | None = field(default=None)
 
 
@@ -54,6 +54,7 @@ ROUTES: dict[tuple[str, str], Call] = {
     ("POST", "/api/ticket"): Call("list"),
     ("GET", "/ws"): Call("list"),
     ("GET", "/metrics"): Call("machine"),
+    ("POST", "/api/admin/revoke"): Call("operator", {"principal": "carol"}),
     ("GET", "/api/sessions"): Call("list"),
     ("GET", "/api/streams/{stream_id}"): Call("own"),
     ("POST", "/api/streams/{stream_id}/cancel"): Call("own"),
@@ -78,8 +79,9 @@ def routes_of(app: web.Application) -> set[tuple[str, str]]:
 def test_every_route_has_a_place_in_the_matrix() -> None:
     settings: Any = {"allowed_origins": "https://friend.example"}
     found = routes_of(create_app(Settings(**settings), agent=parrot))
+    # Those have a token of their own (test_nobody_else_is_an_operator).
     operators = {route for route in found if route[1].startswith(OPERATORS)}
-    assert found - operators == set(ROUTES)
+    assert found == set(ROUTES) | operators
 
 
 def filled(value: Any, session_id: str, stream_id: str) -> Any:
@@ -153,10 +155,12 @@ async def check_stranger(client: Client, headers: Headers, expected: dict[str, s
 
 OPEN = {"public": {200}, "sign-in": {200, 204, 401, 404}}
 OWNER = {**OPEN, "list": {200, 400}, "own": {200, 204}, "machine": {200}}
+OWNER["operator"] = {200}
 OTHER = {**OWNER, "own": {404}}
-UNKNOWN = {**OPEN, "list": {401}, "own": {401}, "machine": {200}}
-ELSEWHERE = {**UNKNOWN, "machine": {401}}
-FOREIGN_PAGE = {kind: {403} for kind in (*OPEN, "list", "own", "machine")}
+OTHER_ELSEWHERE = {**OTHER, "operator": {401}}
+UNKNOWN = {**OWNER, "list": {401}, "own": {401}}
+ELSEWHERE = {**UNKNOWN, "machine": {401}, "operator": {401}}
+FOREIGN_PAGE = {kind: {403} for kind in OWNER}
 FOREIGN_IMAGE = {**FOREIGN_PAGE, "public": {200}}
 
 
@@ -177,7 +181,11 @@ IMAGE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
 
 SIGN_IN_CALLERS: dict[str, tuple[Headers, dict[str, set[int]]]] = {
     "another principal": (bearer(BOBS), OTHER),
-    "another principal through a proxy": ({**bearer(BOBS), **FORWARDED}, OTHER),
+    "another principal through a proxy": ({**bearer(BOBS), **FORWARDED}, OTHER_ELSEWHERE),
+    "another principal through a proxy without headers": (
+        {**bearer(BOBS), "Host": "chat.example.org", "Origin": "http://chat.example.org"},
+        OTHER_ELSEWHERE,
+    ),
     "nobody": ({}, UNKNOWN),
     "nobody through a proxy": (FORWARDED, ELSEWHERE),
     "nobody through a proxy with a port": ({"X-Forwarded-For": "203.0.113.7:80"}, ELSEWHERE),
@@ -268,6 +276,7 @@ async def test_where_nobody_signs_in_a_stranger_reaches_nothing(
     await keep(client, owner)
     # There is no ticket where nobody signs in.
     expected = {**expected, "list": expected["list"] | {404}}
+    expected["operator"] = {403} if expected["operator"] == {403} else {404}
     if name.startswith("an image"):
         expected["list"] -= {404}
         await check_image(client, {**owner, **headers})
@@ -276,7 +285,33 @@ async def test_where_nobody_signs_in_a_stranger_reaches_nothing(
             client, {**owner, **headers} if "foreign" in name else headers, expected
         )
     assert PRIVATE in (await send(client, ("GET", "/api/sessions"), owner))[1]
-    await check_owner(client, owner, {**OWNER, "list": {200, 400, 404}})
+    await check_owner(client, owner, {**OWNER, "list": {200, 400, 404}, "operator": {404}})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        FORWARDED,
+        {**FORWARDED, **bearer(BOBS)},
+        {**bearer(BOBS), "Host": "chat.example.org", "Origin": "http://chat.example.org"},
+        IMAGE,
+        FOREIGN,
+    ],
+    ids=["nobody", "principal", "quiet proxy", "image", "page"],
+)
+@pytest.mark.parametrize("sign_in", [True, False], ids=["sign-in", "visitors"])
+async def test_nobody_else_is_an_operator(
+    aiohttp_client: Connect, sign_in: bool, headers: Headers
+) -> None:
+    settings: Any = {"auth_tokens": f"ann:{ANNS},bob:{BOBS}"} if sign_in else {}
+    client = await connect(aiohttp_client, allow_anonymous=True, cookie_secret=SECRET, **settings)
+    assert client.app is not None
+    for method, path in routes_of(client.app):
+        if path.startswith(OPERATORS):
+            path = filled(path, SESSION, STREAM)
+            body = {"principal": "ann"}
+            answer = await client.request(method, path, json=body, headers=headers)
+            assert answer.status in ({401, 403} if sign_in else {401, 403, 404}), path
 
 
 @pytest.mark.parametrize("kind", ["resume", "cancel", "watch", "start"])
