@@ -105,7 +105,8 @@ def configure(
         out = sys.stderr
     assert out is not None
     logger.remove()
-    sink = _Sink(out, resolve_style(style, out), _Redactor(secrets))
+    sink = _Sink(out, _resolve(style, out), _Redactor(secrets))
+    sink.is_json_wanted = style == "json"
     logger.add(sink, level=level, format="", backtrace=False, diagnose=False, colorize=False)
     journal.open_outlet(sink.tell if logger.level(level).no <= _INFO else _ignore)
     logging.basicConfig(handlers=[_ToLoguru()], level=logger.level(level).no, force=True)
@@ -115,7 +116,7 @@ def configure(
     _sink = sink
 
 
-def resolve_style(style: Style, out: TextIO) -> Literal["pretty", "json"]:
+def _resolve(style: Style, out: TextIO) -> Literal["pretty", "json"]:
     """What `auto` means for a file: pretty on a terminal, JSON elsewhere."""
     if style == "auto":
         return "pretty" if out.isatty() else "json"
@@ -147,13 +148,15 @@ def complain(sentence: str) -> None:
 def capturing() -> Iterator[None]:
     """Send what is printed, and every uncaught exception, the way of the log while inside.
 
-    Only after `configure`. With JSON each printed line becomes a record; whatever the style, no
-    print waits for the reader of stdout or stderr.
+    Only after `configure`. Where the log is JSON, each line that is printed to stderr is a record.
+    To stdout, too, if JSON is asked for or stdout is the log's own file; a program that starts this
+    one with a pipe of its own as stdout reads the lines as they are. No print waits for a reader.
     """
     assert _sink is not None, "configure comes first"
     stdout, stderr = sys.stdout, sys.stderr
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
-    printed = _Sink(stdout, "json" if _sink.is_json else "pretty", _sink.redact)
+    is_json = _sink.is_json and (_sink.is_json_wanted or _is_same_file(stdout, stderr))
+    printed = _Sink(stdout, "json" if is_json else "pretty", _sink.redact)
     try:
         sys.stdout = _Console(stdout, printed, "stdout")
         sys.stderr = _Console(stderr, _sink, "stderr")
@@ -172,6 +175,13 @@ def capturing() -> Iterator[None]:
         sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
         flush()
         printed.stop()
+
+
+def _is_same_file(one: TextIO, other: TextIO) -> bool:
+    try:
+        return os.path.sameopenfile(one.fileno(), other.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _log_uncaught(
@@ -230,6 +240,8 @@ class _Sink:
     ) -> None:
         self.redact = redact or _Redactor(())
         self.is_json = style == "json"
+        self.is_json_wanted = False
+        """Whether JSON was asked for, and not chosen because the log is no terminal."""
         if self.is_json:
             self._show: _Show = _json_lines
         else:

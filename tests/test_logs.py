@@ -474,6 +474,17 @@ def test_with_json_everything_that_is_printed_is_json(tmp_path: Path) -> None:
     assert messages[3] == "uncaught_exception error=SystemError"
 
 
+def test_the_banner_in_a_pipe_of_its_own_is_json_only_if_json_is_asked_for() -> None:
+    command = [sys.executable, "-c", PROGRAM, "auto"]
+    apart = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert apart.stdout == "printed\nin two lines, and more\n"
+    together = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    for line in (*apart.stderr.splitlines(), *together.stdout.splitlines()):
+        assert {"time", "level", "message"} <= orjson.loads(line).keys()
+
+
 def test_for_people_what_is_printed_stays_as_it_is() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, "pretty"], capture_output=True, text=True, check=False
