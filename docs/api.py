@@ -28,6 +28,7 @@ from jarvis_stream.ids import SESSION_ID, STREAM_ID
 from jarvis_stream.registry import Cancellation
 from jarvis_stream.settings import Settings, options
 from jarvis_stream.transports import answers, websocket
+from jarvis_stream.transports.admin import MAX_LISTED
 from jarvis_stream.transports.requests import (
     MAX_CURSOR,
     MAX_QUERY,
@@ -409,9 +410,44 @@ class Builder:
             ),
             "Export": self.thing(messages),
             "Info": self.thing(info, "principal"),
+            **self._admin(),
             "Alive": self.thing({"alive": {"const": True}}),
             "Ready": self.thing({"ready": {"const": True}}),
             **(self._logins() if HAS_LOGIN else {}),
+        }
+
+    def _admin(self) -> Json:
+        place = "`file:line function`"
+        stream = {
+            "stream_id": ref("StreamId"),
+            "session_id": ref("SessionId"),
+            "owner": text("The principal; empty where nobody signs in."),
+            "trace_id": ref("TraceId"),
+            "epoch": ref("Epoch"),
+            "state": text(enum=["pending", "active", "sealed", "ended", "undead"]),
+            "age_ms": whole("Since its start."),
+            "seq": whole("Of its last frame; 0 before the first one."),
+            "readers": whole("At this node."),
+            "last_frame_ms": whole("Since its last frame, to a second."),
+            "waits_at": {
+                "type": ["string", "null"],
+                "description": f"The line of the agent's code at which it waits: {place}.",
+            },
+            "stack": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": f"All places, the outermost first: {place}.",
+            },
+        }
+        return {
+            "AdminStream": self.thing(stream),
+            "AdminStreams": self.thing(
+                {
+                    "node": self.thing({"name": text("The host's name."), "pid": whole()}),
+                    "total": whole("How many live at this node."),
+                    "streams": array("AdminStream"),
+                }
+            ),
         }
 
     def _logins(self) -> Json:
@@ -679,6 +715,22 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
     ),
     ("GET", "/metrics"): Call(
         file_answer("Prometheus's text format.", "text/plain"), summary="Its metrics."
+    ),
+    ("GET", "/api/admin/streams"): Call(
+        told("AdminStreams", "The streams of this node."),
+        (422,),
+        (
+            in_query(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": 1000},
+                "How many.",
+            ),
+        ),
+    ),
+    ("POST", "/api/admin/streams/{stream_id}/cancel"): Call(
+        told("Cancellation", "What became of the stop."),
+        (404, 409),
+        (STREAM, in_query("owner", {"type": "string"}, "Where two owners use the same id.")),
     ),
     ("GET", "/ws"): Call(
         {"description": f"Switched to a WebSocket ({websocket.SUBPROTOCOL}): see asyncapi.json."},

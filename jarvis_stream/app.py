@@ -41,17 +41,19 @@ from jarvis_stream.identity.tokens import StaticTokens, parse_tokens
 from jarvis_stream.identity.visitors import SecretUnusable, Visitors, parse_secrets, secret_in
 from jarvis_stream.node import Node
 from jarvis_stream.passes import Keeper, Passes
+from jarvis_stream.progress import ProgressSampler
 from jarvis_stream.quota import Limiter, Rates
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings, has_identity
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Stream
-from jarvis_stream.transports import cors, gate, ndjson, pages, sessions, websocket
+from jarvis_stream.transports import admin, cors, gate, ndjson, pages, sessions, websocket
 from jarvis_stream.transports.answers import guard, json_answer
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
 from jarvis_stream.transports.door import DOORS, Doors
 from jarvis_stream.transports.quotas import QUOTAS, Quotas
 from jarvis_stream.transports.requests import is_loopback
+from jarvis_stream.watchdog import LoopWatchdog
 
 CHOICE: Final = web.AppKey("choice", Choice)
 """Which agent answers, and why; there once the application has started."""
@@ -120,7 +122,21 @@ def create_app(
         open_metrics=settings.open_metrics,
     )
     app[websocket.SOCKETS] = set()
-    for routes in (gate.routes, ndjson.routes, websocket.routes, sessions.routes):
+    operator_token = settings.operator_token
+    app[admin.OPERATORS] = admin.OperatorAccess(
+        operator_token.get_secret_value() if operator_token else None,
+        # A server that a proxy publishes cannot tell its clients from this machine for sure.
+        trust_this_machine=app[gate.GATE].kind == "none"
+        and is_loopback(settings.host)
+        and not (settings.allowed_origins or settings.trusted_proxies),
+    )
+    for routes in (
+        gate.routes,
+        ndjson.routes,
+        websocket.routes,
+        sessions.routes,
+        admin.routes,
+    ):
         app.add_routes(routes)
     app.router.add_get("/api/info", _info)
     cors.setup(app, settings.allowed_origins)
@@ -160,9 +176,13 @@ def create_app(
                 settings, choice.agent, history, trace, node, has_visitors=has_visitors
             )
             lag = stack.enter_context(metrics.LoopLag())
+            stack.enter_context(ProgressSampler(registry))
+            watchdog = stack.enter_context(LoopWatchdog())
             collectors = [
                 metrics.StreamCollector(registry),
-                metrics.TransportCollector(counts, app[websocket.SOCKETS], lag, app[DOORS]),
+                metrics.TransportCollector(
+                    counts, app[websocket.SOCKETS], lag, app[DOORS], watchdog
+                ),
             ]
             if node is not None:
                 # Last in, first out: what it owes the store at the end needs nothing else.

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is told to stop; returns the exit code.
 
     SIGINT and SIGTERM let the live answers go on for the grace time, end the others and stop it;
-    a second one kills it at once. `copy-history` and `revoke`: see commands.py.
+    a second one kills it at once. `copy-history`, `revoke` and `streams`: see commands.py.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this
@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _copy_history(argv[1:])
     if argv[:1] == ["revoke"]:
         return _revoke(argv[1:])
+    if argv[:1] == ["streams"]:
+        return _streams(argv[1:])
     try:
         settings = from_command_line(argv)
         _refuse_strangers(settings)
@@ -230,6 +232,31 @@ def _revoke(argv: Sequence[str]) -> int:
     return 0
 
 
+def _streams(argv: Sequence[str]) -> int:
+    from jarvis_stream import commands
+
+    try:
+        settings = from_command_line([])
+        token = settings.operator_token
+        host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
+        # Of several workers each lists its own streams, at its own port.
+        ports = [settings.port]
+        if settings.workers > 1 and settings.worker_port:
+            ports = [settings.worker_port + number for number in range(settings.workers)]
+        return commands.streams(
+            argv,
+            [_url(host, port) for port in ports],
+            token.get_secret_value() if token else None,
+        )
+    except BadSettings as bad:
+        for problem in bad.problems:
+            _complain(problem)
+        return 2
+    except JarvisError as error:
+        _complain(f"{error}")
+        return 1
+
+
 def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Listening sockets on every address of `host`, all on one port (any free one for 0).
 
@@ -294,6 +321,7 @@ def _secrets(settings: Settings) -> list[str]:
         settings.database_url,
         settings.jwt_key,
         settings.redis_url,
+        settings.operator_token,
     ]
     secrets = [secret.get_secret_value() for secret in given if secret is not None]
     if settings.auth_tokens is not None:

@@ -1,9 +1,12 @@
-"""The program's other commands: `jarvis-stream copy-history` and `jarvis-stream revoke`.
+"""The program's other commands.
 
     jarvis-stream copy-history --from history.sqlite3 --to postgresql://jarvis@db/jarvis
     jarvis-stream revoke ann
+    jarvis-stream streams [--cancel STREAM_ID]
 
-Of copying, stdout tells how it goes. It may be broken off and begun again.
+`copy-history` reports its progress on stdout and may be broken off and begun again. `revoke` ends
+the sign-ins of a principal. `streams` lists the live streams of a running server, and where each of
+them waits.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 from jarvis_stream.errors import JarvisError
 
@@ -24,6 +29,9 @@ REVOKE_TIMEOUT: Final = 10.0
 
 TELL_EVERY: Final = 1.0
 """Seconds between two lines about how far it is."""
+
+CALL_TIMEOUT: Final = 20.0
+"""Seconds that a server may take to respond to a command."""
 
 
 class CommandFailed(JarvisError):
@@ -146,3 +154,126 @@ def _now_and_then(tell: Callable[[int, int], None]) -> Callable[[int, int], None
             tell(done, total)
 
     return progress
+
+
+def streams(argv: Sequence[str], urls: Sequence[str], token: str | None) -> int:
+    """List the live streams of running servers, or end one; the exit code.
+
+    `urls` are the servers unless others are named. Raises CommandFailed, with a sentence for
+    people.
+    """
+    parser = argparse.ArgumentParser(
+        prog="jarvis-stream streams",
+        description="List the live streams of a running server, oldest first, and the line of code"
+        " at which each agent waits; or end one of them.",
+        epilog="The server and the token come from the same variables as the server's settings:"
+        " JARVIS_HOST, JARVIS_PORT, JARVIS_OPERATOR_TOKEN; with JARVIS_WORKERS and"
+        " JARVIS_WORKER_PORT every worker is asked. Each server lists its own streams only.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--url",
+        action="append",
+        metavar="URL",
+        help=f"a server to ask; may be given several times [default: {' '.join(urls)}]",
+    )
+    parser.add_argument("--json", action="store_true", help="print what the server responds")
+    parser.add_argument("--stack", action="store_true", help="print all frames of each agent")
+    parser.add_argument("--cancel", metavar="STREAM_ID", help="end this stream")
+    parser.add_argument("--owner", help="the stream's owner, where two use the same id")
+    given = parser.parse_args(argv)
+    servers = [url.rstrip("/") for url in given.url or urls]
+    if given.cancel is not None:
+        return _cancel(servers, token, given.cancel, given.owner)
+    listed = [_call(f"{url}/api/admin/streams", token) for url in servers]
+    if given.json:
+        print(json.dumps(listed, indent=2))
+        return 0
+    for server in listed:
+        _print_streams(server, with_stack=given.stack)
+    return 0
+
+
+def _cancel(servers: Sequence[str], token: str | None, stream_id: str, owner: str | None) -> int:
+    query = "" if owner is None else "?" + urlencode({"owner": owner})
+    path = f"/api/admin/streams/{quote(stream_id, safe='')}/cancel{query}"
+    missing: CommandFailed | None = None
+    for url in servers:
+        try:
+            result = _call(url + path, token, method="POST")
+        except _NotThere as error:
+            missing = error
+            continue
+        agent = "its agent has stopped" if result["clean"] else "its agent does not stop"
+        print(f"ended {stream_id}: {agent} ({result['cleanup_ms']} ms)")
+        return 0
+    assert missing is not None
+    raise missing
+
+
+class _NotThere(CommandFailed):
+    """A server does not know what is named."""
+
+
+def _call(url: str, token: str | None, method: str = "GET") -> dict[str, Any]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    # Past the proxies of the environment: a token is no proxy's business.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, method=method, headers=headers)
+    try:
+        with opener.open(request, timeout=CALL_TIMEOUT) as response:
+            result: dict[str, Any] = json.load(response)
+            return result
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            raise CommandFailed(
+                f"{url} lets operators in only: set JARVIS_OPERATOR_TOKEN, here and for the server"
+            ) from error
+        try:
+            sentence = json.load(error)["error"]
+        except (ValueError, KeyError, TypeError):
+            sentence = f"status {error.code}"
+        kind = _NotThere if error.code == 404 else CommandFailed
+        raise kind(f"{url}: {sentence}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise CommandFailed(f"{url} cannot be reached: {reason}") from error
+
+
+_COLUMNS: Final = (
+    ("STREAM", "stream_id"),
+    ("SESSION", "session_id"),
+    ("OWNER", "owner"),
+    ("STATE", "state"),
+    ("AGE", "age_ms"),
+    ("SEQ", "seq"),
+    ("READERS", "readers"),
+    ("LAST FRAME", "last_frame_ms"),
+    ("WAITS AT", "waits_at"),
+)
+
+
+def _print_streams(server: dict[str, Any], *, with_stack: bool) -> None:
+    node, found = server["node"], server["streams"]
+    print(f"{server['total']} streams at {node['name']} (pid {node['pid']})")
+    rows = [[_cell(key, stream[key]) for _, key in _COLUMNS] for stream in found]
+    titles = [title for title, _ in _COLUMNS]
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for stream, row in zip([None, *found], [titles, *rows], strict=True):
+        if found:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            print("  ".join(cells).rstrip())
+        if stream is not None and with_stack:
+            for place in stream["stack"]:
+                print(f"    {_cell('stack', place)}")
+    sys.stdout.flush()
+
+
+def _cell(key: str, value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if key.endswith("_ms"):
+        assert isinstance(value, int)
+        return f"{value / 1000:.1f}s"
+    text = str(value)
+    return text if text.isprintable() else ascii(text)[1:-1]

@@ -9,8 +9,9 @@ they go through loguru, like everything else that is logged.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Final, NamedTuple
 
 from loguru import logger
 
@@ -31,6 +32,9 @@ class Line(NamedTuple):
         """Whose it is, as the log's fields."""
         return {"trace": self.trace, "session": self.session, "stream": self.stream}
 
+
+CURRENT_STREAM: Final[ContextVar[Mapping[str, str]]] = ContextVar("current_stream")
+"""The ids (`trace`, `session`, `stream`) of the stream whose task, or whose subtask, runs."""
 
 Outlet = Callable[[Line], None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Final, Self
 
@@ -23,6 +24,7 @@ from jarvis_stream.node import Node
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.tally import Tally
 from jarvis_stream.transports.context import Counts
+from jarvis_stream.watchdog import LoopWatchdog
 
 
 class StreamCollector(Collector):
@@ -47,6 +49,17 @@ class StreamCollector(Collector):
         for state, count in counts.items():
             states.add_metric([state], count)
         yield states
+        now = time.monotonic()
+        yield GaugeMetricFamily(
+            "jarvis_oldest_stream_seconds",
+            "Age of the oldest stream that is not retired.",
+            max((now - stream.started_at for stream in registry), default=0),
+        )
+        yield GaugeMetricFamily(
+            "jarvis_longest_silence_seconds",
+            "Longest time that a stream which is not retired has had no new frame.",
+            max((stream.silence(now) for stream in registry), default=0),
+        )
         yield GaugeMetricFamily("jarvis_readers", "Readers of live streams.", readers)
         yield GaugeMetricFamily(
             "jarvis_replayable_streams", "Ended streams that can be replayed.", len(registry.shelf)
@@ -208,8 +221,14 @@ class TransportCollector(Collector):
     """What the transports and the event loop have to tell."""
 
     def __init__(
-        self, counts: Counts, sockets: Sized, lag: LoopLag, connections: Sized = ()
+        self,
+        counts: Counts,
+        sockets: Sized,
+        lag: LoopLag,
+        connections: Sized = (),
+        watchdog: LoopWatchdog | None = None,
     ) -> None:
+        self._watchdog = watchdog
         self._counts = counts
         self._sockets = sockets
         self._lag = lag
@@ -239,6 +258,11 @@ class TransportCollector(Collector):
             "jarvis_connections",
             "Connections that are open, of whatever kind.",
             len(self._connections),
+        )
+        yield CounterMetricFamily(
+            "jarvis_loop_blocked",
+            "How often the event loop was blocked for half a second or longer.",
+            0 if self._watchdog is None else self._watchdog.blocked,
         )
         yield CounterMetricFamily(
             "jarvis_log_lines_dropped",

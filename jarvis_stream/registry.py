@@ -65,6 +65,7 @@ from jarvis_stream.errors import (
 from jarvis_stream.frames import Done, Ending, Failed
 from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnRecord, TurnStart
 from jarvis_stream.ids import TraceParent, id_of, key_of, new_session_id
+from jarvis_stream.journal import CURRENT_STREAM
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.node import Entry, Node, Transcript, Watcher
 from jarvis_stream.shares import FairSet
@@ -563,6 +564,10 @@ class StreamRegistry:
         if self.node is not None and opening.entry is not None:
             self.node.hold(stream, opening.entry)
         self.starts[opening.transport, "started"] += 1
+        stream.tell(
+            f"stream_started trace={stream.trace_id} session={session_id}"
+            f" owner={stream.owner or '-'}"
+        )
         for watcher in tuple(self._watchers.get(session_key, ())):
             watcher.see(stream)
         if self._is_stillborn(stream, opening.entry):
@@ -590,6 +595,12 @@ class StreamRegistry:
             raise _not_here_to_stop(stream_id)
         stream.revoke(Done("cancelled"), "client_stop")
         return self._stopped(stream)
+
+    async def cancel_for_operator(self, stream: Stream) -> Cancellation:
+        """Stop a stream of this node; an unresponsive agent is cancelled once more."""
+        if not stream.revoke(Done("cancelled"), "operator"):
+            stream.cancel_again()
+        return await self._stopped(stream)
 
     async def _stop_elsewhere(self, node: Node, stream_id: str, owner: str) -> Cancellation:
         asked_at = time.monotonic()
@@ -980,10 +991,14 @@ class StreamRegistry:
 
     async def _run(self, stream: Stream, prompt: str) -> None:
         own_task = asyncio.current_task()
+        ids = {
+            "trace": stream.trace_id,
+            "session": stream.session_id,
+            "stream": stream.stream_id,
+        }
+        CURRENT_STREAM.set(ids)
         # What the agent logs carries the ids too.
-        with logger.contextualize(
-            trace=stream.trace_id, session=stream.session_id, stream=stream.stream_id
-        ):
+        with logger.contextualize(**ids):
             try:
                 if self.node is not None:
                     begun = await self._begin_among_others(stream, prompt, self.node)

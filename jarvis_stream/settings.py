@@ -96,6 +96,11 @@ def _tokens(value: SecretStr) -> SecretStr:
     return value
 
 
+def _operator_token(value: SecretStr) -> SecretStr:
+    parse_tokens(f"operator:{value.get_secret_value()}")
+    return value
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Level = Annotated[
@@ -226,6 +231,16 @@ class Settings(BaseSettings):
         ),
     ] = ()
     """The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+
+    operator_token: Annotated[
+        Annotated[SecretStr, AfterValidator(_operator_token)] | None,
+        Field(
+            json_schema_extra={
+                "allowed": f"a token of at least {SHORTEST} characters of A-Z a-z 0-9 . _ ~ + / - ="
+            }
+        ),
+    ] = None
+    """The operator's token for /api/admin and `jarvis-stream streams`. Prefer the variable."""
 
     open_metrics: bool = True
     """Whether /metrics needs no token when it is asked from this very machine, past every proxy."""
@@ -572,7 +587,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="jarvis-stream",
         description="A streaming server for chat and agent UIs.",
         epilog="A flag wins over its variables, the first variable over the second."
-        " Another command: jarvis-stream copy-history --help",
+        " Other commands: jarvis-stream streams --help, jarvis-stream copy-history --help",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

@@ -38,6 +38,7 @@ from jarvis_stream.frames import (
 )
 from jarvis_stream.history.base import Begun
 from jarvis_stream.ids import TraceParent, key_of, new_span_id
+from jarvis_stream.stacks import Place, waiting_at
 from jarvis_stream.tally import Tally
 
 if TYPE_CHECKING:
@@ -167,6 +168,8 @@ class Stream:
         "_fresh",
         "_keep",
         "_log",
+        "_progress_at",
+        "_progress_seq",
         "_revoked",
         "_task",
         "_turn_noted",
@@ -257,6 +260,8 @@ class Stream:
         self.started_at = time.monotonic()
         self.activated_at = 0.0
         self.first_token_at = 0.0
+        self._progress_seq = 0
+        self._progress_at = self.started_at
         self.revoked_at = 0.0
         self.parent = parent
         self.place = TraceParent(trace_id, new_span_id(), parent is None or parent.sampled)
@@ -323,6 +328,22 @@ class Stream:
         """Log a line of its life, with its ids."""
         journal.tell(text, self.trace_id, self.session_id, self.stream_id)
 
+    def note_progress(self, now: float) -> None:
+        """Note whether there are new frames since the last call (see ProgressSampler)."""
+        if self._log.seq != self._progress_seq:
+            self._progress_seq = self._log.seq
+            self._progress_at = now
+
+    def silence(self, now: float) -> float:
+        """Seconds since its last frame, or since its start; as precise as the sampling is."""
+        self.note_progress(now)
+        return now - self._progress_at
+
+    @property
+    def stack(self) -> list[Place]:
+        """The places at which its task waits, outermost first."""
+        return [] if self._task is None else waiting_at(self._task)
+
     @property
     def followers(self) -> int:
         """How many readers it has."""
@@ -352,6 +373,8 @@ class Stream:
             raise StreamRevoked
         self.state = _ACTIVE
         self.activated_at = time.monotonic()
+        waited = round(1000 * (self.activated_at - self.started_at))
+        self.tell(f"stream_activated trace={self.trace_id} wait_ms={waited}")
         self._think()
 
     def append(self, piece: str | Status) -> None:
@@ -377,7 +400,7 @@ class Stream:
                 piece = well_formed(piece)
                 self._log.add_token(piece)
             if not self.first_token_at:
-                self.first_token_at = time.monotonic()
+                self._note_first_token()
             if self._followers:
                 self._fresh.append(piece)
         elif isinstance(piece, Status):
@@ -386,6 +409,11 @@ class Stream:
             self.append(str.__str__(piece))
         else:
             raise TypeError(f"an agent yields str, Status or Done, not {type(piece).__name__}")
+
+    def _note_first_token(self) -> None:
+        self.first_token_at = time.monotonic()
+        waited = round(1000 * (self.first_token_at - self.started_at))
+        self.tell(f"stream_first_token trace={self.trace_id} wait_ms={waited}")
 
     async def produce(self, pieces: AsyncIterator[Piece]) -> Done:
         """Append what the agent yields, and return how it ended.
@@ -512,6 +540,11 @@ class Stream:
         self.undead = True
         self._cancel_task()
         return True
+
+    def cancel_again(self) -> None:
+        """Cancel its task once more, if it has ended and its agent has not stopped."""
+        if not self.is_open and not self.stopped.done():
+            self._cancel_task()
 
     def _cancel_task(self) -> None:
         if self._task is not None and self._task is not asyncio.current_task():

@@ -559,7 +559,7 @@ async def test_a_stream_that_ends_unwatched_is_not_abandoned_later(log_lines: li
     stream.end(Done("stop"))
     await asyncio.sleep(100.0)
     assert (stream.ending, stream.revoked_for) == (Done("stop"), None)
-    assert log_lines == []
+    assert not any("disconnected" in line for line in log_lines)
 
 
 @in_virtual_time

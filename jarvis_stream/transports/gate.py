@@ -52,6 +52,9 @@ LONGEST_WAIT: Final = 3600.0
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _OPEN: Final = frozenset(("/", "/livez", "/readyz", "/api/info", "/api/login", "/api/logout"))
 
+ADMIN: Final = "/api/admin/"
+"""The calls below it let operators in, by a rule of their own (see admin.py)."""
+
 routes = web.RouteTableDef()
 
 
@@ -149,7 +152,7 @@ class Gate:
         path = request.path
         if request.method == hdrs.METH_OPTIONS:  # a browser asks whether it may ask
             return True
-        if path in _OPEN or path.startswith("/static/"):
+        if path in _OPEN or path.startswith(("/static/", ADMIN)):
             return True
         if path == REVOKE and _is_this_machine(request):
             return True
@@ -201,6 +204,8 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _is_for_visitors(request: web.Request) -> bool:
     path = request.path
     if request.method == hdrs.METH_OPTIONS or path in ("/api/login", "/api/logout"):
+        return False
+    if path.startswith(ADMIN):
         return False
     # The page gets the cookie before it sends requests, several at a time.
     if not (path in ("/", "/ws") or path.startswith("/api/")):

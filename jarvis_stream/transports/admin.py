@@ -1,0 +1,152 @@
+"""What an operator may ask: which streams live here, where each of them waits, and to end one.
+
+    Authorization: Bearer …      the operator's token (--operator-token)
+
+Without a token only the machine itself may ask, and only where nobody signs in: a server that
+listens on a loopback address and is published through no proxy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import socket
+import time
+from dataclasses import asdict
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+from loguru import logger
+
+from jarvis_stream.errors import Conflict, NotFound, Unauthorized
+from jarvis_stream.ids import STREAM_ID
+from jarvis_stream.stacks import agent_place
+from jarvis_stream.stream import Stream
+from jarvis_stream.transports.answers import json_answer
+from jarvis_stream.transports.context import REGISTRY
+from jarvis_stream.transports.gate import bearer
+from jarvis_stream.transports.peers import is_direct
+from jarvis_stream.transports.requests import authority, is_loopback, parse_count, shorten
+
+MAX_LISTED: Final = 10_000
+"""Streams in one list."""
+
+_FORWARDING: Final = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+)
+"""Headers that a proxy adds."""
+
+routes = web.RouteTableDef()
+
+
+class OperatorAccess:
+    """Decides who may use the admin calls."""
+
+    def __init__(self, token: str | None, *, trust_this_machine: bool) -> None:
+        """`trust_this_machine`: whether a direct request from this machine needs no token."""
+        self._digest = None if token is None else _digest(token)
+        self._trusts_this_machine = trust_this_machine
+
+    def check(self, request: web.Request) -> None:
+        """Raise Unauthorized unless an operator sends the request."""
+        if hdrs.AUTHORIZATION in request.headers:
+            if len(request.headers.getall(hdrs.AUTHORIZATION)) != 1 or self._digest is None:
+                raise Unauthorized
+            if not hmac.compare_digest(_digest(bearer(request) or ""), self._digest):
+                raise Unauthorized
+        elif not (self._trusts_this_machine and _is_this_machine(request)):
+            raise Unauthorized
+
+
+OPERATORS: Final = web.AppKey("operators", OperatorAccess)
+
+
+def _is_this_machine(request: web.Request) -> bool:
+    """Whether a program of this machine sends the request: no proxy, and no page of another."""
+    if not is_direct(request) or any(name in request.headers for name in _FORWARDING):
+        return False
+    host = request.headers.get(hdrs.HOST, "")
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    if name is None or not is_loopback(name):
+        return False
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is not None and authority(origin) != host:
+        return False
+    return request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+
+
+@routes.get("/api/admin/streams")
+async def streams(request: web.Request) -> web.Response:
+    """The streams of this node that have not ended, the oldest first, and where each one waits."""
+    request.app[OPERATORS].check(request)
+    limit = parse_count("limit", request.query.get("limit"), default=1000, most=MAX_LISTED)
+    registry = request.app[REGISTRY]
+    found = sorted(registry, key=lambda stream: stream.started_at)
+    now = time.monotonic()
+    return json_answer(
+        {
+            "node": _node(),
+            "total": len(found),
+            "streams": [_described(stream, now) for stream in found[:limit]],
+        }
+    )
+
+
+@routes.post("/api/admin/streams/{stream_id}/cancel")
+async def cancel(request: web.Request) -> web.Response:
+    """End a stream of this node, and tell whether its agent stopped in time.
+
+    Stream ids are the clients' own: where two owners use the same one, `owner` has to be given.
+    """
+    request.app[OPERATORS].check(request)
+    registry = request.app[REGISTRY]
+    stream_id, owner = request.match_info["stream_id"], request.query.get("owner")
+    found = [
+        stream
+        for stream in registry
+        if stream.stream_id == stream_id and owner in (None, stream.owner)
+    ]
+    if not found or not STREAM_ID.fullmatch(stream_id):
+        raise NotFound(f"no stream {shorten(stream_id)} lives at {_node()['name']}")
+    if len(found) > 1:
+        raise Conflict(f"{len(found)} owners have a stream {stream_id}: name one with owner=")
+    (stream,) = found
+    logger.info("operator_cancels stream={} session={}", stream.stream_id, stream.session_id)
+    return json_answer(asdict(await registry.cancel_for_operator(stream)))
+
+
+def _node() -> dict[str, Any]:
+    return {"name": socket.gethostname(), "pid": os.getpid()}
+
+
+def _described(stream: Stream, now: float) -> dict[str, Any]:
+    stack = stream.stack
+    place = agent_place(stack)
+    return {
+        "stream_id": stream.stream_id,
+        "session_id": stream.session_id,
+        "owner": stream.owner,
+        "trace_id": stream.trace_id,
+        "epoch": stream.epoch,
+        "state": "undead" if stream.undead else stream.state.value,
+        "age_ms": round(1000 * (now - stream.started_at)),
+        "seq": stream.seq,
+        "readers": stream.followers,
+        "last_frame_ms": round(1000 * stream.silence(now)),
+        "waits_at": None if place is None else str(place),
+        "stack": [str(each) for each in stack],
+    }
