@@ -587,7 +587,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="jarvis-stream",
         description="A streaming server for chat and agent UIs.",
         epilog="A flag wins over its variables, the first variable over the second."
-        " Other commands: jarvis-stream streams --help, jarvis-stream copy-history --help",
+        " Other commands, each with --help: streams, revoke, copy-history.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

@@ -54,6 +54,8 @@ def only_error(capsys: pytest.CaptureFixture[str]) -> str:
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
+    if line.startswith("jarvis-stream: "):  # a command, which people use
+        return str(line).removeprefix("jarvis-stream: ")
     record = orjson.loads(line)
     assert record["level"] == "CRITICAL"
     return str(record["message"])
