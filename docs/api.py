@@ -412,7 +412,15 @@ class Builder:
             "Info": self.thing(info, "principal"),
             **self._admin(),
             "Alive": self.thing({"alive": {"const": True}}),
-            "Ready": self.thing({"ready": {"const": True}}),
+            "Ready": self.thing(
+                {
+                    "ready": {"const": True},
+                    "saving": {
+                        "type": "boolean",
+                        "description": "Whether the last write to the database succeeded.",
+                    },
+                }
+            ),
             **(self._logins() if HAS_LOGIN else {}),
         }
 

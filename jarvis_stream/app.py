@@ -475,4 +475,11 @@ async def _readyz(request: web.Request) -> web.Response:
     node = request.app[REGISTRY].node
     if node is not None and not node.is_in_touch:
         raise Unavailable("the store that the servers share does not answer", retry_after=1)
-    return json_answer({"ready": True})
+    if node is not None and node.health.refusal is not None:
+        raise Unavailable(
+            "the store that the servers share refuses what questions need: see the server's log",
+            retry_after=1,
+        )
+    # Answers go on while the database is away, and are saved later: that is no reason to send
+    # nobody here any more, least of all from all servers at once.
+    return json_answer({"ready": True, "saving": request.app[REGISTRY].history.health.writable})

@@ -157,7 +157,7 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily(
             "jarvis_store_reachable",
             "1 if the store that the nodes share answered the last call.",
-            health.reachable,
+            health.reachable and health.refusal is None,
         )
         yield _histogram(
             "jarvis_store_trip_seconds", "How long the store took to answer a call.", health.trips

@@ -481,7 +481,7 @@ async def test_a_failed_answer_is_as_described_over_websocket(start: Starting) -
 
 
 def test_a_field_that_is_not_described_is_noticed() -> None:
-    ready = {"ready": True, "secret": 1}
+    ready = {"ready": True, "saving": True, "secret": 1}
     components = {"components": CLOSED["openapi"]["components"]}
     assert not Draft202012Validator({**api.ref("Ready"), **components}).is_valid(ready)
     check_open = {"components": api.openapi()["components"]}

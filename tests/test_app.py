@@ -16,7 +16,9 @@ from aiohttp.test_utils import TestClient
 import jarvis_stream
 from jarvis_stream import Turn, create_app
 from jarvis_stream.app import CHOICE
+from jarvis_stream.cluster.memory import MemoryStore
 from jarvis_stream.errors import BadSettings
+from jarvis_stream.history.base import Health
 from jarvis_stream.settings import Settings
 from jarvis_stream.transports.context import REGISTRY
 
@@ -125,6 +127,32 @@ async def test_readiness_ends_before_life_does(aiohttp_client: Connect) -> None:
     refused = await client.post("/api/chat", json={"prompt": "a"})
     for answer in (unready, refused):
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+
+
+async def test_a_server_is_not_ready_while_the_store_refuses_what_questions_need(
+    aiohttp_client: Connect,
+) -> None:
+    cluster = MemoryStore().node("ours")
+    client = await aiohttp_client(create_app(Settings(), agent=House(), cluster=cluster))
+    await (await client.post("/api/chat", json={"prompt": "it answers"})).read()
+    assert (await client.get("/readyz")).status == 200
+    cluster.health.refusal = "Redis at secret:6379 refuses EVALSHA (claim): its memory is full"
+    unready = await client.get("/readyz")
+    assert unready.status == 503
+    assert "secret" not in await unready.text()
+    cluster.health.refusal = None
+    assert (await client.get("/readyz")).status == 200
+
+
+async def test_readiness_says_whether_the_database_accepts_writes(
+    aiohttp_client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(Settings(), agent=House())
+    client = await aiohttp_client(app)
+    assert await (await client.get("/readyz")).json() == {"ready": True, "saving": True}
+    away = property(lambda history: Health(writable=False))
+    monkeypatch.setattr(type(app[REGISTRY].history), "health", away)
+    assert await (await client.get("/readyz")).json() == {"ready": True, "saving": False}
 
 
 async def test_the_settings_reach_what_they_set(aiohttp_client: Connect) -> None:

@@ -214,6 +214,9 @@ class Health:
         self.reachable = False
         """Whether the last call was answered, by every part of the store that was asked. One is
         made every second, whatever happens."""
+        self.refusal: str | None = None
+        """What every part of the store refuses that questions need, for operators; None: nothing.
+        Tried every few seconds."""
         self.listening = False
         """Whether words are heard."""
 

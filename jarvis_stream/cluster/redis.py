@@ -43,6 +43,7 @@ from jarvis_stream.cluster.base import (
     Verdict,
     Word,
 )
+from jarvis_stream.cluster.probe import PROBE_TTL, Probe, plain_probes, refusal
 from jarvis_stream.cluster.routing import Router
 from jarvis_stream.cluster.wire import PULSE, TIMEOUT, Ear, pack, pack_arguments
 
@@ -54,6 +55,8 @@ READ_BYTES = 64 * 1024
 """About how much one `read` returns of a log."""
 READ_ALL_BYTES = 4 * 1024 * 1024
 """About how much it returns of all."""
+PROBE_BEATS = 5
+"""After so many beats what questions need is tried again; after each one while it is refused."""
 OLDEST = 7
 """The first version of Redis that will do."""
 
@@ -150,6 +153,9 @@ class RedisCluster:
         async with self._router.running(), self._ear.running():
             self._check()
             await self._read_clocks()
+            await self._probe()
+            if self.health.refusal is not None:
+                raise StoreLost(self.health.refusal)
             for channel in (f"jarvis:node:{self.node}", "jarvis:nodes"):
                 await self._ear.listen(channel.encode())
             pulse = asyncio.create_task(self._beat())
@@ -177,12 +183,68 @@ class RedisCluster:
 
     async def _beat(self) -> None:
         """Ask something at least every second, of every primary, so that `health` is true."""
+        beats = 0
         while True:
             await asyncio.sleep(PULSE)
             is_silent = time.monotonic() - self.health.last_answer > PULSE / 2
             if is_silent or self._router.is_cluster:
                 await self._ask_each([pack("PING")])
             await self._read_clocks()
+            beats += 1
+            if beats % PROBE_BEATS == 0 or self.health.refusal is not None:
+                await self._probe()
+
+    async def _probe(self) -> None:
+        """Try what questions need, at every primary; see Health.refusal."""
+        tags = self._router.tags()
+        refusals = [await self._probe_at(tag) for tag in tags]
+        found = [refusal for refusal in refusals if refusal is not None]
+        before, now = self.health.refusal, found[0] if len(found) == len(tags) > 0 else None
+        self.health.refusal = now
+        if before is None and now is not None:
+            logger.error("store_refuses reason={}", now)
+        elif before is not None and now is None:
+            logger.info("store_accepts place={}", self.place)
+
+    async def _probe_at(self, tag: str) -> str | None:
+        """What one primary refuses; None also when it does not answer."""
+        probes = [*self._script_probes(tag), *plain_probes(f"{{{tag}}}")]
+        try:
+            replies = await self._router.ask([probe.packed for probe in probes])
+        except StoreLost:
+            return None
+        return refusal(probes, replies, self.place)
+
+    def _script_probes(self, tag: str) -> list[Probe]:
+        """The scripts, on a session that no key of a client's can name, and its names."""
+        ttl, epoch = PROBE_TTL, round(time.time() * 1000)
+        nonce = os.urandom(8).hex()  # the last probe's stream is over
+        name = Name(stream="", session="", nonce=nonce, node=self.node, trace_id="")
+        who = orjson.dumps(name)
+        session = b"jarvis:{%b}:probe:%b" % (tag.encode(), self.node.encode())
+        stream = session + b":" + nonce.encode()
+        keys = session, stream, stream + b":log", session + b":leases", session + b":members"
+        held, stopped = session + b":name", session + b":stopped"
+        claim = orjson.dumps({**_fields(name), "epoch": epoch})
+        batch = nonce, epoch, 0, 1, "{}\n"
+        end = nonce, epoch, 1, 2, "{}\n"
+        scripts = {
+            "name_reserve": _LUA.reserve([held], who, ttl),
+            "begin": _LUA.begin(keys, nonce, ttl, ttl),
+            "ticket": _LUA.ticket([session], epoch, ttl),
+            "claim": _LUA.claim(keys, claim, "interrupt", ttl, ttl, ttl, 0),
+            "append": _LUA.append(keys[:3], *batch, ttl),
+            "renew": _LUA.renew(keys, nonce, epoch, ttl, ttl, 0),
+            "attend": _LUA.attend(keys[:2], ttl),
+            "read": _LUA.read(keys[:4], nonce, 0, READ_BYTES, 0),
+            "living": _LUA.living([*keys[:1] * 3, *keys[3:]], 0),
+            "close": _LUA.close(keys, *end, ttl, 1),
+            "release": _LUA.release(keys, nonce, ttl),
+            "name_free": _LUA.free([held], who),
+            "name_stop": _LUA.stop([stopped], ttl),
+            "name_unstop": _LUA.unstop([stopped]),
+        }
+        return [Probe(f"EVALSHA ({script})", packed) for script, packed in scripts.items()]
 
     async def _read_clocks(self) -> None:
         furthest = await self._router.read_clocks()

@@ -46,6 +46,9 @@ LEARN_EVERY = 0.1
 LEARN_ANYWAY = 15.0
 """And at most: new replicas are known before they are needed."""
 
+MAX_TAGS = 256
+"""How many are tried to find one for each primary."""
+
 _KEYLESS = frozenset((b"PING", b"INFO"))
 _ASKING = pack("ASKING")
 _LOOK = (pack("CLUSTER", "INFO"), pack("CLUSTER", "SLOTS"))
@@ -117,6 +120,20 @@ class Router:
         lines = [line for line in lines if line.up.is_set()]
         await asyncio.gather(*(line.read_clock() for line in lines), return_exceptions=True)
         return max((line.clock.furthest for line in lines), default=-math.inf)
+
+    def tags(self) -> list[str]:
+        """Texts that, in braces in a key, choose each primary in turn."""
+        if self._primaries is None:
+            return ["probe"]
+        found: dict[Line, str] = {}
+        wanted = len(list(self._primaries.all()))
+        for number in range(MAX_TAGS):
+            owner = self._primaries.owner(key_slot(b"probe-%d" % number))
+            if owner is not None:
+                found.setdefault(owner, f"probe-{number}")
+            if len(found) == wanted:
+                break
+        return list(found.values())
 
     def clock_of(self, key: bytes) -> StoreClock:
         """The clock of the server that has a key."""

@@ -198,7 +198,12 @@ class Wire(ABC):
         if isinstance(error.__cause__, RedisError):  # redis-py wraps what it says itself
             error = error.__cause__
         text = str(error)
-        if isinstance(error, AuthenticationError | NoPermissionError):
+        if isinstance(error, NoPermissionError):
+            return (
+                f"Redis at {self.place} does not permit this user what it needs ({text}): give it"
+                " the permissions that docs/operating.md names"
+            )
+        if isinstance(error, AuthenticationError):
             return f"Redis at {self.place} refuses the name or the password, or what they may do"
         if isinstance(error, ReadOnlyError):
             return f"Redis at {self.place} is a read-only replica: name the primary"

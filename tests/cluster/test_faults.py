@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 from contracts.cluster import PATIENCE, Node, batch, eventually, lines, streams, told
+from contracts.passes import ANN
 from redis_proxy import RedisProxy, in_front_of
 from redis_server import RedisServer
 
@@ -26,7 +27,9 @@ from jarvis_stream.cluster.base import (
     Verdict,
     Word,
 )
+from jarvis_stream.cluster.probe import PERMISSIONS
 from jarvis_stream.cluster.redis import RedisCluster
+from jarvis_stream.cluster.shared import RedisPasses, RedisRates, shared_router
 
 T = TypeVar("T")
 
@@ -461,6 +464,88 @@ async def test_a_wrong_password_is_said() -> None:
             assert "refuses the name or the password" in await refusal(url)
         async with node(f"unix://:right@{server.socket}") as ours:
             await ours.start("A")
+
+
+async def test_a_user_with_the_permissions_that_are_documented_may_do_all() -> None:
+    with another_server() as server:
+        server.start()
+        with server.client() as client:
+            client.execute_command(*f"ACL SETUSER jarvis on >right {PERMISSIONS}".split())
+        url = f"unix://jarvis:right@{server.socket}"
+        async with node(url) as ours, node(url, "theirs") as theirs:
+            old, new = await ours.start("A"), await theirs.start("B")
+            await theirs.append(new, 0, 1)
+            await ours.hears(Word(kind="superseded", session="s", stream="A", by="B"))
+            await ours.close(old, 0, 1)
+            await theirs.cluster.forget("s", 5)
+        router = shared_router(url)
+        async with router.running():
+            keeper = RedisPasses(router, "login", seconds=30)
+            word = await keeper.issue(ANN)
+            assert await keeper.look(word) is not None
+            assert await keeper.drop_all("ann") == 1
+            assert await RedisRates(router, "starts", 5, 60.0).take("ann") == 0.0
+    text = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    assert PERMISSIONS in text
+
+
+@pytest.mark.parametrize(
+    ("denied", "named"),
+    [
+        ("-evalsha", "EVALSHA (name_reserve)"),
+        ("-getdel", "GETDEL"),
+        ("-xadd", "EVALSHA (append)"),
+        ("-publish", "EVALSHA (claim)"),
+        ("resetkeys ~other:*", "EVALSHA (name_reserve)"),
+        ("-script", "script|load"),
+    ],
+)
+async def test_a_missing_permission_is_named_at_the_start(denied: str, named: str) -> None:
+    with another_server() as server:
+        server.start()
+        with server.client() as client:
+            client.execute_command(*f"ACL SETUSER jarvis on >secret ~* &* +@all {denied}".split())
+        text = await refusal(f"unix://jarvis:secret@{server.socket}")
+        assert named in text
+        assert "permissions" in text
+
+
+async def test_what_a_running_redis_refuses_is_noticed_and_so_is_its_end() -> None:
+    def user(*rules: str) -> tuple[str, ...]:
+        return "ACL", "SETUSER", "jarvis", "on", ">right", "~*", "&*", "+@all", *rules
+
+    with another_server() as server:
+        server.start()
+        with server.client() as client:
+            client.execute_command(*user())
+            async with node(f"unix://jarvis:right@{server.socket}") as ours:
+                assert ours.cluster.health.refusal is None
+
+                async def refuses() -> bool:
+                    return ours.cluster.health.refusal is not None
+
+                async def accepts() -> bool:
+                    return ours.cluster.health.refusal is None
+
+                for refuse, accept, words in (
+                    (user("-xadd"), user(), "ACL SETUSER"),
+                    (
+                        ("CONFIG", "SET", "maxmemory", "1"),
+                        ("CONFIG", "SET", "maxmemory", "0"),
+                        "raise maxmemory",
+                    ),
+                    (
+                        ("CONFIG", "SET", "min-replicas-to-write", "3"),
+                        ("CONFIG", "SET", "min-replicas-to-write", "0"),
+                        "min-replicas-to-write",
+                    ),
+                ):
+                    client.execute_command(*refuse)
+                    await eventually(refuses)
+                    assert words in str(ours.cluster.health.refusal)
+                    client.execute_command(*accept)
+                    await eventually(accepts)
+                    await ours.start(f"after {words}")
 
 
 async def test_a_replica_is_said(redis_server: RedisServer) -> None:
