@@ -105,6 +105,8 @@ class Opening:
     trace_id: str
     owner: str = ""
     """Whose answer it will be."""
+    counts_as: str = ""
+    """The name that the answer counts for while it lives; the owner if it is empty."""
     parent: TraceParent | None = None
     """The caller's place in the trace, when it told one."""
     session_id: str | None = None
@@ -228,6 +230,9 @@ class StreamRegistry:
         self._max_sessions_each = max_sessions_each
         self._max_seconds = max_seconds
         self._of_owner: Counter[str] = Counter()
+        """Live streams by the name that they count for; mostly their owner."""
+        self._counted_as: dict[str, str] = {}
+        """That name, by the key of each of them."""
         """How many of the streams are whose, of those who have a name."""
         self._watchers: dict[str, list[Watcher]] = {}
         self._bounds: dict[Stream, asyncio.TimerHandle] = {}
@@ -551,8 +556,9 @@ class StreamRegistry:
         )
         self._sessions[session_key] = session
         self._streams[stream.key] = stream
-        if stream.owner:
-            self._of_owner[stream.owner] += 1
+        if name := opening.counts_as or opening.owner:
+            self._counted_as[stream.key] = name
+            self._of_owner[name] += 1
         try:
             if _waits(session, opening):
                 self._enqueue(session, stream, opening)
@@ -805,7 +811,8 @@ class StreamRegistry:
         )
         if len(self._streams) - leaving >= self._max_streams:
             raise Overloaded("the server has all the answers it can give at a time", retry_after=1)
-        if opening.owner and self._of_owner[opening.owner] - leaving >= self._max_streams_each:
+        name = opening.counts_as or opening.owner
+        if name and self._of_owner[name] - leaving >= self._max_streams_each:
             raise TooMany(
                 f"{self._max_streams_each} answers are being given to you already", retry_after=1
             )
@@ -970,10 +977,10 @@ class StreamRegistry:
         """Remove each map entry, but only if it is still this stream's."""
         if self._streams.get(stream.key) is stream:
             del self._streams[stream.key]
-            if stream.owner:
-                self._of_owner[stream.owner] -= 1
-                if not self._of_owner[stream.owner]:
-                    del self._of_owner[stream.owner]
+            if name := self._counted_as.pop(stream.key, ""):
+                self._of_owner[name] -= 1
+                if not self._of_owner[name]:
+                    del self._of_owner[name]
         session = self._sessions.get(stream.session_key)
         if session is None:
             return

@@ -416,7 +416,7 @@ class Settings(BaseSettings):
     """The most answers that are being given at a time."""
 
     max_streams_per_principal: Count = 64
-    """The most of them to one principal."""
+    """The most of them to one principal; visitors without sign-in count by their address."""
 
     max_sessions_per_principal: Count = 10_000
     """The most sessions that one principal may have."""

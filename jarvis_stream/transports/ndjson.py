@@ -31,6 +31,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
         traceparent=request.headers.get("traceparent"),
         max_prompt_chars=app[LIMITS].max_prompt_chars,
         owner=owner,
+        counts_as=app[QUOTAS].owner_or_address(request, owner),
     )
     registry = app[REGISTRY]
     if not registry.knows(opening):

@@ -81,6 +81,10 @@ class Quotas:
             return f"address {address}"
         return f"principal {owner}" if owner else ""
 
+    def owner_or_address(self, request: web.Request, owner: str) -> str:
+        """Return the name that the live answers of an owner count for: a visitor's address."""
+        return self.starter(request, owner) if owner else ""
+
     async def new_visitor(self, request: web.Request) -> float:
         """Count a new visitor; 0.0, or after how many seconds the address may have one more."""
         address = self._address(request)

@@ -55,6 +55,7 @@ def parse_opening(
     traceparent: str | None,
     max_prompt_chars: int,
     owner: str = "",
+    counts_as: str = "",
 ) -> Opening:
     """A request for an answer; raises Invalid naming the field, its value and what is allowed.
 
@@ -74,6 +75,7 @@ def parse_opening(
     return Opening(
         prompt=prompt,
         owner=owner,
+        counts_as=counts_as,
         session_id=session_id,
         stream_id=new_stream_id() if stream_id is None else parse_stream_id(stream_id),
         trace_id=parent.trace_id if parent else new_trace_id(),

@@ -79,6 +79,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
             door,
             owner=owner,
             check_start=partial(quotas.start, quotas.starter(request, owner)),
+            counts_as=quotas.owner_or_address(request, owner),
         )
         sockets = request.app[SOCKETS]
         sockets.add(socket)
@@ -118,6 +119,7 @@ class Socket:
         "_check_start",
         "_closer",
         "_counts",
+        "_counts_as",
         "_door",
         "_limits",
         "_owner",
@@ -139,12 +141,14 @@ class Socket:
         door: Door | None = None,
         owner: str = "",
         check_start: Callable[[], Awaitable[None]] | None = None,
+        counts_as: str = "",
     ) -> None:
         """`door` is what the connection came through, where the server has one.
 
         `owner` is whose sessions it is about, `check_start` raises TooFast.
         """
         self._check_start = check_start
+        self._counts_as = counts_as
         self._rate = Rate(10 * limits.max_messages_per_second, 10.0)
         self._owner = owner
         self._ws = ws
@@ -245,6 +249,7 @@ class Socket:
             traceparent=traceparent if isinstance(traceparent, str) else None,
             max_prompt_chars=self._limits.max_prompt_chars,
             owner=self._owner,
+            counts_as=self._counts_as,
         )
         self._check_room(opening.stream_id)
         is_carried = opening.stream_id in self._pump

@@ -173,6 +173,35 @@ async def test_the_starts_of_an_address_have_a_limit_whatever_the_cookie(make: M
     assert statuses == [200, 200, 429, 429]
 
 
+async def test_the_live_answers_of_an_address_have_a_limit_whatever_the_cookie(make: Make) -> None:
+    client = await make(max_streams_per_principal=2, **BEHIND_PROXY)
+    origin = str(client.make_url("/"))[:-1]
+    headers = {"X-Forwarded-For": "203.0.113.7", "Origin": origin}
+    body = {"prompt": "a wait"}
+    first = await client.post("/api/chat", json=body, headers=headers)
+    client.session.cookie_jar.clear()
+    async with client.ws_connect("/ws", headers=headers) as ws:
+        await ws.send_json({"type": "start", **body})
+        assert '"thinking"' in await ws.receive_str(timeout=20)
+        client.session.cookie_jar.clear()
+        refused = await client.post("/api/chat", json=body, headers=headers)
+        assert (refused.status, (await refused.json())["code"]) == (429, "too_many")
+        elsewhere = {**headers, "X-Forwarded-For": "203.0.113.8"}
+        answer = await client.post("/api/chat", json=body, headers=elsewhere)
+        assert answer.status == 200
+        answer.close()
+        client.session.cookie_jar.clear()
+        # One that ends makes room.
+        stream_id = first.headers["X-Stream-Id"]
+        cookie = {"Cookie": f"jarvis_visitor={cookie_of(first)}", **headers}
+        stopped = await client.post(f"/api/streams/{stream_id}/cancel", headers=cookie)
+        assert stopped.status == 200
+        first.close()
+        client.session.cookie_jar.clear()
+        answer = await client.post("/api/chat", json={"prompt": "x"}, headers=headers)
+        assert answer.status == 200
+
+
 async def test_an_address_gets_so_many_new_cookies(make: Make) -> None:
     client = await make(max_visitors_per_hour=2, **BEHIND_PROXY)
     elsewhere = {"X-Forwarded-For": "203.0.113.7"}
