@@ -152,9 +152,9 @@ class Gate:
         path = request.path
         if request.method == hdrs.METH_OPTIONS:  # a browser asks whether it may ask
             return True
+        if path == REVOKE:  # before ADMIN: it has no check of its own
+            return _is_this_machine(request)
         if path in _OPEN or path.startswith(("/static/", ADMIN)):
-            return True
-        if path == REVOKE and _is_this_machine(request):
             return True
         return path == "/metrics" and self._open_metrics and is_direct(request)
 
