@@ -275,13 +275,15 @@ class SqlStore:
         if self._indexing is not None:
             self._indexing.cancel()
             await asyncio.wait({self._indexing}, timeout=CLOSE_TIMEOUT)
-        with suppress(Exception):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                if self._prepared:
-                    await self._leave()
-        with suppress(Exception):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._backend.close()
+        try:
+            with suppress(Exception):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    if self._prepared:
+                        await self._leave()
+        finally:
+            with suppress(Exception):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await self._backend.close()
 
     async def _leave(self) -> None:
         streaming = sa.exists().where(

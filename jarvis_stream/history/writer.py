@@ -158,7 +158,17 @@ class _Renaming:
     tries: int = 0
 
 
-_Work = _Turn | _Removal | _Renaming
+@dataclass(slots=True, eq=False)
+class _Interruption:
+    """A turn that the database has begun, and that this process will never end there."""
+
+    stream_id: str
+    owed: int = 0
+    since: float = 0.0
+    tries: int = 0
+
+
+_Work = _Turn | _Removal | _Renaming | _Interruption
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +253,8 @@ class HistoryWriter:
         self._renamings: set[_Renaming] = set()
         # What leaves with the coming of a turn, or would have left.
         self._spans: dict[_Work, Span] = {}
-        # Given up, but begun in the database: they shall not be streaming there for ever.
-        self._abandoned: set[str] = set()
+        # By stream_id. Not bounded by themselves: each was a turn that the database has taken.
+        self._interruptions: dict[str, _Interruption] = {}
         # What has something to write, in the order in which it came to.
         self._backlog: dict[_Work, None] = {}
         # What failed alone, and when it is tried again.
@@ -254,6 +264,7 @@ class HistoryWriter:
         self._batch_turns = BATCH_TURNS
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
+        self._closed = False
         # When it is time for what; on the clock of time.monotonic().
         self._checkpoint_at = 0.0
         self._renew_at = 0.0
@@ -274,6 +285,7 @@ class HistoryWriter:
         self._failures = 0
         self._dropped = 0
         self._last_error: str | None = None
+        self._noted: Exception | None = None
 
     # Its life
 
@@ -302,12 +314,24 @@ class HistoryWriter:
                 tasks = {task, *self._fallbacks}
                 for running in tasks:
                     running.cancel()
-                await asyncio.wait(tasks)
-                self._take_back(math.inf)
-                if self._backlog:
-                    logger.error("history_not_flushed turns={}", len(self._backlog))
-                for work in list(self._backlog):
-                    self._give_up(work)
+                try:
+                    await asyncio.wait(tasks)
+                finally:
+                    self._give_up_the_rest()
+
+    def _give_up_the_rest(self) -> None:
+        self._closed = True
+        # Also what is still in flight, should its write not have ended: no promise stays open.
+        rest: list[_Work] = [
+            *self._turns.values(),
+            *self._removals,
+            *self._renamings,
+            *self._interruptions.values(),
+        ]
+        if rest:
+            logger.error("history_not_flushed turns={}", len(rest))
+        for work in rest:
+            self._give_up(work)
 
     @property
     def health(self) -> Health:
@@ -342,6 +366,8 @@ class HistoryWriter:
         self._replace(mine)
         if known is not None:
             self._begin_again(known, mine)
+        if (interruption := self._interruptions.get(turn.stream_id)) is not None:
+            self._drop(interruption)
         self._turns[turn.stream_id] = mine
         self._sessions.setdefault(turn.session_id, {})[turn.stream_id] = mine
         for overlay in self._overlays:
@@ -539,19 +565,28 @@ class HistoryWriter:
         """Never write it."""
         self._dropped += 1
         if isinstance(work, _Turn):
-            if work.stored:
-                self._abandoned.add(work.start.stream_id)
+            stored = work.stored
             self._let_go(work)
+            if stored:
+                self._interrupt(work.start.stream_id)
         else:
             self._drop(work)
 
-    def _drop(self, work: _Removal | _Renaming) -> None:
+    def _interrupt(self, stream_id: str) -> None:
+        if stream_id not in self._turns and not self._closed:  # it may have been begun again
+            work = self._interruptions[stream_id] = _Interruption(stream_id)
+            self._owe(work, 0)
+
+    def _drop(self, work: _Removal | _Renaming | _Interruption) -> None:
         self._backlog.pop(work, None)
         self._aside.pop(work, None)
         self._pay(work, work.owed)
         self._done(work, False)
 
-    def _done(self, work: _Removal | _Renaming, saved: bool) -> None:
+    def _done(self, work: _Removal | _Renaming | _Interruption, saved: bool) -> None:
+        if isinstance(work, _Interruption):
+            del self._interruptions[work.stream_id]
+            return
         if isinstance(work, _Removal):
             self._removals.discard(work)
             self._spans.pop(work, None)
@@ -579,7 +614,8 @@ class HistoryWriter:
 
     def _start_over(self) -> None:
         """The database may not have what it once had: owe everything that is not at its end."""
-        self._abandoned.clear()
+        for work in list(self._interruptions.values()):
+            self._drop(work)
         for turn in self._turns.values():
             turn.stored, turn.kept = False, 0
             if turn not in self._aside:
@@ -602,12 +638,17 @@ class HistoryWriter:
                 await self._attempt(self._keep_house())
                 await self._write_some()
             except Exception as error:
-                if not self._store.refused(error):
+                if error is not self._noted:
+                    # Not the database's: it must not stop the writing, nor go unseen.
+                    logger.exception("history_round_failed")
+                    self._retries += 1
+                    await self._pause()
+                elif not self._store.refused(error):
                     await self._pause()
 
     async def _until_due(self) -> None:
         now = time.monotonic()
-        if not (self._backlog or self._abandoned or self._closing.is_set()):
+        if not (self._backlog or self._closing.is_set()):
             due = min([self._reclaim_at, *self._aside.values()])
             if self._turns:
                 due = min(due, self._checkpoint_at)
@@ -652,7 +693,7 @@ class HistoryWriter:
 
     async def _write_some(self) -> None:
         batch, parts = self._draft()
-        if not parts and not batch.interrupts:
+        if not parts:
             self._note_success()
             return
         self._in_flight = len(parts)
@@ -667,11 +708,10 @@ class HistoryWriter:
         finally:
             self._in_flight = 0
         self._note_success()
-        self._abandoned.difference_update(batch.interrupts)
         self._settle(parts, written)
 
     def _draft(self) -> tuple[Batch, list[_Part]]:
-        batch = Batch(interrupts=list(self._abandoned))
+        batch = Batch()
         parts: list[_Part] = []
         size = 0
         for work in self._backlog:
@@ -694,6 +734,9 @@ class HistoryWriter:
                 batch.discards.append(work.what)
             if (span := self._spans.get(work)) is not None:
                 batch.replaced.append((None, span))
+            return _Part(work, work.owed, work.owed)
+        if isinstance(work, _Interruption):
+            batch.interrupts.append(work.stream_id)
             return _Part(work, work.owed, work.owed)
         if isinstance(work, _Renaming):
             batch.titles.append((work.session_id, work.title))
@@ -719,7 +762,7 @@ class HistoryWriter:
         for work in (part.work for part in parts):
             if isinstance(work, _Removal) and isinstance(work.what, Span):
                 work.existed |= work.what.session_id in written.deleted
-            if not isinstance(work, _Turn):
+            if not isinstance(work, _Turn) and not self._is_gone(work):
                 self._done(work, True)
         # What agents are told, before anything is forgotten that they must be told of.
         for part in parts:
@@ -741,7 +784,7 @@ class HistoryWriter:
         there = stream_id in (written.begun if part.begins else written.ended)
         if turn.gone:  # while it was being written; a turn that was removed is removed next
             if part.begins and there:
-                self._abandoned.add(stream_id)
+                self._interrupt(stream_id)
             return
         if part.begins:
             self._saved += there
@@ -758,6 +801,8 @@ class HistoryWriter:
     def _is_gone(self, work: _Work) -> bool:
         if isinstance(work, _Turn):
             return work.gone
+        if isinstance(work, _Interruption):
+            return self._interruptions.get(work.stream_id) is not work
         return work not in (self._removals if isinstance(work, _Removal) else self._renamings)
 
     # How the database is
@@ -789,6 +834,7 @@ class HistoryWriter:
             self._aside[work] = time.monotonic() + _pause_after(work.tries)
 
     def _note_failure(self, error: Exception) -> None:
+        self._noted = error
         self._failures += 1
         self._last_error = type(error).__name__
         if self._store.refused(error):

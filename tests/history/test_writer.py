@@ -858,6 +858,102 @@ async def test_a_turn_larger_than_the_bound_is_dropped_alone(store: FakeStore) -
         assert history.health.dropped == 2
 
 
+async def lose_a_begun_turn(store: FakeStore, history: HistoryWriter, stream_id: str) -> None:
+    """Drop a turn of which the database has the beginning: its end is over the bound."""
+    speaker = Speaker(history)
+    begun, answer = speaker.ask("lost", stream_id)
+    assert (await begun).saved
+    answer.say("x" * 1001)
+    assert not await speaker.end(stream_id)
+
+
+async def test_an_interruption_that_cannot_be_written_stops_nothing_else(
+    store: FakeStore,
+) -> None:
+    store.failing_if = lambda batch: bool(batch.interrupts)
+    limits = replace(PATIENT, max_backlog_bytes=1000)
+    async with HistoryWriter(store, limits).running() as history:
+        await lose_a_begun_turn(store, history, "lost")
+        speaker = Speaker(history, first=10)
+        for number in range(10):
+            await speaker.turn("s", str(number))
+        assert store.kept["lost"].status == "streaming"
+        store.failing_if = lambda batch: False
+        await saved(history)
+    assert [turn.status for turn in store.kept.values()].count("interrupted") == 1
+
+
+async def test_an_interruption_is_written_before_the_history_is_left(store: FakeStore) -> None:
+    limits = replace(PATIENT, max_backlog_bytes=1000)
+    async with HistoryWriter(store, limits).running() as history:
+        await lose_a_begun_turn(store, history, "lost")
+    assert store.kept["lost"].status == "interrupted"
+
+
+async def test_a_turn_begun_again_is_not_interrupted_any_more(store: FakeStore) -> None:
+    limits = replace(PATIENT, max_backlog_bytes=1000)
+    async with HistoryWriter(store, limits).running() as history:
+        store.failing_if = lambda batch: bool(batch.interrupts)
+        await lose_a_begun_turn(store, history, "lost")
+        begun, _ = Speaker(history).ask("lost", "lost")
+        assert (await begun).saved
+        store.failing_if = lambda batch: False
+        await saved(history)
+        assert store.kept["lost"].status == "streaming"
+
+
+async def test_a_second_cancel_while_the_history_is_left_leaves_no_promise_open(
+    store: FakeStore,
+) -> None:
+    cancelled, goes_on = asyncio.Event(), asyncio.Event()
+    promises: list[asyncio.Future[Any]] = []
+
+    async def stubborn(batch: Batch) -> Written:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+            await goes_on.wait()
+        raise AssertionError
+
+    async def live() -> None:
+        async with HistoryWriter(store, PATIENT).running(flush_timeout=0.0) as history:
+            store.write = stubborn  # type: ignore[method-assign]
+            promises.append(Speaker(history).ask("s", "1")[0])
+            promises.append(history.discard("2", 0))
+            await asyncio.Event().wait()
+
+    living = asyncio.create_task(live())
+    while not promises:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    living.cancel()
+    await cancelled.wait()
+    living.cancel()
+    await asyncio.wait([living])
+    goes_on.set()
+    assert all(promise.done() for promise in promises)
+
+
+async def test_a_fault_of_the_writer_itself_is_logged_and_does_not_end_it(
+    store: FakeStore, patient: HistoryWriter, log_lines: list[str]
+) -> None:
+    speaker = Speaker(patient)
+    begun, answer = speaker.ask("s", "1")
+    await begun
+
+    async def logged() -> bool:
+        return "history_round_failed" in log_lines
+
+    text_from, answer.text_from = answer.text_from, None  # type: ignore[assignment,method-assign]
+    answer.say("a")
+    speaker.ask("s", "2")
+    patient._checkpoint_at = 0.0
+    await eventually(logged)
+    answer.text_from = text_from  # type: ignore[method-assign]
+    assert await speaker.end("1")
+
+
 # Data that cannot be written
 
 
