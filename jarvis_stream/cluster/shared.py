@@ -35,7 +35,8 @@ _TAKE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 local every, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
-local full_at = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + every
+local known = math.min(tonumber(redis.call('GET', KEYS[1]) or 0), now + burst) -- it may step back
+local full_at = math.max(known, now) + every
 if full_at - now > burst + 0.01 then
   return math.ceil(full_at - now - burst)
 end

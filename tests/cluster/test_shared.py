@@ -20,6 +20,7 @@ from redis_server import RedisServer
 from jarvis_stream.cli import main
 from jarvis_stream.cluster.routing import Router
 from jarvis_stream.cluster.shared import RedisPasses, RedisRates, shared_router
+from jarvis_stream.cluster.wire import pack
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.passes import digest
 
@@ -140,6 +141,14 @@ class TestRates:
         while wait:
             await asyncio.sleep(wait)
             wait = await there.take("ann")
+
+    async def test_a_clock_that_has_stepped_back_locks_nobody_out(
+        self, routers: list[Router], kind: str
+    ) -> None:
+        in_an_hour = f"{(time.time() + 3600) * 1000:.3f}"
+        await routers[0].ask([pack("SET", f"jarvis:{kind}:ann", in_an_hour)])
+        rates = RedisRates(routers[0], kind, 5, 60.0)
+        assert 0 < await rates.take("ann") <= 12.1
 
     async def test_a_name_is_kept_only_while_it_owes_something(
         self, routers: list[Router], kind: str, store: RedisServer | ClusterOfServers
