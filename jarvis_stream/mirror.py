@@ -42,6 +42,7 @@ class Mirror:
         "_follower",
         "_pieces",
         "_size",
+        "_watched",
         "epoch",
         "missing_since",
         "name",
@@ -53,9 +54,17 @@ class Mirror:
     )
 
     def __init__(
-        self, name: Name, feeder: Feeder, *, epoch: int, last: int = 0, closed: bool = False
+        self,
+        name: Name,
+        feeder: Feeder,
+        *,
+        epoch: int,
+        last: int = 0,
+        closed: bool = False,
+        watched: bool = False,
     ) -> None:
-        """`last` is where the log ends now, `closed` whether that is its terminal frame."""
+        """`last` is where the log ends now, `closed` whether that is its terminal frame; `watched`,
+        whether its reader has not asked for this stream, but for all of its session."""
         self.name = name
         self.session_id = id_of(name.session)
         self.stream_id = id_of(name.stream)
@@ -66,6 +75,7 @@ class Mirror:
         self.missing_since: float | None = None
         """Since when nothing was learnt of its log, on the monotonic clock."""
         self._closed = closed
+        self._watched = watched
         self._feeder = feeder
         self._follower: Follower | None = None
         self._pieces: deque[tuple[int, bytes]] = deque()
@@ -127,6 +137,14 @@ class Mirror:
         """The log cannot be read any more: its reader is let go."""
         if self._follower is not None:
             self._follower.lose()
+
+    def vacate(self) -> None:
+        """Its start came to nothing: one who only watches need not learn of it."""
+        if self._watched and self.seq == 0 and self._follower is not None:
+            self.state = State.ENDED
+            self._follower.catch_up()
+        else:
+            self.lose()
 
     def _drop(self, upto: int) -> None:
         while self._pieces and self._pieces[0][0] <= upto:

@@ -56,6 +56,7 @@ from jarvis_stream.cluster.base import (
     Reserved,
     StoreLost,
     Tail,
+    Vacated,
     Verdict,
     Word,
     only,
@@ -105,6 +106,12 @@ principal with the most of them loses the oldest."""
 FAILOVER_DOUBT: Final = 60.0
 """Seconds after a new connection to the store in which the history is asked for epochs, too."""
 
+START_TIME: Final = 1.0
+"""Seconds that a repetition waits for another start with its stream_id to claim its session."""
+
+GIVE_BACK_TIME: Final = 0.5
+"""Seconds that the refusal of a start waits until the stream_id is free again."""
+
 END: Final = 2**53 - 1
 """A cursor behind every log."""
 
@@ -117,7 +124,7 @@ class Watcher(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """How far a start has come in the store."""
 
@@ -134,6 +141,8 @@ class Entry:
     """It waits in the session's queue."""
     outrun_by: str | None = None
     """A newer stream has the session."""
+    give_back_until: float = 0.0
+    """When the store has freed it by itself, on the monotonic clock."""
 
 
 @dataclass(slots=True, eq=False)
@@ -229,6 +238,9 @@ class Node:
         """By session: who waits for something to happen there."""
         self._early_stops = FairSet(MAX_EARLY_STOPS)
         self._errands: set[asyncio.Task[None]] = set()
+        self._given_back: dict[Entry, None] = {}
+        """Those that the store still has to free."""
+        self._to_free = asyncio.Event()
         self._to_beat = asyncio.Event()
         self._to_ship = asyncio.Event()
         self._to_poll = asyncio.Event()
@@ -278,7 +290,7 @@ class Node:
         """
         self._hear, self._disown = hear, disown
         async with self._cluster.running(self._listen):
-            rounds = (self._beat, self._guard, self._ship, self._poll, self._look)
+            rounds = (self._beat, self._guard, self._ship, self._poll, self._look, self._free)
             tasks = [asyncio.create_task(self._again(round_)) for round_ in rounds]
             try:
                 yield self
@@ -305,7 +317,7 @@ class Node:
         """Until the store has everything, for a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_TIME):
-                while self._holds or self._errands:
+                while self._holds or self._given_back or self._errands:
                     self._to_ship.set()
                     await asyncio.sleep(TICK)
 
@@ -362,7 +374,8 @@ class Node:
     async def claim(self, entry: Entry, on_conflict: OnConflict, floor: int) -> None:
         """Claim the session, in the `line` of the session; `entry` tells how that went.
 
-        Raises StoreLost, and Busy for `reject`.
+        Raises StoreLost, Busy for `reject`, and Vacated when another node has freed the name since
+        it was reserved: the lease had run out.
         """
         floor = max(floor, self.health.epoch_floor)
         epoch = await self._cluster.ticket(entry.name.session, floor)
@@ -376,6 +389,8 @@ class Node:
                     for one in entry.older
                     if one.by == entry.name.stream and not one.closed and self._is_abroad(one)
                 ]
+        except Vacated:
+            raise
         except Outrun as outrun:
             entry.outrun_by = outrun.by
         except Busy as busy:
@@ -384,9 +399,35 @@ class Node:
             entry.busy = busy
 
     def give_back(self, entry: Entry) -> None:
-        """The start was refused, or failed: nothing of it shall stay."""
-        self._entered(entry.name.stream)
-        self._send(self._undo(entry))
+        """Free the name and the claim of a start that was refused, or failed.
+
+        That is repeated until the store has done it, or does it by itself, after the lease.
+        """
+        entry.give_back_until = time.monotonic() + self._cluster.lease
+        self._given_back[entry] = None
+        self._to_free.set()
+
+    async def given_back(self, entry: Entry) -> None:
+        """Wait until what was given back is free, or the store did not answer."""
+        if (entering := self._entering.get(entry.name.stream)) is not None:
+            await asyncio.wait([entering], timeout=GIVE_BACK_TIME)
+
+    async def _free(self) -> None:
+        if not self._given_back:
+            await _pause(self._to_free, None)
+        self._to_free.clear()
+        entries = list(islice(self._given_back, SLICE))
+        results = await self._cluster.free([entry.name for entry in entries])
+        now = time.monotonic()
+        is_lost = False
+        for entry, result in zip(entries, results, strict=True):
+            del self._given_back[entry]
+            self._entered(entry.name.stream)
+            if isinstance(result, StoreLost) and now < entry.give_back_until:
+                self._given_back[entry] = None
+                is_lost = True
+        if is_lost:
+            await asyncio.sleep(RETRY)
 
     def hold(self, stream: Stream, entry: Entry) -> None:
         """From now on the stream is this node's; its frames go to the store."""
@@ -404,11 +445,6 @@ class Node:
         if entering is not None:
             entering.set_result(None)
 
-    async def _undo(self, entry: Entry) -> None:
-        if entry.claim is not None:
-            only(await self._cluster.release([entry.claim]))
-        await self._cluster.free(entry.name)
-
     def _send(self, errand: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._run_errand(errand))
         self._errands.add(task)
@@ -416,7 +452,7 @@ class Node:
 
     @staticmethod
     async def _run_errand(errand: Coroutine[Any, Any, None]) -> None:
-        with suppress(StoreLost):  # then the lease runs out, and the name with it
+        with suppress(StoreLost):  # a stop that waits expires in the store by itself
             await errand
 
     # A stream of this node, while it waits
@@ -692,12 +728,38 @@ class Node:
         name = await self._cluster.find(stream)
         return None if name is None else await self.mirror(name, after)
 
+    async def attach_to(self, name: Name, after: int) -> Mirror | None:
+        """The stream of the start that has a name, to be followed; None when its log has gone.
+
+        Raises Vacated when the start came to nothing: the name has been freed, so that it can be
+        reserved. Raises StoreLost, too when the store cannot tell yet.
+        """
+        patience = time.monotonic() + START_TIME
+        while True:
+            tail = only(await self._cluster.read([(name, END)]))
+            if tail is not None and (tail.last or tail.closed):
+                break
+            if tail is None or tail.expired:
+                if not self._may_bury and not (tail is not None and tail.vacated):
+                    raise StoreLost("the store may have lost a stream that its node brings back")
+                if await self._vacate(name):
+                    only(await self._cluster.free([name]))
+                    raise Vacated
+                if tail is None:
+                    return None
+            elif tail.epoch:
+                break
+            if time.monotonic() > patience:
+                raise StoreLost("another start with this stream_id has not claimed its session yet")
+            await asyncio.sleep(TICK)
+        return await self.mirror(name, after)
+
     async def mirror(self, name: Name, after: int) -> Mirror | None:
         """The stream that has a name, likewise."""
         patience = time.monotonic() + CATCH_UP_TIME
         while True:
             tail = only(await self._cluster.read([(name, END)]))
-            if tail is None:
+            if tail is None or tail.vacated:
                 return None
             if tail.last >= after or tail.closed or time.monotonic() > patience:
                 break
@@ -741,6 +803,10 @@ class Node:
             if tail is None or isinstance(tail, StoreLost):
                 self._miss(mirrors, now)
                 continue
+            if tail.vacated:
+                for mirror in mirrors:
+                    mirror.vacate()
+                continue
             if tail.last > seq:
                 self._moved_at = now
             for mirror in mirrors:
@@ -781,17 +847,28 @@ class Node:
                 if tail is not None and (tail.expired or living.closed):
                     await self._bury(living.name, tail)
 
+    async def _vacate(self, name: Name) -> bool:
+        """Release a start that has said nothing and whose lease is over: it never will."""
+        claim = Claim(name=name, epoch=0)
+        is_vacated = await self._cluster.bury(Batch(claim, first=0, last=0, frames=b""))
+        if is_vacated:
+            for mirror in tuple(self._mirrors):
+                if mirror.name == name:
+                    mirror.vacate()
+            self._stir(name.session)
+        return is_vacated
+
     async def _bury(self, name: Name, tail: Tail) -> bool:
         """End a dead node's stream for it."""
+        if not tail.last:
+            return await self._vacate(name)
         epoch = await self._spoken_epoch(name, tail.last)
         failure = Interrupted()
         encoder = FrameEncoder(id_of(name.stream), name.trace_id, epoch)
-        frames = b"" if tail.last else encoder.thinking(1, id_of(name.session))
-        last = max(tail.last, 1) + 1
-        frames += encoder.ending(last, Failed.of(failure))
+        last = tail.last + 1
+        frames = encoder.ending(last, Failed.of(failure))
         claim = Claim(name=name, epoch=tail.epoch or epoch)
-        batch = Batch(claim=claim, first=tail.last, last=last, frames=frames)
-        buried = await self._cluster.bury(batch)
+        buried = await self._cluster.bury(Batch(claim, tail.last, last, frames))
         if buried:
             self.counts.buried += 1
             logger.bind(trace=name.trace_id).warning(
@@ -801,12 +878,11 @@ class Node:
         return buried
 
     async def _spoken_epoch(self, name: Name, last: int) -> int:
-        """What a log's last frame says; 1 of an empty one: who has said nothing supersedes nobody.
+        """Return the epoch in a log's last frame; 1 when that cannot be read.
 
-        That is not the log's own epoch for one that has only waited in the queue.
+        It is not the log's own epoch for a stream that has only waited in the queue.
         """
-        frame = await self._last_frame(name, last) if last else {}
-        return int(frame.get("epoch", 1))
+        return int((await self._last_frame(name, last)).get("epoch", 1))
 
     async def _last_frame(self, name: Name, last: int) -> dict[str, Any]:
         tail = only(await self._cluster.read([(name, last - 1)]))
@@ -847,7 +923,7 @@ class Node:
             for watcher, seen in self._watched.get(session, {}).items():
                 for one in living:
                     if one.name.nonce not in seen and self._is_abroad(one):
-                        watcher.see(Mirror(one.name, self, epoch=one.epoch))
+                        watcher.see(Mirror(one.name, self, epoch=one.epoch, watched=True))
                 seen.clear()
                 seen.update(one.name.nonce for one in living)
         await _pause(self._to_look, LOOK_EVERY)

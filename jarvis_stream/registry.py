@@ -45,7 +45,7 @@ from typing import Any
 from loguru import logger
 
 from jarvis_stream.agents.base import Agent, Turn
-from jarvis_stream.cluster.base import Busy, Name, OnConflict, Outrun, StoreLost, Word
+from jarvis_stream.cluster.base import Busy, Name, OnConflict, Outrun, StoreLost, Vacated, Word
 from jarvis_stream.errors import (
     AgentFailure,
     Answered,
@@ -85,6 +85,9 @@ LOOKUP_TIMEOUT = 0.25
 
 LOOK_AGAIN = 0.5
 """Seconds between two looks for streams that do not stop, while all are waited for."""
+
+MAX_ATTEMPTS = 8
+"""Starts of one request, when other starts had its stream_id before it and came to nothing."""
 
 QUEUE_POLL = 0.5
 """Seconds between two questions whether it is a stream's turn, when other nodes have a say."""
@@ -455,20 +458,29 @@ class StreamRegistry:
             opening = await self.look_up(opening)
             async with self._room_for(opening):
                 return self.open(opening)
-        session_id = opening.session_id or new_session_id()
         with _asking():
-            taken = await self._reserve(self.node, opening, key_of(opening.owner, session_id))
-            if isinstance(taken, Stream):
-                return self.open(opening)
-            if isinstance(taken, Name):
-                return await self._attach(self.node, taken, opening)
-            try:
-                opening = await self.look_up(replace(opening, session_id=session_id))
-                async with self._room_for(opening):
-                    return await self._enter(self.node, taken, opening)
-            except BaseException:
-                self.node.give_back(taken)
-                raise
+            for _ in range(MAX_ATTEMPTS):
+                with suppress(Vacated):
+                    return await self._start_among_others(self.node, opening)
+            raise StoreLost("other starts with this stream_id come to nothing again and again")
+
+    async def _start_among_others(self, node: Node, opening: Opening) -> Stream | Mirror:
+        """Raises Vacated when a start that had the stream_id came to nothing: to be repeated."""
+        session_id = opening.session_id or new_session_id()
+        taken = await self._reserve(node, opening, key_of(opening.owner, session_id))
+        if isinstance(taken, Stream):
+            return self.open(opening)
+        if isinstance(taken, Name):
+            return await self._attach(node, taken, opening)
+        try:
+            opening = await self.look_up(replace(opening, session_id=session_id))
+            async with self._room_for(opening):
+                return await self._enter(node, taken, opening)
+        except BaseException as error:
+            node.give_back(taken)
+            if isinstance(error, Refused | Vacated):  # which a client may repeat at once
+                await node.given_back(taken)
+            raise
 
     async def _reserve(
         self, node: Node, opening: Opening, session_key: str
@@ -482,9 +494,9 @@ class StreamRegistry:
                 return taken
 
     async def _attach(self, node: Node, name: Name, opening: Opening) -> Mirror:
+        mirror = await node.attach_to(name, opening.after)
         if opening.session_id not in (None, id_of(name.session)):
             raise _others(opening.stream_id)
-        mirror = await node.mirror(name, opening.after)
         if mirror is None:
             raise _gone(opening.stream_id)
         self.starts[opening.transport, "attached"] += 1

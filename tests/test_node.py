@@ -31,7 +31,8 @@ class Tab:
 
     def see(self, stream: Followed) -> None:
         """See node.Watcher."""
-        assert stream.stream_id not in self.readers
+        earlier = self.readers.get(stream.stream_id)
+        assert earlier is None or (earlier.follower.closed and not earlier.data)
         self.readers[stream.stream_id] = FakeReader(stream)
 
 
@@ -407,6 +408,131 @@ async def test_what_is_refused_interrupts_nothing_on_another_node() -> None:
         for stream_id in ("2", "3", "4"):
             with pytest.raises(NotFound):
                 await a.follow(stream_id)
+
+
+# A start that came to nothing
+
+
+@in_virtual_time
+@pytest.mark.parametrize("seconds", [0.0, 0.005, 0.2, 1.0, 10.0])
+@pytest.mark.parametrize("again_at", ["a", "b"])
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_what_was_refused_is_started_when_it_is_repeated(
+    seconds: float, again_at: str, is_lost: bool
+) -> None:
+    async with cloud("a", "b", long=talks("busy"), hi=says("hello")) as (shared, a, b):
+        await asyncio.sleep(LEASE + 1)
+        usual = shared.store.fate
+        shared.store.fate = lambda node, call: Fate(
+            out=0.0075, back=0.0075, lost=is_lost and call == "free"
+        )
+        await a.start("1", "long")
+        with pytest.raises(Conflict):
+            await b.start("2", "hi", on_conflict="reject", may_be_known=True)
+        asyncio.get_running_loop().call_later(0.5, setattr, shared.store, "fate", usual)
+        await asyncio.sleep(seconds)
+        node = a if again_at == "a" else b
+        again = await node.start("2", "hi", may_be_known=True)
+        await again.end()
+        assert again.text == "hello"
+        assert len(await shared.history.turns("s")) == 2
+
+
+@in_virtual_time
+async def test_what_the_store_was_away_for_is_started_when_it_is_repeated() -> None:
+    async with cloud("a", "b", hi=says("hello")) as (shared, a, b):
+        await asyncio.sleep(LEASE + 1)
+        is_away = False
+
+        def fate(node: str, call: str) -> Fate:
+            nonlocal is_away
+            is_away = is_away or call == "claim"
+            return Fate(lost=is_away)
+
+        shared.store.fate = fate
+        with pytest.raises(Unavailable):
+            await b.start("1", "hi", may_be_known=True)
+        await asyncio.sleep(0.4)
+        shared.store.fate = lambda node, call: Fate()
+        await asyncio.sleep(0.6)
+        for node in (a, b):
+            again = await node.start("1", "hi", may_be_known=True)
+            await again.end()
+            assert again.text == "hello"
+        assert len(await shared.history.turns("s")) == 1
+
+
+@in_virtual_time
+async def test_a_start_of_a_node_that_crashed_is_started_when_it_is_repeated() -> None:
+    async with cloud("a", "b", hi=says("hello")) as (shared, a, b):
+        tab = Tab()
+        b.registry.watch("s", tab)
+        await asyncio.sleep(LEASE + 1)
+        # The claim is carried out, and its reply never comes: the node is gone by then.
+        shared.store.fate = lambda node, call: Fate(
+            back=60.0 if call == "claim" else 0.0, lost=node == "a" and call == "free"
+        )
+        with pytest.raises(Unavailable):
+            await a.start("1", "hi", may_be_known=True)
+        shared.store.fate = lambda node, call: Fate()
+        shared.cut_off.add("a")
+        shared.store.fate = lambda node, call: Fate(lost=node in shared.cut_off)
+        await asyncio.sleep(LEASE + 1)
+        again = await b.start("1", "hi", may_be_known=True)
+        await again.end()
+        assert again.text == "hello"
+        shared.cut_off.clear()
+        await asyncio.sleep(LEASE)
+        assert len(await shared.history.turns("s")) == 1
+        assert not any(reader.losses for reader in tab.readers.values())
+        b.registry.unwatch("s", tab)
+
+
+@in_virtual_time
+async def test_a_start_that_outlasted_its_lease_attaches_to_its_repetition() -> None:
+    async with cloud("a", "b", hi=says("hello")) as (shared, a, b):
+        await asyncio.sleep(LEASE + 1)
+        async with a.node.line("s"):
+            slow = asyncio.create_task(a.start("1", "hi", may_be_known=True))
+            await asyncio.sleep(LEASE + 1)
+            again = await b.start("1", "hi", may_be_known=True)
+        first = await slow
+        assert isinstance(first.stream, Mirror)
+        for reader in (first, again):
+            await reader.end()
+        assert first.data == again.data
+        assert len(await shared.history.turns("s")) == 1
+
+
+@in_virtual_time
+async def test_a_repetition_waits_while_the_first_start_is_on_its_way() -> None:
+    async with cloud("a", "b", hi=says("hello")) as (_, a, b):
+        async with a.node.line("s"):
+            first = asyncio.create_task(a.start("1", "hi", may_be_known=True))
+            await asyncio.sleep(0.1)
+            again = asyncio.create_task(b.start("1", "hi", may_be_known=True))
+            await asyncio.sleep(0.1)
+            assert not again.done()
+        readers = [await first, await again]
+        for reader in readers:
+            await reader.end()
+        assert readers[0].data == readers[1].data
+
+
+@in_virtual_time
+async def test_a_stop_that_hit_a_start_that_crashed_hits_its_repetition() -> None:
+    async with cloud("a", "b", hi=says("hello")) as (shared, a, b):
+        await asyncio.sleep(LEASE + 1)
+        shared.store.fate = lambda node, call: Fate(lost=node == "a" and call != "reserve")
+        with pytest.raises(Unavailable):
+            await a.start("1", "hi", may_be_known=True)
+        stopping = b.registry.cancel("1")
+        await stopping
+        await asyncio.sleep(LEASE + 1)
+        again = await b.start("1", "hi", may_be_known=True)
+        await again.end()
+        assert reason(again) == "cancelled"
+        shared.store.fate = lambda node, call: Fate()
 
 
 # Stopping

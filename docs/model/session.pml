@@ -176,7 +176,8 @@ inline close_script(i, batch) {
     if
 #ifndef M_TWO_ENDS
     :: closed[i] -> answer = (buried[i] -> FENCED : GOOD)
-    :: !closed[i] && IS_AHEAD(i, batch) -> answer = REGRESSED
+    :: !closed[i] && released[i] -> answer = FENCED      /* it was vacated: see bury_script */
+    :: !closed[i] && !released[i] && IS_AHEAD(i, batch) -> answer = REGRESSED
 #endif
     :: else ->
         add_frames(i, batch); closed[i] = true;
@@ -195,17 +196,18 @@ inline release_script(i) {
     releasing[i] = false
 }
 
-/* The undertaker, on any node: has found the lease expired, and writes `interrupted`. */
+/* The undertaker, on any node: has found the lease expired, and writes `interrupted`. A stream that has
+ * said nothing is vacated: released, and its log stays empty, so that its stream_id may be started again. */
 inline bury_script(i) {
     assert(!leased[i]);
     assert(!holding[i] || pauses > 0);                   /* nobody is buried alive but after a pause */
     assert(closed[i] || seen[i] == length[i] || failed_over);    /* its cursor names no other frame */
     if
-    :: !closed[i] -> length[i]++; buried[i] = true; seen[i] = MAX(seen[i], length[i])
+    :: !closed[i] && length[i] > 0 -> length[i]++; buried[i] = true; seen[i] = MAX(seen[i], length[i])
     :: else
     fi;
 #ifndef M_OPEN_GRAVE                   /* the dead may wake, and must find that all is over */
-    closed[i] = true; released[i] = true; owner = (owner == i -> NOBODY : owner);
+    closed[i] = (length[i] > 0); released[i] = true; owner = (owner == i -> NOBODY : owner);
 #endif
     member[i] = false
 #ifdef M_EPOCHS_EXPIRE                 /* what orders the streams is gone with the lease */

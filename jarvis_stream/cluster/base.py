@@ -119,6 +119,14 @@ class Outrun(JarvisError):
         """The newer stream."""
 
 
+class Vacated(Outrun):
+    """The start was given up, by its own node or by another one after its lease: its stream_id is
+    free, or another start has it."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+
 class Busy(JarvisError):
     """The session has an owner, or others are before this one in the queue."""
 
@@ -177,6 +185,8 @@ class Tail(NamedTuple):
     """Whether `last` is the terminal frame."""
     expired: bool
     """Whether it is not closed, and its node is thought dead: bury it."""
+    vacated: bool = False
+    """Whether its start was given up before the first frame: the log stays empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,9 +263,10 @@ class Cluster(Protocol):
     # Names: a stream_id is started once, on whatever node
 
     async def reserve(self, name: Name) -> Reserved | Name:
-        """Take a name for a start, or say which other start has it.
+        """Take a name for a start, or return which other start has it.
 
-        Its lease begins: one that is neither claimed nor renewed in it is expired.
+        Its lease begins before the name can be seen: one that is neither claimed nor renewed in it
+        is expired. A name of which no log is known was left by a start that came to nothing.
         """
         ...
 
@@ -263,8 +274,11 @@ class Cluster(Protocol):
         """Who has a name."""
         ...
 
-    async def free(self, name: Name) -> None:
-        """Undo `reserve` for a stream that was refused: it cannot claim any more."""
+    async def free(self, names: Sequence[Name]) -> Sequence[StoreLost | None]:
+        """Undo `reserve`, and `claim`, for starts that came to nothing: one trip for all.
+
+        They cannot claim any more. A stop that has hit such a start waits for the next one.
+        """
         ...
 
     async def stop(self, stream: str) -> Name | None:
@@ -293,10 +307,11 @@ class Cluster(Protocol):
         """Own the session; returns those of `older`, oldest first. Starts its lease.
 
         The owner before is told (superseded), so are the older ones in the queue; and who watches
-        (claimed). Raises Outrun for a ticket not newer than the last claim, or when it was released
-        before; Busy for `reject` while there is a living owner or a queue, and for `enqueue` while
-        there is a living owner or a living older one in the queue: then it is in the queue, its
-        lease begins, and it asks again. An owner whose log is closed is none. After REGRESSED,
+        (claimed). Raises Outrun for a ticket not newer than the last claim, or when its log was
+        closed before; Vacated when it was freed, or released before its log was closed; Busy for
+        `reject` while there is a living owner or a queue, and for `enqueue` while there is a living
+        owner or a living older one in the queue: then it is in the queue, its lease begins, and it
+        asks again. An owner whose log is closed is none. After REGRESSED,
         claim with `interrupt`.
         """
         ...
@@ -357,6 +372,9 @@ class Cluster(Protocol):
     async def bury(self, batch: Batch) -> bool:
         """Close and release a dead node's stream; False when there is nothing to bury: it lives,
         is closed (then it is released only), or has come as far as `batch.last`.
+
+        A batch without frames, from 0 to 0, releases a stream that has said nothing; its log stays
+        empty, and the name may be freed. False when that has said something.
 
         The batch may begin before the end of the log: who has read more of it than a store that
         lost writes puts it back. A stream that never claimed is given the batch's epoch.

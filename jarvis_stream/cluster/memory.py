@@ -31,6 +31,7 @@ from jarvis_stream.cluster.base import (
     Reserved,
     StoreLost,
     Tail,
+    Vacated,
     Verdict,
     Word,
 )
@@ -191,19 +192,22 @@ class MemoryStore:
     # Names
 
     def reserve(self, name: Name, lease: float) -> Reserved | Name:
-        taken = self._take(name)
-        if not isinstance(taken, Name):
-            self._renew(self._log(name), lease)
-        return taken
+        log = self._log(name)
+        if not log.over:
+            self._renew(log, lease)
+        return self._take(name)
 
     def find(self, stream: str) -> Name | None:
         held = self._held(stream)
         return held.name if held else None
 
     def free(self, name: Name) -> None:
-        if self.find(name.stream) == name:
-            del self._state.names[name.stream]
         self.release(Claim(name=name, epoch=0))
+        held = self._held(name.stream)
+        if held is not None and held.name == name:
+            del self._state.names[name.stream]
+            if held.stopped:
+                self.stop(name.stream)
 
     def stop(self, stream: str) -> Name | None:
         held = self._held(stream)
@@ -253,7 +257,9 @@ class MemoryStore:
         return self.older(claim, horizon)
 
     def _check_newest(self, session: _Session, log: _Log, claim: Claim) -> None:
-        if log.over or log.closed or claim.epoch <= session.claimed:
+        if log.over and not log.closed:
+            raise Vacated
+        if log.closed or claim.epoch <= session.claimed:
             me = session.members.get(claim.name.nonce)
             owner = session.members.get(session.owner)
             raise Outrun((me.by if me else "") or (owner.claim.name.stream if owner else ""))
@@ -398,6 +404,8 @@ class MemoryStore:
         session, log = self._session(claim.name.session), self._log(claim.name)
         if log.closed:
             return Appended(Verdict.FENCED if log.buried else Verdict.GOOD, log.last)
+        if log.over:
+            return Appended(Verdict.FENCED, log.last)
         if batch.first > log.last:
             return Appended(Verdict.REGRESSED, log.last)
         if batch.is_end:
@@ -415,6 +423,9 @@ class MemoryStore:
         if log.closed:
             self.release(claim)
             return False
+        if batch.last == log.last == 0:
+            self.release(claim)
+            return True
         if not batch.first <= log.last < batch.last:
             return False
         self._end(session, log, batch)
@@ -435,6 +446,7 @@ class MemoryStore:
             frames=frames,
             closed=log.closed and last == log.last,
             expired=not log.closed and self._is_expired(Claim(name=name, epoch=log.epoch), horizon),
+            vacated=log.over and not (log.closed or log.last),
         )
 
     def attend(self, name: Name, lease: float) -> None:
@@ -536,8 +548,9 @@ class MemoryCluster:
     async def find(self, stream: str) -> Name | None:
         return await self._ask("find", partial(self._store.find, stream))
 
-    async def free(self, name: Name) -> None:
-        await self._ask("free", partial(self._store.free, name), name.session)
+    async def free(self, names: Sequence[Name]) -> Sequence[StoreLost | None]:
+        works = [partial(self._store.free, name) for name in names]
+        return await self._ask_each("free", works, [name.session for name in names])
 
     async def stop(self, stream: str) -> Name | None:
         return await self._ask("stop", partial(self._store.stop, stream))

@@ -40,6 +40,7 @@ from jarvis_stream.cluster.base import (
     Reserved,
     StoreLost,
     Tail,
+    Vacated,
     Verdict,
     Word,
 )
@@ -257,23 +258,30 @@ class RedisCluster:
     # Names
 
     async def reserve(self, name: Name) -> Reserved | Name:
-        (taken,) = await self._ask([self._take(name)])
-        if taken not in _RESERVED:
-            return _name(orjson.loads(taken))
-        await self._ask([_LUA.begin(_keys(name), name.nonce, self._lease, self._ttl)])
-        return _RESERVED[taken]
+        begin = _LUA.begin(_keys(name), name.nonce, self._lease, self._ttl)
+        if self._router.is_cluster:  # the name may be at another primary: its lease comes first
+            await self._ask([begin])
+            (taken,) = await self._ask([self._take(name)])
+        else:
+            _, taken = await self._ask([begin, self._take(name)])
+        return _RESERVED[taken] if taken in _RESERVED else _name(orjson.loads(taken))
 
     async def find(self, stream: str) -> Name | None:
         (held,) = await self._ask([pack("GET", _name_key(stream))])
         return _name(orjson.loads(held[1:])) if held and len(held) > 1 else None
 
-    async def free(self, name: Name) -> None:
-        await self._ask(
-            [
-                _LUA.free([_name_key(name.stream)], orjson.dumps(name)),
-                _LUA.release(_keys(name), name.nonce, self._ttl),
-            ]
-        )
+    async def free(self, names: Sequence[Name]) -> Sequence[StoreLost | None]:
+        commands = []
+        for name in names:
+            commands.append(_LUA.release(_keys(name), name.nonce, self._ttl))
+            commands.append(
+                _LUA.free([_name_key(name.stream)], orjson.dumps(name), round(STOP_TTL * 1000))
+            )
+        replies = await self._ask_each(commands)
+        return [
+            next((one for one in both if isinstance(one, StoreLost)), None)
+            for both in zip(replies[::2], replies[1::2], strict=True)
+        ]
 
     async def stop(self, stream: str) -> Name | None:
         (held,) = await self._ask([_LUA.stop([_name_key(stream)], round(STOP_TTL * 1000))])
@@ -305,6 +313,8 @@ class RedisCluster:
             self._horizon(claim.name.session),
         )
         ((outcome, *rest),) = await self._ask([command])
+        if outcome == b"vacated":
+            raise Vacated
         if outcome == b"outrun":
             raise Outrun(rest[0].decode())
         if outcome == b"busy":
@@ -578,7 +588,7 @@ def _tail(reply: list[Any] | None, cursor: int) -> Tail | None:
     """From what read.lua returns."""
     if reply is None:
         return None
-    epoch, last, closed, expired, *entries = reply
+    epoch, last, closed, expired, vacated, *entries = reply
     if cursor < last and not entries:
         return None  # the log itself has gone
     end, frames = min(cursor, last), []
@@ -594,4 +604,5 @@ def _tail(reply: list[Any] | None, cursor: int) -> Tail | None:
         frames=b"".join(frames),
         closed=bool(closed) and end == last,
         expired=bool(expired),
+        vacated=bool(vacated),
     )

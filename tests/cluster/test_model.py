@@ -29,6 +29,7 @@ from jarvis_stream.cluster.base import (
     Reserved,
     StoreLost,
     Tail,
+    Vacated,
     Verdict,
 )
 from jarvis_stream.cluster.memory import MemoryStore
@@ -166,6 +167,9 @@ class Twins:
 
     async def bury(self) -> None:
         if start := self.anyone():
+            if self.dice.random() < 0.3:
+                await self.both("one", "bury", start.batch(0, 0))
+                return
             last = start.said + self.dice.randrange(-1, 3)
             first = max(0, last - self.dice.randrange(1, 3))
             if last > first and await self.both("one", "bury", start.batch(first, last)):
@@ -196,7 +200,7 @@ class Twins:
         if start := self.anyone():
             self.fenced.add(start.claim.name.nonce)
             for _ in range(2):
-                await self.both(start.node, "free", start.claim.name)
+                await self.both(start.node, "free", [start.claim.name])
                 await self.start(start.claim.name.stream)  # which the second time is another's
 
     async def forget(self) -> None:
@@ -229,6 +233,8 @@ class Twins:
 async def _outcome(call: Awaitable[Any]) -> Any:
     try:
         answer = await call
+    except Vacated:
+        return "vacated"
     except Outrun as outrun:
         return "outrun", outrun.by
     except StoreLost as lost:
@@ -268,7 +274,10 @@ async def test_they_agree(shared_redis: RedisServer, seed: int) -> None:
 
 MUTANTS = {
     "no order of tickets": ("claim", "me.epoch <= claimed", "false"),
-    "what was released may claim": ("claim", "ended[1] or ended[2] or", ""),
+    "what was closed may claim": ("claim", "if ended[2] or", "if"),
+    "what was released may claim": ("claim", "ended[1] and not ended[2]", "false"),
+    "what was released may close": ("close", "if stream[5] then", "if false then"),
+    "what has spoken is vacated": ("bury", "last == 0 and known == 0", "last == 0"),
     "the queue is not emptied": (
         "claim",
         "if other.epoch < me.epoch then\n      s",
@@ -295,7 +304,7 @@ MUTANTS = {
     "a closed owner": ("common", "redis.call('HGET', SESSION, 'owner') == nonce", "false"),
     "closed twice": ("close", "if stream[2] then", "if false then"),
     "the living are buried": ("bury", "not is_expired(nonce, ARGV[8]) or", ""),
-    "buried too early": ("bury", "or last <= known", ""),
+    "buried too early": ("bury", "if last <= known", "if false"),
     "no end to a lease": (
         "common",
         "return ends < math.min(time, tonumber(horizon))",

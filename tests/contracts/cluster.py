@@ -26,6 +26,7 @@ from jarvis_stream.cluster.base import (
     Reserved,
     StoreLost,
     Tail,
+    Vacated,
     Verdict,
     Word,
     only,
@@ -204,14 +205,57 @@ class ClusterContract:
     async def test_a_refused_start_gives_its_name_back(self, ours: Node, theirs: Node) -> None:
         refused = await ours.ticket("A")
         for _ in range(2):
-            await ours.cluster.free(refused.name)
+            assert await ours.cluster.free([refused.name]) == [None]
         assert await theirs.cluster.find("A") is None
-        with pytest.raises(Outrun):
+        with pytest.raises(Vacated):
             await ours.cluster.claim(refused)
         name = theirs.name("A")
         assert await theirs.cluster.reserve(name) is Reserved.FREE
-        await ours.cluster.free(refused.name)
+        await ours.cluster.free([refused.name])
         assert await ours.cluster.find("A") == name
+
+    async def test_a_start_that_came_to_nothing_leaves_an_empty_log_and_no_claim(
+        self, ours: Node, theirs: Node
+    ) -> None:
+        claim = await ours.start("A")
+        tail = await theirs.read(claim.name)
+        assert tail is not None
+        assert not tail.vacated
+        assert await ours.cluster.free([claim.name]) == [None]
+        tail = await theirs.read(claim.name)
+        assert tail is not None
+        assert tail.vacated
+        assert await ours.living() == []
+        assert (await ours.append(claim, 0, 1)).verdict is Verdict.FENCED
+        assert (await ours.close(claim, 0, 2)).verdict is Verdict.FENCED
+        assert (await ours.renew(claim)).verdict is Verdict.FENCED
+
+    async def test_a_silent_start_is_vacated_when_its_lease_is_over(
+        self, ours: Node, theirs: Node, dying: Node
+    ) -> None:
+        reserved, living = await dying.ticket("A"), await ours.start("B", "t")
+        claimed = await dying.start("C", "u")
+        said = await dying.start("D", "v")
+        await dying.append(said, 0, 1)
+        for claim in (reserved, claimed, said):
+            await self.expired(ours, claim)
+        nothing = Batch(reserved, first=0, last=0, frames=b"")
+        for _ in range(2):
+            assert await theirs.cluster.bury(nothing)
+        assert await theirs.cluster.bury(nothing._replace(claim=claimed))
+        assert not await theirs.cluster.bury(nothing._replace(claim=living))
+        assert not await theirs.cluster.bury(nothing._replace(claim=said))
+        for claim in (reserved, claimed):
+            with pytest.raises(Vacated):
+                await dying.cluster.claim(claim)
+        assert await ours.living("u") == []
+
+    async def test_a_name_without_a_log_is_vacated(self, ours: Node, theirs: Node) -> None:
+        name = ours.name("A")
+        nothing = Batch(Claim(name=name, epoch=0), first=0, last=0, frames=b"")
+        assert await theirs.cluster.bury(nothing)
+        with pytest.raises(Vacated):
+            await ours.cluster.claim(Claim(name=name, epoch=1))
 
     async def test_a_stop_that_comes_first_is_kept(self, ours: Node, theirs: Node) -> None:
         assert await theirs.cluster.stop("A") is None
@@ -220,8 +264,9 @@ class ClusterContract:
         name = ours.name("A")
         for _ in range(2):
             assert await ours.cluster.reserve(name) is Reserved.STOPPED
-        await ours.cluster.free(name)
-        assert await ours.cluster.reserve(ours.name("A")) is Reserved.FREE
+        await ours.cluster.free([name])
+        assert await ours.cluster.find("A") is None
+        assert await ours.cluster.reserve(ours.name("A")) is Reserved.STOPPED
 
     async def test_a_stop_is_said_at_once_and_kept_for_the_heartbeat(
         self, ours: Node, theirs: Node

@@ -1,6 +1,6 @@
 -- ARGV: the claim as JSON, on_conflict, lease, ttl, ttl of the session, horizon. Returns the living
--- after `owner`; or `outrun` and by whom; or `busy`, with whom, the last claim, and the place in the
--- queue.
+-- after `owner`; or `vacated`; or `outrun` and by whom; or `busy`, with whom, the last claim, and the
+-- place in the queue.
 local me, on_conflict, lease, ttl = cjson.decode(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local horizon = ARGV[6]
 local session = redis.call('HMGET', SESSION, 'owner', 'claimed')
@@ -15,7 +15,10 @@ end
 if session[1] ~= me.nonce then
   local owner, mine = member_of(session[1]), member_of(me.nonce)
   local ended = redis.call('HMGET', STREAM, 'over', 'closed')
-  if ended[1] or ended[2] or me.epoch <= claimed then
+  if ended[1] and not ended[2] then
+    return {'vacated'}
+  end
+  if ended[2] or me.epoch <= claimed then
     return {'outrun', mine and mine.by or owner and owner.stream or ''}
   end
 
