@@ -272,10 +272,10 @@ class SqlStore:
 
         Takes a few seconds at most, and does not raise: its lease runs out anyway.
         """
-        if self._indexing is not None:
-            self._indexing.cancel()
-            await asyncio.wait({self._indexing}, timeout=CLOSE_TIMEOUT)
         try:
+            if self._indexing is not None:
+                self._indexing.cancel()
+                await asyncio.wait({self._indexing}, timeout=CLOSE_TIMEOUT)
             with suppress(Exception):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
                     if self._prepared:
@@ -315,7 +315,9 @@ class SqlStore:
             instances.c.instance_id != self._me
         )
         count = 0
-        for instance_id, late in await self._rows(others):
+        # Only the first time by reading: see prepare.
+        look = self._backend.read if opening else self._write
+        for instance_id, late in await look(lambda connection: connection.execute(others).all()):
             if opening or late:
                 leave = sa.delete(instances).where(instances.c.instance_id == instance_id)
                 if late:  # still, in the moment in which it is written

@@ -260,11 +260,12 @@ async def test_after_a_failed_write_reads_that_hang_do_not_stop_the_writing(
     file: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jarvis_stream.history.sqlite.BUSY_TIMEOUT", 0.2)
+    limits = replace(PATIENT, lease=0.05)  # it looks for dead processes that often
     backend = make_backend(url, "me")
-    store = make_store(backend, "me", PATIENT)
+    store = make_store(backend, "me", limits)
     await store.prepare()
     go_on = threading.Event()
-    async with HistoryWriter(store, PATIENT).running() as history:
+    async with HistoryWriter(store, limits).running() as history:
         speaker = Speaker(history)
         await speaker.turn("s", "1")
         reads = [
@@ -280,10 +281,14 @@ async def test_after_a_failed_write_reads_that_hang_do_not_stop_the_writing(
 
                 await eventually(failed)
             assert (await begun).saved
+            for stream_id in ("3", "4"):
+                await asyncio.sleep(2 * limits.lease)
+                await speaker.turn("s", stream_id)
+            assert not any(read.done() for read in reads)
         finally:
             go_on.set()
             await asyncio.gather(*reads)
-        assert [turn.stream_id for turn in await history.turns("s")] == ["1", "2"]
+        assert [turn.stream_id for turn in await history.turns("s")] == ["1", "2", "3", "4"]
     await store.close()
 
 
