@@ -65,6 +65,7 @@ from jarvis_stream.errors import CoordinationLost, Interrupted
 from jarvis_stream.frames import Failed, FrameEncoder
 from jarvis_stream.ids import id_of
 from jarvis_stream.mirror import Mirror
+from jarvis_stream.recurring import RecurringLog
 from jarvis_stream.shares import FairSet
 from jarvis_stream.stream import State, Stream
 from jarvis_stream.tally import Tally
@@ -304,13 +305,14 @@ class Node:
                     await asyncio.wait(tasks)
 
     async def _again(self, round_: Callable[[], Awaitable[None]]) -> None:
+        failures = RecurringLog()
         while True:
             try:
                 await round_()
             except StoreLost:
                 await asyncio.sleep(RETRY)
-            except Exception:
-                logger.exception("node_round_failed")
+            except Exception as error:
+                failures.log("ERROR", "node_round_failed", error=error)
                 await asyncio.sleep(RETRY)
 
     async def _settle(self) -> None:

@@ -68,6 +68,7 @@ from jarvis_stream.ids import TraceParent, id_of, key_of, new_session_id
 from jarvis_stream.journal import CURRENT_STREAM
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.node import Entry, Node, Transcript, Watcher
+from jarvis_stream.recurring import RecurringLog
 from jarvis_stream.shares import FairSet
 from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Delivery, State, Stream
@@ -1177,13 +1178,16 @@ def _waits(session: _Session, opening: Opening) -> bool:
     return opening.on_conflict == "enqueue" and session.is_busy
 
 
+_store_failures = RecurringLog()
+
+
 @contextmanager
 def _asking() -> Iterator[None]:
     """Where the store that the nodes share is asked for a client."""
     try:
         yield
     except StoreLost as error:
-        logger.warning("store_lost error={}", error)
+        _store_failures.log("WARNING", "store_lost error={}", error)
         raise Unavailable("the servers have lost touch with each other", retry_after=1) from error
 
 

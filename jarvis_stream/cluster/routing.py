@@ -38,6 +38,7 @@ from jarvis_stream.cluster import wire
 from jarvis_stream.cluster.base import StoreLost
 from jarvis_stream.cluster.clock import StoreClock
 from jarvis_stream.cluster.wire import TIMEOUT, Address, Line, pack, pauses
+from jarvis_stream.recurring import RecurringLog
 
 SETTLE = 0.01
 """Seconds until a slot that moves is asked again."""
@@ -152,6 +153,7 @@ class Router:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait
         rests = pauses()
+        failures = RecurringLog()
         async with AsyncExitStack() as stack:
             while True:
                 try:
@@ -161,7 +163,7 @@ class Router:
                     left = deadline - loop.time()
                     if left <= 0:
                         raise
-                    logger.warning("cluster_waiting reason={}", error)
+                    failures.log("WARNING", "cluster_waiting reason={}", error)
                     await asyncio.sleep(min(next(rests), left))
             yield
 
@@ -399,6 +401,7 @@ class Primaries:
         return [line for line in self._lines.values() if line not in primaries]
 
     async def _learn(self) -> None:
+        failures = RecurringLog()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LEARN_ANYWAY):
@@ -406,9 +409,10 @@ class Primaries:
             self._stale.clear()
             try:
                 view = await self._look()
-            except Exception:
-                logger.exception("cluster_slots_unknown")
+            except Exception as error:
+                failures.log("ERROR", "cluster_slots_unknown", error=error)
             else:
+                failures.recovered()
                 if view is not None:
                     await self._change_to(view)
             await asyncio.sleep(LEARN_EVERY)

@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import orjson
-from loguru import logger
 
 from jarvis_stream.cluster.base import StoreLost
 from jarvis_stream.cluster.routing import Router
@@ -26,6 +25,7 @@ from jarvis_stream.errors import Unavailable
 from jarvis_stream.identity.base import Principal
 from jarvis_stream.passes import digest
 from jarvis_stream.quota import Rates
+from jarvis_stream.recurring import RecurringLog
 
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks whether a login that something hangs on was dropped elsewhere."""
@@ -204,6 +204,7 @@ class RedisRates:
         self._here = Rates(count, seconds)
         self._every = seconds * 1000 / count
         self._burst = seconds * 1000
+        self._failures = RecurringLog()
 
     async def take(self, name: str) -> float:
         """See Limiter.take."""
@@ -214,7 +215,7 @@ class RedisRates:
         try:
             (wait_ms,) = await _answers(self._router, command)
         except StoreLost as error:
-            logger.debug("rate_not_shared reason={}", error)
+            self._failures.log("WARNING", "rate_not_shared reason={}", error)
             return 0.0
         return float(wait_ms) / 1000
 

@@ -36,6 +36,7 @@ from redis.exceptions import (
 
 from jarvis_stream.cluster.base import Health, StoreLost
 from jarvis_stream.cluster.clock import StoreClock
+from jarvis_stream.recurring import RecurringLog
 
 TIMEOUT = 0.3
 """Seconds an answer may take."""
@@ -145,31 +146,30 @@ class Wire(ABC):
         """Connect, and again whenever it breaks, until cancelled."""
         if connection is None:
             connection = await self._reconnect(chain((0.0,), pauses()))
+        failures = RecurringLog()
         while True:
             is_broken = False
             try:
                 await self._serve(connection)
             except* (RedisError, OSError, TimeoutError) as group:
                 is_broken = True
-                logger.warning("cluster_disconnected reason={}", self._why(group))
+                failures.log("WARNING", "cluster_disconnected reason={}", self._why(group))
             except* Exception as group:
                 is_broken = True
-                logger.opt(exception=group).error("cluster_connection_failed")
+                failures.log("ERROR", "cluster_connection_failed", error=group)
             finally:
                 self._lost()
                 await _hang_up(connection, is_broken=is_broken)
             connection = await self._reconnect(pauses())
 
     async def _reconnect(self, rests: Iterable[float]) -> Connection:
-        said: set[str] = set()
+        failures = RecurringLog()
         for pause in rests:
             await asyncio.sleep(pause)
             try:
                 connection = await self._connect()
             except StoreLost as error:
-                if str(error) not in said:
-                    logger.warning("cluster_unreachable reason={}", error)
-                    said.add(str(error))
+                failures.log("WARNING", "cluster_unreachable reason={}", error, key=str(error))
             else:
                 logger.info("cluster_connected place={}", self.place)
                 return connection

@@ -22,6 +22,7 @@ from loguru import logger
 
 from jarvis_stream.history.schema import AnyText, sessions, turns
 from jarvis_stream.history.search import holds_word
+from jarvis_stream.recurring import RecurringLog
 
 T = TypeVar("T")
 
@@ -168,6 +169,7 @@ class SearchIndex:
 
     async def keep(self) -> None:
         """See Backend.keep_searchable."""
+        failures = RecurringLog()
         while self._indexed:
             await self.due.wait()
             await asyncio.sleep(PAUSE)
@@ -175,7 +177,7 @@ class SearchIndex:
             try:
                 await self._catch_up()
             except Exception as error:
-                logger.warning("search_index_failed error={}", type(error).__name__)
+                failures.log("WARNING", "search_index_failed error={}", type(error).__name__)
                 await asyncio.sleep(RETRY_INTERVAL)
                 self.due.set()
 

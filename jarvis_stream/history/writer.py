@@ -42,6 +42,7 @@ from jarvis_stream.history.base import (
 )
 from jarvis_stream.history.store import Batch, Piece, Span, Store, Written
 from jarvis_stream.history.views import merged, messages_of, record_of, resolved
+from jarvis_stream.recurring import RecurringLog
 
 T = TypeVar("T")
 
@@ -272,6 +273,7 @@ class HistoryWriter:
         self._opening = True
         # How the database is.
         self._failing_since: float | None = None
+        self._log = RecurringLog()
         self._retries = 0
         # When the attempt that is under way began. Only attempts of this writer say whether the
         # database can be reached: a promise may run out for many other reasons.
@@ -845,7 +847,7 @@ class HistoryWriter:
         self._down = self._retries > 1 or self._is_down
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            logger.error("history_write_failed error={}", self._store.describe(error))
+        self._log.log("ERROR", "history_write_failed error={}", self._store.describe(error))
 
     def _note_success(self) -> None:
         self._batch_turns = min(BATCH_TURNS, 2 * self._batch_turns)
@@ -857,6 +859,7 @@ class HistoryWriter:
         if not any(work.tries for work in self._backlog):
             seconds = time.monotonic() - self._failing_since
             self._failing_since = None
+            self._log.recovered()
             logger.info("history_recovered seconds={:.1f} backlog={}", seconds, len(self._backlog))
 
     async def _pause(self) -> None:
@@ -918,7 +921,7 @@ class HistoryWriter:
         except JarvisError:
             raise
         except Exception as error:
-            logger.error("history_read_failed error={}", self._store.describe(error))
+            self._log.log("ERROR", "history_read_failed error={}", self._store.describe(error))
             raise Unavailable("the history cannot be read now", retry_after=1) from error
 
     @contextmanager

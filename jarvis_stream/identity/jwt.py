@@ -23,6 +23,7 @@ from loguru import logger
 
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.identity.base import Principal
+from jarvis_stream.recurring import RecurringLog
 
 SHARED: Final = ("HS256", "HS384", "HS512")
 SIGNED: Final = (
@@ -167,6 +168,7 @@ class JwksVerifier(_Verifier):
             raise ValueError(f"published keys verify only {', '.join(SIGNED)}")
         self._keys: list[tuple[str | None, Key]] = []
         self._known = False
+        self._failures = RecurringLog()
         self._fetched_at = -SHORTEST_REFRESH
         self._fetching: asyncio.Task[None] | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -253,8 +255,9 @@ class JwksVerifier(_Verifier):
                     raise ValueError("too large")
             self._keys = _published(body, self._algorithms)
             self._known = True
+            self._failures.recovered()
         except (aiohttp.ClientError, TimeoutError, *_BROKEN) as error:
-            logger.warning("jwks_not_fetched error={}", type(error).__name__)
+            self._failures.log("WARNING", "jwks_not_fetched error={}", type(error).__name__)
 
 
 def _published(body: bytes, algorithms: Sequence[str]) -> list[tuple[str | None, Key]]:
