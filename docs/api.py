@@ -676,7 +676,7 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
     ),
     ("GET", "/api/streams/{stream_id}"): Call(
         stream_answer("The frames after the position, live to the end."),
-        (404, 410, 416, 422),
+        (404, 410, 416, 422, 429),
         (
             STREAM,
             in_query("after", ref("Cursor"), "Counts before Last-Event-ID."),
@@ -684,7 +684,7 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         ),
     ),
     ("POST", "/api/streams/{stream_id}/cancel"): Call(
-        told("Cancellation", "What became of the stop. Idempotent."), (404,), (STREAM,)
+        told("Cancellation", "What became of the stop. Idempotent."), (404, 429), (STREAM,)
     ),
     ("GET", "/api/sessions"): Call(
         told("Sessions", "A page of them."),
@@ -702,9 +702,9 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         ),
     ),
     ("PATCH", "/api/sessions/{session_id}"): Call(
-        told("Session", "The session, with its title."), (404, 422), (SESSION,), "Title"
+        told("Session", "The session, with its title."), (404, 422, 429), (SESSION,), "Title"
     ),
-    ("DELETE", "/api/sessions/{session_id}"): Call(NOTHING, (404,), (SESSION,), status=204),
+    ("DELETE", "/api/sessions/{session_id}"): Call(NOTHING, (404, 429), (SESSION,), status=204),
     ("GET", "/api/sessions/{session_id}/messages"): Call(
         told("Messages", "All of it."), (404, 429), (SESSION,)
     ),
@@ -834,8 +834,9 @@ def openapi(*, closed: bool = False) -> Json:
         made["components"]["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer"},
             "login": {"type": "apiKey", "in": "cookie", "name": "jarvis_login"},
+            "visitor": {"type": "apiKey", "in": "cookie", "name": "jarvis_visitor"},
         }
-        made["security"] = [{}, {"token": []}, {"login": []}]
+        made["security"] = [{}, {"token": []}, {"login": []}, {"visitor": []}]
     return made
 
 
