@@ -365,6 +365,7 @@ class Builder:
             "content": text("As far as it came, whatever ended it."),
             "status": text("Of a question always `complete`.", enum=list(statuses())),
             "stream_id": ref("StreamId"),
+            "epoch": ref("Epoch"),
             "created_at": ref("Time"),
             "ended_at": ref("Time"),
             "trace_id": ref("TraceId"),
@@ -405,6 +406,10 @@ class Builder:
                     "active_stream": {
                         "description": "Where its live stream stands, or null.",
                         "oneOf": [self.thing(position), {"type": "null"}],
+                    },
+                    "next": {
+                        "description": "`before` of the page with older messages, or null.",
+                        "oneOf": [ref("Epoch"), {"type": "null"}],
                     },
                 }
             ),
@@ -706,7 +711,21 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
     ),
     ("DELETE", "/api/sessions/{session_id}"): Call(NOTHING, (404, 429), (SESSION,), status=204),
     ("GET", "/api/sessions/{session_id}/messages"): Call(
-        told("Messages", "All of it."), (404, 429), (SESSION,)
+        told("Messages", "One page, oldest first."),
+        (404, 422, 429),
+        (
+            SESSION,
+            in_query(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50},
+                "How many turns at most.",
+            ),
+            in_query(
+                "before",
+                {"type": "integer", "minimum": 1, "maximum": 2**53 - 1},
+                "`next` of the page before.",
+            ),
+        ),
     ),
     ("GET", "/api/sessions/{session_id}/export.json"): Call(
         told("Export", "A file."), (404, 429), (SESSION,)

@@ -49,6 +49,7 @@ from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports import admin, cors, gate, ndjson, pages, sessions, websocket
 from jarvis_stream.transports.answers import guard, json_answer
+from jarvis_stream.transports.bodies import READS, ReadBudget
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
 from jarvis_stream.transports.door import DOORS, Doors
 from jarvis_stream.transports.quotas import QUOTAS, Quotas
@@ -99,8 +100,11 @@ def create_app(
         idle_timeout=settings.idle_timeout,
         # The pump lets stalled readers go first, and tells them why.
         send_timeout=2 * settings.stall_timeout,
+        stall_timeout=settings.stall_timeout,
+        let_go=counts.let_go,
         max_message=settings.max_body_bytes,
     )
+    app[READS] = ReadBudget()
     shared = _shared(settings)
     app[QUOTAS] = Quotas(
         sockets_per_address=settings.max_sockets_per_address,

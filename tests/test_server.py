@@ -73,6 +73,7 @@ def doors(most: int) -> Doors:
         header_timeout=1,
         idle_timeout=1,
         send_timeout=1,
+        stall_timeout=60,
         max_message=1,
     )
     found.server = web.Server(_nobody)

@@ -127,6 +127,15 @@ class TurnRecord:
     ended_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TurnPage:
+    """Some turns of a session, oldest first."""
+
+    turns: list[TurnRecord]
+    next: int | None
+    """The `before` (or `after`) of the next page; None when this one is the last."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
     """One line of the list of sessions."""
@@ -226,6 +235,22 @@ class History(Protocol):
         self, session_id: str, *, limit: int | None = None, before: int | None = None
     ) -> list[TurnRecord]:
         """The session's turns, oldest first: the newest `limit` with an epoch under `before`."""
+        ...
+
+    async def page(
+        self,
+        session_id: str,
+        *,
+        limit: int,
+        max_bytes: int,
+        before: int | None = None,
+        after: int | None = None,
+    ) -> TurnPage:
+        """Return the newest turns with an epoch under `before`; with `after`, the oldest above it.
+
+        A page holds at most `limit` turns and `max_bytes` of their texts in UTF-8, but at least one
+        turn when there is one. No more than about that is read.
+        """
         ...
 
     async def sessions(

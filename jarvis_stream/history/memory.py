@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
@@ -14,10 +14,12 @@ from jarvis_stream.history.base import (
     SessionPage,
     SessionRecord,
     TurnEnd,
+    TurnPage,
     TurnRecord,
     TurnStart,
 )
 from jarvis_stream.history.views import (
+    count_fitting,
     cursor_of,
     messages_of,
     position_of,
@@ -25,6 +27,7 @@ from jarvis_stream.history.views import (
     resolved,
     snippet_of,
     title_of,
+    utf8_size,
     words_of,
 )
 from jarvis_stream.ids import owner_of
@@ -40,6 +43,12 @@ class _Turn:
     @property
     def chars(self) -> int:
         return len(self.start.prompt) + len(self.text)
+
+    @property
+    def text_size(self) -> int:
+        """The bytes of question and answer in UTF-8."""
+        answer = self.answer.text_size if self.answer else utf8_size(self.text)
+        return utf8_size(self.start.prompt) + answer
 
     @property
     def said(self) -> tuple[str, str]:
@@ -159,6 +168,26 @@ class MemoryHistory:
             if before is None or turn.start.epoch < before
         ]
         return [turn.record for turn in (turns if limit is None else turns[-limit:])]
+
+    async def page(
+        self,
+        session_id: str,
+        *,
+        limit: int,
+        max_bytes: int,
+        before: int | None = None,
+        after: int | None = None,
+    ) -> TurnPage:
+        """See History.page."""
+        turns = self._sessions.get(session_id, [])
+        low = 0 if after is None else bisect_right(turns, after, key=_epoch)
+        high = len(turns) if before is None else bisect_left(turns, before, key=_epoch)
+        places = range(low, high) if after is not None else range(high - 1, low - 1, -1)
+        sizes = (turns[place].text_size for place in places)
+        count = count_fitting(sizes, limit=limit, max_bytes=max_bytes)
+        page = [turns[place] for place in places[:count]]
+        following = _epoch(page[-1]) if page and count < len(places) else None
+        return TurnPage([turn.record for turn in sorted(page, key=_epoch)], following)
 
     async def sessions(
         self,

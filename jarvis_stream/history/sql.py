@@ -557,6 +557,39 @@ class SqlStore:
         newest_first = statement.order_by(turns.c.epoch.desc()).limit(limit)
         return (await self._read(newest_first))[::-1]
 
+    async def page(
+        self,
+        session_id: str,
+        *,
+        limit: int,
+        max_chars: int,
+        before: int | None,
+        after: int | None,
+    ) -> tuple[list[TurnRecord], bool]:
+        """See Store.page."""
+        epoch = turns.c.epoch
+        these = [turns.c.session_id == session_id]
+        if before is not None:
+            these.append(epoch < before)
+        if after is not None:
+            these.append(epoch > after)
+        order = epoch.desc() if after is None else epoch
+        # The texts of a page are read only when it is known where the page ends.
+        sizes = sa.select(epoch, turns.c.chars).where(*these).order_by(order).limit(limit + 1)
+
+        def look(connection: sa.Connection) -> tuple[list[TurnRecord], bool]:
+            found = connection.execute(sizes).all()
+            sums = itertools.accumulate(row.chars for row in found[:limit])
+            count = sum(chars <= max_chars or index == 0 for index, chars in enumerate(sums))
+            if not count:
+                return [], False
+            ends = found[0].epoch, found[count - 1].epoch
+            within = epoch.between(min(ends), max(ends))
+            rows = connection.execute(_TURNS.where(these[0], within).order_by(epoch))
+            return [_turn(row) for row in rows], len(found) > count
+
+        return await self._backend.read(look)
+
     async def sessions(
         self, *, owner: str, limit: int, before: str | None, query: str | None
     ) -> SessionPage:

@@ -106,6 +106,21 @@ class Store(Protocol):
         """See History.turns."""
         ...
 
+    async def page(
+        self,
+        session_id: str,
+        *,
+        limit: int,
+        max_chars: int,
+        before: int | None,
+        after: int | None,
+    ) -> tuple[list[TurnRecord], bool]:
+        """Return one page of turns, oldest first, and whether more turns follow in its direction.
+
+        See History.page, except that texts are counted in characters.
+        """
+        ...
+
     async def sessions(
         self, *, owner: str, limit: int, before: str | None, query: str | None
     ) -> SessionPage:

@@ -72,6 +72,22 @@ def merged(stored: Iterable[TurnRecord], unsaved: Iterable[TurnRecord]) -> list[
     return sorted(turns.values(), key=lambda turn: (turn.epoch, turn.stream_id))
 
 
+def count_fitting(sizes: Iterable[int], *, limit: int, max_bytes: int) -> int:
+    """Return how many turns of these sizes a page takes: within both bounds, but at least one."""
+    count = total = 0
+    for size in sizes:
+        total += size
+        if count >= limit or (count and total > max_bytes):
+            break
+        count += 1
+    return count
+
+
+def utf8_size(text: str) -> int:
+    """Return the bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
 def title_of(prompt: str) -> str:
     """A question on one line, shortened. A long question's beginning gives the same title."""
     line = " ".join(prompt[: 4 * TITLE_CHARS].split())

@@ -37,11 +37,19 @@ from jarvis_stream.history.base import (
     SessionPage,
     SessionRecord,
     TurnEnd,
+    TurnPage,
     TurnRecord,
     TurnStart,
 )
 from jarvis_stream.history.store import Batch, Piece, Span, Store, Written
-from jarvis_stream.history.views import merged, messages_of, record_of, resolved
+from jarvis_stream.history.views import (
+    count_fitting,
+    merged,
+    messages_of,
+    record_of,
+    resolved,
+    utf8_size,
+)
 from jarvis_stream.recurring import RecurringLog
 
 T = TypeVar("T")
@@ -110,6 +118,12 @@ class _Turn:
     """Whether nothing of it may be written any more."""
     complete: bool = False
     """Whether it is gone because all of it is durable."""
+
+    @property
+    def text_size(self) -> int:
+        """The bytes of question and answer in UTF-8."""
+        answer = utf8_size(self.text) if self.answer is None else self.answer.text_size
+        return utf8_size(self.start.prompt) + answer
 
     @property
     def record(self) -> TurnRecord:
@@ -889,6 +903,56 @@ class HistoryWriter:
             stored = await self._read(self._store.turns(session_id, limit=limit, before=before))
             return overlay.apply(stored, before=before, limit=limit)
 
+    async def page(
+        self,
+        session_id: str,
+        *,
+        limit: int,
+        max_bytes: int,
+        before: int | None = None,
+        after: int | None = None,
+    ) -> TurnPage:
+        """See History.page."""
+        while True:
+            # First: what is saved while the database is being read is not missed then.
+            unsaved = dict(self._sessions.get(session_id, {}))
+            stored, more = await self._read(
+                self._store.page(
+                    session_id, limit=limit, max_chars=max_bytes, before=before, after=after
+                )
+            )
+            # And again: nor is what began meanwhile.
+            unsaved |= self._sessions.get(session_id, {})
+            low = -1 if after is None else after
+            high = math.inf if before is None else before
+            if more and after is None:
+                low = stored[0].epoch - 1
+            elif more:
+                high = stored[-1].epoch + 1
+            found: dict[str, TurnRecord | _Turn] = {
+                turn.stream_id: turn for turn in stored if self._visible(turn)
+            }
+            for turn in unsaved.values():
+                if low < turn.start.epoch < high:
+                    found[turn.start.stream_id] = turn
+            ordered = sorted(found.values(), key=_epoch_of, reverse=after is None)
+            sizes = map(_size_of, ordered)
+            count = count_fitting(sizes, limit=limit, max_bytes=max_bytes)
+            if count:
+                is_cut = more or count < len(ordered)
+                page = [
+                    turn.record if isinstance(turn, _Turn) else turn for turn in ordered[:count]
+                ]
+                following = page[-1].epoch if is_cut else None
+                return TurnPage(page if after is not None else page[::-1], following)
+            if not more:
+                return TurnPage([], None)
+            # All of them are on their way out.
+            if after is None:
+                before = stored[0].epoch
+            else:
+                after = stored[-1].epoch
+
     async def sessions(
         self,
         *,
@@ -959,6 +1023,16 @@ class HistoryWriter:
             max_messages=self._limits.max_messages,
             max_chars=self._limits.max_chars,
         )
+
+
+def _epoch_of(turn: TurnRecord | _Turn) -> int:
+    return turn.start.epoch if isinstance(turn, _Turn) else turn.epoch
+
+
+def _size_of(turn: TurnRecord | _Turn) -> int:
+    if isinstance(turn, _Turn):
+        return turn.text_size
+    return utf8_size(turn.prompt) + utf8_size(turn.text)
 
 
 def _pause_after(failures: int) -> float:

@@ -39,7 +39,7 @@ from jarvis_stream.errors import (
 )
 from jarvis_stream.ids import new_trace_id
 from jarvis_stream.transports.answers import SERVER, internal_error, of_http, refusal
-from jarvis_stream.transports.pump import bound
+from jarvis_stream.transports.pump import HIGH_WATER, bound
 from jarvis_stream.transports.requests import shorten
 from jarvis_stream.transports.screen import Screen
 
@@ -56,7 +56,8 @@ MOST_TURNED_AWAY: Final = 64
 class Doors:
     """Every connection of a server; called, it gives the protocol of a new one.
 
-    Times are in seconds, sizes in bytes. `refused` counts refusals by transport and code.
+    Times are in seconds, sizes in bytes. `refused` counts refusals by transport and code, `let_go`
+    connections that were cut before their client had read everything.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Doors:
         header_timeout: float,
         idle_timeout: float,
         send_timeout: float,
+        stall_timeout: float,
         max_message: int,
+        let_go: Counter[tuple[str, str]] | None = None,
     ) -> None:
         self.server: web.Server | None = None
         """Whose connections they are; there before the first one is."""
@@ -76,6 +79,8 @@ class Doors:
         self.header_timeout = header_timeout
         self.idle_timeout = idle_timeout
         self.send_timeout = send_timeout
+        self.stall_timeout = stall_timeout
+        self.let_go: Counter[tuple[str, str]] = Counter() if let_go is None else let_go
         self.max_message = max_message
         self._coming: weakref.WeakSet[Door] = weakref.WeakSet()
         """Those that asyncio has asked for and not connected yet; it may drop one."""
@@ -172,6 +177,7 @@ class Door(web.RequestHandler):
         "_doors",
         "_in_hand",
         "_is_bounded",
+        "_stall_timer",
         "_timer",
         "_violation",
     )
@@ -191,6 +197,7 @@ class Door(web.RequestHandler):
         self._in_hand = False
         self._is_bounded = False
         self._timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._violation: tuple[WSCloseCode, str] | None = None
 
     @property
@@ -261,9 +268,11 @@ class Door(web.RequestHandler):
         """Send the answer; what aiohttp refuses before the application sees it, as JSON."""
         if isinstance(resp, web.HTTPException) and resp.status >= 400:
             resp = of_http(resp)
+        self._watch_reader(resp)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
+            self._unwatch_reader()
             self._disarm()
             self._in_hand = False
             self._body = request.content  # the rest of which aiohttp reads, for LINGER seconds
@@ -325,6 +334,41 @@ class Door(web.RequestHandler):
         logger.info("request_refused code={} peer={} why=slow headers", error.code, self._peer)
         self.transport.write(raw(error))
         self.force_close()
+
+    def _watch_reader(self, response: web.StreamResponse) -> None:
+        """Cut the connection if the client takes nothing of a response for the stall timeout.
+
+        What streams write is watched by their pump, and what bodies.send_body writes by that; this
+        is for all other responses, and for the end of those.
+        """
+        chunks = 1 + (response.content_length or 0) // HIGH_WATER
+        self._wait_for_reader(self._unsent, chunks)
+
+    def _wait_for_reader(self, before: int, chunks: int) -> None:
+        self._stall_timer = asyncio.get_running_loop().call_later(
+            self._doors.stall_timeout, self._look_at_reader, before, chunks
+        )
+
+    def _look_at_reader(self, before: int, chunks: int) -> None:
+        unsent = self._unsent
+        # Of a file that the kernel sends, no byte is in this process's buffer: it has its time.
+        takes = unsent < before or (unsent == 0 and chunks > 0)
+        if self.transport is None or takes:
+            self._wait_for_reader(unsent, chunks - 1)
+            return
+        self._stall_timer = None
+        logger.info("reader_let_go reason=slow streams=none")
+        self._doors.let_go["http", "slow"] += 1
+        self._cut()
+
+    def _unwatch_reader(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    @property
+    def _unsent(self) -> int:
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def _violate(self, code: WSCloseCode, why: str) -> None:
         self._violation = code, why

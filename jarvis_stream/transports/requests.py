@@ -144,6 +144,15 @@ def parse_count(name: str, value: str | None, *, default: int, most: int) -> int
     raise _invalid(name, value, f"a whole number from 1 to {most}")
 
 
+def parse_epoch(name: str, value: str | None) -> int | None:
+    """Return the epoch in a query string, None where there is none; raises Invalid."""
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,16}", value) and 1 <= int(value) <= MAX_CURSOR:
+        return int(value)
+    raise _invalid(name, value, f"a whole number from 1 to {MAX_CURSOR}")
+
+
 def parse_position(stream_id: str, after: str | None, last_event_id: str | None) -> tuple[str, int]:
     """The position a URL and its header name; `after` counts before `Last-Event-ID`.
 

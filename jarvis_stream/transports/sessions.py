@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import orjson
 from aiohttp import web
 
 from jarvis_stream.errors import (
@@ -18,18 +23,38 @@ from jarvis_stream.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from jarvis_stream.history.base import SessionRecord, TurnRecord
+from jarvis_stream.history.base import SessionRecord, TurnPage, TurnRecord
 from jarvis_stream.ids import SESSION_ID, id_of, key_of
 from jarvis_stream.node import Transcript
 from jarvis_stream.registry import turn_end
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer, json_body
+from jarvis_stream.transports.bodies import (
+    READS,
+    TEXT_SLICE,
+    json_pieces,
+    send_body,
+    text_pieces,
+)
 from jarvis_stream.transports.context import REGISTRY, owner_of
-from jarvis_stream.transports.export import to_markdown
+from jarvis_stream.transports.export import sections, title_line
 from jarvis_stream.transports.quotas import QUOTAS
-from jarvis_stream.transports.requests import parse_count, parse_query, parse_title, shorten
+from jarvis_stream.transports.requests import (
+    parse_count,
+    parse_epoch,
+    parse_query,
+    parse_title,
+    shorten,
+)
 
 MAX_PAGE: Final = 200
+"""Sessions or turns on one page, at most."""
+PAGE_TURNS: Final = 50
+"""Turns on one page by default, each a question and its answer."""
+PAGE_BYTES: Final = 1024 * 1024
+"""Bytes of text on one page of turns; a longer turn is a page of its own."""
+
+JSON: Final = "application/json; charset=utf-8"
 
 _FAILURES: Final[dict[str, type[StreamFailure]]] = {
     kind.code: kind
@@ -97,62 +122,161 @@ async def delete(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/sessions/{session_id}/messages")
-async def messages(request: web.Request) -> web.Response:
-    """The session's messages, oldest first, and where its live stream stands."""
-    session_id, turns, position = await _turns(request)
-    return json_answer(
-        {
-            "session_id": session_id,
-            "messages": [message for turn in turns for message in _messages(turn)],
-            "active_stream": position,
-        }
-    )
+async def messages(request: web.Request) -> web.StreamResponse:
+    """Return a page of the session's messages, oldest first, and the live stream's position.
+
+    The newest page without `before`; `next` is the `before` of the page of older messages, or null.
+    """
+    session_id = _session_id(request)
+    await request.app[QUOTAS].read(request)
+    limit = parse_count("limit", request.query.get("limit"), default=PAGE_TURNS, most=MAX_PAGE)
+    before = parse_epoch("before", request.query.get("before"))
+    async with request.app[READS].reserve(_reader(request)) as reservation:
+        page, position = await _page(request, session_id, limit=limit, before=before)
+        turns, following = page.turns, page.next
+        reservation.shrink(sum(map(_memory_of, turns)))
+        del page
+
+        async def pieces() -> AsyncGenerator[bytes]:
+            yield _head(session_id)
+            for piece in _message_pieces(turns):
+                yield piece
+            yield b'],"active_stream":%b,"next":%b}' % (
+                orjson.dumps(position),
+                orjson.dumps(following),
+            )
+
+        return await send_body(request, {"Content-Type": JSON}, pieces())
 
 
 @routes.get("/api/sessions/{session_id}/export.json")
-async def export_json(request: web.Request) -> web.Response:
-    """A session as one JSON file."""
-    session_id, turns, _ = await _turns(request)
-    return json_answer(
-        {
-            "session_id": session_id,
-            "messages": [message for turn in turns for message in _messages(turn)],
-        },
-        headers=_as_file(session_id, "json"),
-    )
+async def export_json(request: web.Request) -> web.StreamResponse:
+    """Return a session as one JSON file."""
+    session_id = _session_id(request)
+    await request.app[QUOTAS].read(request)
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        separator = b""
+        async with aclosing(_all_pages(request, session_id)) as pages:
+            async for turns in pages:
+                if not separator:
+                    yield _head(session_id)
+                for piece in _message_pieces(turns, separator):
+                    yield piece
+                separator = b","
+        yield b"]}"
+
+    headers = {"Content-Type": JSON, **_as_file(session_id, "json")}
+    return await send_body(request, headers, pieces())
 
 
 @routes.get("/api/sessions/{session_id}/export.md")
-async def export_markdown(request: web.Request) -> web.Response:
-    """A session as one Markdown file."""
-    session_id, turns, _ = await _turns(request)
-    key = key_of(owner_of(request), session_id)
-    session = await request.app[REGISTRY].history.session(key)
-    # Not listed before a question is saved.
-    title = session.title if session else shorten(" ".join(turns[0].prompt.split()))
-    return web.Response(
-        text=to_markdown(title, turns),
-        content_type="text/markdown",
-        charset="utf-8",
-        headers={"Cache-Control": "no-store", **_as_file(session_id, "md")},
-    )
-
-
-async def _turns(
-    request: web.Request,
-) -> tuple[str, list[TurnRecord], dict[str, Any] | None]:
-    """A session's id, its turns, and where its live stream stands."""
+async def export_markdown(request: web.Request) -> web.StreamResponse:
+    """Return a session as one Markdown file."""
     session_id = _session_id(request)
     await request.app[QUOTAS].read(request)
+    session = await request.app[REGISTRY].history.session(key_of(owner_of(request), session_id))
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        has_title = False
+        async with aclosing(_all_pages(request, session_id)) as pages:
+            async for turns in pages:
+                if not has_title:
+                    # Not listed before a question is saved.
+                    title = session.title if session else _first_line(turns[0].prompt)
+                    yield title_line(title).encode(errors="replace")
+                    has_title = True
+                while turns:
+                    turn = turns.pop(0)
+                    if len(turn.prompt) + len(turn.text) < TEXT_SLICE:
+                        parts = list(sections(turn))
+                    else:  # this takes longer than the event loop may be held
+                        async with request.app[READS].thread:
+                            parts = await asyncio.to_thread(list, sections(turn))
+                    for part in parts:
+                        yield b"\n\n"
+                        for piece in text_pieces(part):
+                            yield piece
+        yield b"\n"
+
+    headers = {"Content-Type": "text/markdown; charset=utf-8", **_as_file(session_id, "md")}
+    return await send_body(request, headers, pieces())
+
+
+async def _all_pages(request: web.Request, session_id: str) -> AsyncGenerator[list[TurnRecord]]:
+    """Yield a session's turns, oldest first, up to the newest one there is now.
+
+    Raises NotFound when there is none. Each page is let go before the next one is read; an answer
+    that is still growing is taken as far as it is when its page is read.
+    """
+    newest, _ = await _page(request, session_id, limit=1, before=None)
+    before = newest.turns[-1].epoch + 1
+    after: int | None = 0
+    del newest
+    while after is not None:
+        async with request.app[READS].reserve(_reader(request)) as reservation:
+            try:
+                page, _ = await _page(
+                    request, session_id, limit=MAX_PAGE, before=before, after=after
+                )
+            except NotFound:
+                return  # deleted while it was exported
+            after = page.next
+            reservation.shrink(sum(map(_memory_of, page.turns)))
+            if page.turns:
+                yield page.turns
+
+
+def _head(session_id: str) -> bytes:
+    return b'{"session_id":%b,"messages":[' % orjson.dumps(session_id)
+
+
+def _message_pieces(turns: list[TurnRecord], separator: bytes = b"") -> Iterator[bytes]:
+    """Encode turns, and let each one go when it is done."""
+    while turns:
+        for message in _messages(turns.pop(0)):
+            yield separator
+            separator = b","
+            yield from json_pieces(message, "content")
+
+
+def _first_line(prompt: str) -> str:
+    return shorten(" ".join(prompt[:1000].split()))
+
+
+def _memory_of(turn: TurnRecord) -> int:
+    return sys.getsizeof(turn.prompt) + sys.getsizeof(turn.text)
+
+
+def _reader(request: web.Request) -> str:
+    return request.app[QUOTAS].starter(request, owner_of(request))
+
+
+async def _page(
+    request: web.Request,
+    session_id: str,
+    *,
+    limit: int,
+    before: int | None,
+    after: int | None = None,
+) -> tuple[TurnPage, dict[str, Any] | None]:
+    """Return some of a session's turns, and the position of its live stream if that is among them.
+
+    Raises NotFound for a session without turns.
+    """
     registry = request.app[REGISTRY]
     owner = owner_of(request)
+    key = key_of(owner, session_id)
     for _ in range(2):
         # The history last: what it returns is as it is now, and an answer of another server that
         # ended in between is complete there.
         abroad = await registry.abroad(session_id, owner)
-        turns = [
-            replace(turn, session_id=session_id, stream_id=id_of(turn.stream_id))
-            for turn in await registry.history.turns(key_of(owner, session_id))
+        page = await registry.history.page(
+            key, limit=limit, max_bytes=PAGE_BYTES, before=before, after=after
+        )
+        turns = page.turns
+        turns[:] = [
+            replace(turn, session_id=session_id, stream_id=id_of(turn.stream_id)) for turn in turns
         ]
         streaming = {turn.stream_id for turn in turns if turn.status == "streaming"}
         if abroad is not None and abroad.stream_id not in streaming:
@@ -164,7 +288,7 @@ async def _turns(
         ):
             break
         # One of another server began in between, or its server is dead: once more tells which.
-    if not turns:
+    if not turns and (before is None or await registry.history.session(key) is None):
         raise _unknown(session_id)
     # After the awaits, all in one step: what lives has said more than is kept, and the text must
     # fit the position that is told with it.
@@ -178,7 +302,7 @@ async def _turns(
     live = registry.head(session_id, owner) or abroad
     if live is not None and all(turn.stream_id != live.stream_id for turn in turns):
         live = None  # it came while the others were asked: nothing is told of it, so no position
-    return session_id, turns, _position(live)
+    return page, _position(live)
 
 
 def _up_to_now(turn: TurnRecord, stream: Stream) -> TurnRecord:
@@ -230,7 +354,11 @@ def _session(session: SessionRecord, active: bool) -> dict[str, Any]:
 
 
 def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
-    common = {"stream_id": turn.stream_id, "created_at": _time(turn.created_at)}
+    common = {
+        "stream_id": turn.stream_id,
+        "epoch": turn.epoch,
+        "created_at": _time(turn.created_at),
+    }
     answer: dict[str, Any] = {
         "id": f"{turn.stream_id}:assistant",
         "role": "assistant",

@@ -10,6 +10,7 @@ import { HttpTransport } from './transport-http.js'
  * @property {string} status `complete`, `streaming`, `cancelled`, `superseded`, `error`,
  *   `interrupted`
  * @property {string} stream_id of the answer; a question has that of its answer
+ * @property {number} [epoch] of the answer; a later turn of a session has a higher one
  * @property {string} created_at ISO 8601
  * @property {string} [ended_at] of an answer
  * @property {string} [trace_id] of an answer
@@ -19,10 +20,21 @@ import { HttpTransport } from './transport-http.js'
  */
 
 /**
+ * One page of a conversation.
+ *
  * @typedef {object} StoredSession
  * @property {string} session_id
- * @property {StoredMessage[]} messages
+ * @property {StoredMessage[]} messages oldest first
  * @property {{stream_id: string, epoch: number, seq: number} | null} active_stream
+ * @property {number | null} [next] the `before` of the page with older messages; null: there are none
+ */
+
+/**
+ * Which messages of a conversation are wanted.
+ *
+ * @typedef {object} PageOptions
+ * @property {number} [before] only turns with a lower epoch: `next` of another page
+ * @property {number} [limit] so many turns at most, each of them two messages
  */
 
 /**
@@ -39,21 +51,37 @@ import { HttpTransport } from './transport-http.js'
 /** @typedef {{base?: string | URL, fetch?: typeof globalThis.fetch}} ServerOptions */
 
 /**
+ * Gets one page of a conversation; the newest one by default.
+ *
  * @param {string} sessionId
  * @param {ServerOptions} [server]
+ * @param {PageOptions} [page]
  * @returns {Promise<StoredSession>}
  */
-export function getSession(sessionId, server) {
-  return new HttpTransport(server).call(`/api/sessions/${encodeURIComponent(sessionId)}/messages`)
+export function getSession(sessionId, server, page = {}) {
+  const query = new URLSearchParams()
+  if (page.before !== undefined) query.set('before', String(page.before))
+  if (page.limit !== undefined) query.set('limit', String(page.limit))
+  const search = query.size > 0 ? `?${query}` : ''
+  const path = `/api/sessions/${encodeURIComponent(sessionId)}/messages${search}`
+  return new HttpTransport(server).call(path)
 }
 
 /**
+ * Gets all messages of a conversation, page by page.
+ *
  * @param {string} sessionId
  * @param {ServerOptions} [server]
- * @returns {Promise<StoredMessage[]>}
+ * @returns {Promise<StoredMessage[]>} oldest first
  */
 export async function getSessionMessages(sessionId, server) {
-  return (await getSession(sessionId, server)).messages
+  let { messages, next = null } = await getSession(sessionId, server)
+  while (next !== null) {
+    const older = await getSession(sessionId, server, { before: next })
+    messages = [...older.messages, ...messages]
+    next = older.next ?? null
+  }
+  return messages
 }
 
 /**

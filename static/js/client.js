@@ -21,6 +21,8 @@ import { FallbackTransport } from './transport.js'
  * @property {boolean} busy an answer is being made, or waits for its turn
  * @property {boolean} stopping a stop is under way
  * @property {boolean} loading the conversation's history is on its way
+ * @property {boolean} hasOlder the server has older messages than these: see `loadOlder`
+ * @property {boolean} loadingOlder some of them are on their way
  * @property {string | null} error what failed last, besides answers: a sentence for people
  * @property {ConnectionState} connection how the server is reached now
  * @property {number | null} retry_at when it is tried again (ms since the epoch), while it is not
@@ -269,6 +271,15 @@ export class ChatClient {
   }
 
   /**
+   * Brings in the page of messages before the oldest one that is shown, if the server has one.
+   *
+   * @returns {Promise<void>} resolves when it is there, or could not be had; never rejects
+   */
+  loadOlder() {
+    return this.#store.loadOlder().catch(() => {})
+  }
+
+  /**
    * Shows another conversation. Answers of the one that is left go on at the server.
    *
    * @param {string} [session_id] default: a new one, which the server need not be asked about
@@ -320,7 +331,7 @@ export class ChatClient {
     const store = new ChatStore({
       transport: this.#transport,
       session_id,
-      fetchSession: (id) => getSession(id, { base: this.#base, fetch: this.#fetch }),
+      fetchSession: (id, page) => getSession(id, { base: this.#base, fetch: this.#fetch }, page),
       onFrame: (frame, verdict) => this.#emit('frame', { frame, verdict }),
       onBegun: () => this.#sessions.touch(), // by now the question is kept, and its session listed
       onEnded: (message) => {

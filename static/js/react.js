@@ -37,6 +37,9 @@ import { ChatClient } from './client.js'
  * @property {boolean} isLoading an answer is being made
  * @property {string | null} error why the last answer failed, or what failed since: a sentence for
  *   people. The next `sendMessage` clears it
+ * @property {boolean} hasOlder the server has older messages than these
+ * @property {() => Promise<void>} loadOlder brings in the page of messages before the oldest one.
+ *   Resolves when it is there, or could not be had; never rejects
  * @property {(prompt: string, options?: SendOptions) => Promise<void>} sendMessage asks; an answer
  *   still being made is replaced, unless `options` say otherwise. Resolves when the answer has
  *   ended, however it did; never rejects
@@ -112,7 +115,7 @@ function OwnProvider({ base, sessionId, children }) {
  * @returns {Readonly<Chat>}
  */
 function useClient(client) {
-  const { messages, busy, error } = useSyncExternalStore(
+  const { messages, busy, error, hasOlder } = useSyncExternalStore(
     client.subscribe,
     client.getSnapshot,
     getServerSnapshot,
@@ -124,13 +127,14 @@ function useClient(client) {
       sendMessage: (prompt, options) => client.send(prompt, options),
       // No arguments: as an `onClick` it is given an event.
       stopStream: () => client.stop(),
+      loadOlder: () => client.loadOlder(),
     }),
     [client],
   )
   return useMemo(() => {
     const failed = error ?? messages.at(-1)?.error?.error ?? null
-    return Object.freeze({ messages, isLoading: busy, error: failed, ...actions })
-  }, [messages, busy, error, actions])
+    return Object.freeze({ messages, isLoading: busy, error: failed, hasOlder, ...actions })
+  }, [messages, busy, error, hasOlder, actions])
 }
 
 /** A client that is closed when nobody holds it any more. */
@@ -164,12 +168,17 @@ class OwnClient {
   }
 }
 
-const NOTHING = Object.freeze({ messages: Object.freeze([]), busy: false, error: null })
+const NOTHING = Object.freeze({
+  messages: Object.freeze([]),
+  busy: false,
+  error: null,
+  hasOlder: false,
+})
 
 /**
  * What a server renders, and a browser first: no conversation, for that is not in the HTML.
  *
- * @returns {Pick<import('./client.js').ClientSnapshot, 'messages' | 'busy' | 'error'>}
+ * @returns {Pick<import('./client.js').ClientSnapshot, 'messages' | 'busy' | 'error' | 'hasOlder'>}
  */
 function getServerSnapshot() {
   return NOTHING

@@ -14,6 +14,7 @@ import { waitAtMost } from './time.js'
 /** @typedef {import('./reading.js').Reading} Reading */
 /** @typedef {import('./api.js').StoredSession} StoredSession */
 /** @typedef {import('./api.js').StoredMessage} StoredMessage */
+/** @typedef {import('./api.js').PageOptions} PageOptions */
 
 /**
  * @typedef {object} Snapshot
@@ -22,6 +23,8 @@ import { waitAtMost } from './time.js'
  * @property {boolean} busy an answer is being made, or waits for its turn
  * @property {boolean} stopping a stop of the one that speaks is under way
  * @property {boolean} loading what the server knows of this conversation is on its way
+ * @property {boolean} hasOlder the server has older messages than these: see `loadOlder`
+ * @property {boolean} loadingOlder some of them are on their way
  * @property {string | null} error what failed last, besides answers: a sentence for people
  */
 
@@ -45,6 +48,7 @@ import { waitAtMost } from './time.js'
  *   better
  * @property {boolean} kept the server's history has it: should it be missing there, it was taken out
  * @property {string | undefined} replaces the turn that it was to take the place of
+ * @property {number | null} epoch null: not known yet
  * @property {readonly Turn[]} removed what it has taken the place of here, until the server says
  *   whether it does there
  */
@@ -96,6 +100,15 @@ export class ChatStore {
   /** @type {Promise<void> | null} */
   #refreshing = null
   #outdated = false
+  /**
+   * The epoch of the oldest turn that was fetched, if the server has older ones, else null.
+   *
+   * @type {number | null}
+   */
+  #older = null
+  #hasPage = false
+  /** @type {Promise<void> | null} */
+  #loadingOlder = null
   #isChanging = false
   #isMissing = false
   #closed = false
@@ -108,7 +121,7 @@ export class ChatStore {
    * @param {string} [options.session_id] default: a new one
    * @param {boolean} [options.known] the server may know the session, so that to ask for it makes
    *   sense; default: it was given
-   * @param {(sessionId: string) => Promise<StoredSession>} [options.fetchSession]
+   * @param {(sessionId: string, page?: PageOptions) => Promise<StoredSession>} [options.fetchSession]
    * @param {number} [options.lastFrameTimeout]
    * @param {() => number} [options.now] milliseconds since the epoch
    * @param {(frame: Frame, verdict: Verdict) => void} [options.onFrame] a frame has come
@@ -119,7 +132,7 @@ export class ChatStore {
     transport,
     session_id,
     known = session_id !== undefined,
-    fetchSession = (sessionId) => getSession(sessionId),
+    fetchSession = (sessionId, page) => getSession(sessionId, {}, page),
     lastFrameTimeout = LAST_FRAME_TIMEOUT,
     now = Date.now,
     onFrame = () => {},
@@ -150,6 +163,8 @@ export class ChatStore {
       busy: this.#lives.size > 0,
       stopping: this.#first?.stopping ?? false,
       loading: this.#loading,
+      hasOlder: this.#older !== null,
+      loadingOlder: this.#loadingOlder !== null,
       error: this.#error,
     })
     return this.#snapshot
@@ -297,6 +312,56 @@ export class ChatStore {
     return this.#refreshing
   }
 
+  /**
+   * Brings in the page of messages before the oldest one that is shown. Called again while one is on
+   * its way, it waits for that one.
+   *
+   * @returns {Promise<void>} rejects with `ConnectionLost` or `Refused`
+   */
+  async loadOlder() {
+    if (this.#closed || this.#older === null) return
+    if (!this.#loadingOlder) {
+      this.#loadingOlder = this.#fetchOlder(this.#older).finally(() => {
+        this.#loadingOlder = null
+        this.#changed()
+      })
+      this.#changed()
+    }
+    return this.#loadingOlder
+  }
+
+  /** @param {number} before */
+  async #fetchOlder(before) {
+    const session = await this.#fetchSession(this.session_id, { before })
+    // What is shown may have changed in between: then this page does not join it.
+    if (this.#closed || this.#older !== before) return
+    this.#atOnce(() => this.#prepend(session))
+  }
+
+  /** @param {StoredSession} session */
+  #prepend({ messages, next = null }) {
+    const stored = turnsOf(messages)
+    for (const id of [...this.#outOfSight(), ...this.#turns.keys()]) stored.delete(id)
+    /** @type {Map<string, Turn>} */
+    const turns = new Map()
+    /** @type {string[]} */
+    const open = []
+    for (const [stream_id, kept] of stored) {
+      const isOpen = kept.status === 'streaming'
+      const { question, epoch } = kept
+      // One that still grows is read from its beginning.
+      const answer = isOpen
+        ? Object.freeze({ ...kept.answer, status: /** @type {const} */ ('thinking'), content: '' })
+        : kept.answer
+      turns.set(stream_id, { ...newTurn(stream_id), question, answer, epoch, kept: true })
+      if (isOpen) open.push(stream_id)
+    }
+    this.#turns = new Map([...turns, ...this.#turns])
+    this.#older = next
+    this.#changed(true)
+    for (const stream_id of open) this.#resume(stream_id, 0, false)
+  }
+
   async #bringUpToDate() {
     try {
       while (this.#outdated && !this.#closed) {
@@ -341,14 +406,15 @@ export class ChatStore {
    * @param {ReadonlySet<string>} kept turns that the server had before it was asked: those it does
    *   not tell of have been taken out
    */
-  #merge({ messages, active_stream }, kept) {
+  #merge({ messages, active_stream, next = null }, kept) {
     const stored = turnsOf(messages)
+    const oldest = this.#joinPage(stored, next)
     for (const turn of [...this.#turns.values()]) {
       if (stored.has(turn.stream_id)) {
         const gone = removedBy(turn).filter(({ stream_id }) => !stored.has(stream_id))
         for (const { stream_id } of gone) this.#gone.add(stream_id)
         turn.removed = []
-      } else if (!this.#followed.has(turn.stream_id)) {
+      } else if (!this.#followed.has(turn.stream_id) && !isBefore(turn, oldest)) {
         this.#bringBack(turn)
       }
     }
@@ -357,7 +423,7 @@ export class ChatStore {
     const open = []
     /** @type {Map<string, Turn>} */
     const turns = new Map()
-    for (const stream_id of this.#ordered(stored, kept)) {
+    for (const stream_id of this.#ordered(stored, kept, oldest)) {
       const known = this.#turns.get(stream_id)
       const kept = stored.get(stream_id)
       if (!kept) {
@@ -368,6 +434,7 @@ export class ChatStore {
       turns.set(stream_id, turn)
       turn.question ??= kept.question
       turn.kept = true
+      turn.epoch = kept.epoch ?? turn.epoch
       const isActive = active_stream?.stream_id === stream_id
       const isOpen = kept.status === 'streaming' && (isActive || !known)
       if (known && (this.#lives.has(stream_id) || !known.lost)) {
@@ -393,20 +460,50 @@ export class ChatStore {
   }
 
   /**
+   * Joins the newest page to what was fetched before. If there may be turns in between that were
+   * never fetched, those before it are left out until they are loaded again.
+   *
+   * @param {Map<string, StoredTurn>} stored
+   * @param {number | null} next of that page
+   * @returns {number | null} the epoch from which on the page holds all that the server has
+   */
+  #joinPage(stored, next) {
+    const [first] = stored.keys()
+    const touches = first !== undefined && this.#turns.has(first)
+    if (!this.#hasPage || next === null) {
+      this.#older = next
+    } else if (touches) {
+      this.#older = this.#older === null ? null : Math.min(this.#older, next)
+    } else {
+      this.#older = next
+      for (const [id, turn] of this.#turns) {
+        if (isBefore(turn, next) && !this.#followed.has(id)) this.#turns.delete(id)
+      }
+    }
+    this.#hasPage ||= stored.size > 0
+    return next
+  }
+
+  /**
    * The turns that are to be shown, in the server's order. What it does not have (yet) stays before
    * what it was before.
    *
    * @param {Map<string, StoredTurn>} stored
    * @param {ReadonlySet<string>} kept
+   * @param {number | null} oldest the epoch from which on `stored` is all that the server has
    */
-  #ordered(stored, kept) {
+  #ordered(stored, kept, oldest) {
     /** @type {Map<string | null, string[]>} what the server does not have, by what it is before */
     const others = new Map()
+    /** @type {string[]} */
+    const older = []
     /** @type {string | null} */
     let next = null
-    for (const stream_id of [...this.#turns.keys()].reverse()) {
+    for (const [stream_id, turn] of [...this.#turns].reverse()) {
       if (stored.has(stream_id)) {
         next = stream_id
+      } else if (isBefore(turn, oldest)) {
+        older.unshift(stream_id)
       } else if (kept.has(stream_id) && !this.#lives.has(stream_id)) {
         this.#gone.add(stream_id)
       } else {
@@ -414,6 +511,7 @@ export class ChatStore {
       }
     }
     return [
+      ...older,
       ...[...stored.keys()].flatMap((id) => [...(others.get(id) ?? []), id]),
       ...(others.get(null) ?? []),
     ]
@@ -721,6 +819,7 @@ export class ChatStore {
     if (!turn) return
     this.#known = true
     this.#isMissing = false
+    turn.epoch = frame.epoch
     if (frame.seq === 1 && turn.answer.content !== '') {
       // It is read anew, from its beginning: what was shown of it comes again.
       const { created_at } = turn.answer
@@ -823,6 +922,7 @@ export class ChatStore {
  * @property {Message | null} question
  * @property {Message} answer
  * @property {string} status of the answer, in the server's words
+ * @property {number | null} epoch
  */
 
 /**
@@ -842,9 +942,20 @@ function turnsOf(messages) {
       question: question ? fromStored(question, 'user') : null,
       answer: fromStored(message, 'assistant'),
       status: message.status,
+      epoch: message.epoch ?? null,
     })
   }
   return turns
+}
+
+/**
+ * Whether a turn is older than those that a page tells of.
+ *
+ * @param {Turn} turn
+ * @param {number | null} oldest
+ */
+function isBefore({ epoch }, oldest) {
+  return oldest !== null && epoch !== null && epoch < oldest
 }
 
 /**
@@ -862,7 +973,7 @@ function newTurn(stream_id, prompt, created_at) {
   const answer = newMessage({ role: 'assistant', status: 'thinking', ...common })
   return {
     ...{ stream_id, question, answer },
-    ...{ lost: false, kept: false, replaces: undefined, removed: [] },
+    ...{ lost: false, kept: false, replaces: undefined, epoch: null, removed: [] },
   }
 }
 

@@ -12,6 +12,10 @@ export type StoredMessage = {
      */
     stream_id: string;
     /**
+     * of the answer; a later turn of a session has a higher one
+     */
+    epoch?: number;
+    /**
      * ISO 8601
      */
     created_at: string;
@@ -39,12 +43,29 @@ export type StoredMessage = {
 };
 export type StoredSession = {
     session_id: string;
+    /**
+     * oldest first
+     */
     messages: StoredMessage[];
     active_stream: {
         stream_id: string;
         epoch: number;
         seq: number;
     } | null;
+    /**
+     * the `before` of the page with older messages; null: there are none
+     */
+    next?: number | null;
+};
+export type PageOptions = {
+    /**
+     * only turns with a lower epoch: `next` of another page
+     */
+    before?: number;
+    /**
+     * so many turns at most, each of them two messages
+     */
+    limit?: number;
 };
 export type ServerInfo = {
     /**
@@ -86,6 +107,7 @@ export type ServerOptions = {
  * @property {string} status `complete`, `streaming`, `cancelled`, `superseded`, `error`,
  *   `interrupted`
  * @property {string} stream_id of the answer; a question has that of its answer
+ * @property {number} [epoch] of the answer; a later turn of a session has a higher one
  * @property {string} created_at ISO 8601
  * @property {string} [ended_at] of an answer
  * @property {string} [trace_id] of an answer
@@ -94,10 +116,20 @@ export type ServerOptions = {
  * @property {Record<string, unknown>} [usage] what the model counted
  */
 /**
+ * One page of a conversation.
+ *
  * @typedef {object} StoredSession
  * @property {string} session_id
- * @property {StoredMessage[]} messages
+ * @property {StoredMessage[]} messages oldest first
  * @property {{stream_id: string, epoch: number, seq: number} | null} active_stream
+ * @property {number | null} [next] the `before` of the page with older messages; null: there are none
+ */
+/**
+ * Which messages of a conversation are wanted.
+ *
+ * @typedef {object} PageOptions
+ * @property {number} [before] only turns with a lower epoch: `next` of another page
+ * @property {number} [limit] so many turns at most, each of them two messages
  */
 /**
  * @typedef {object} ServerInfo
@@ -111,15 +143,20 @@ export type ServerOptions = {
  */
 /** @typedef {{base?: string | URL, fetch?: typeof globalThis.fetch}} ServerOptions */
 /**
+ * Gets one page of a conversation; the newest one by default.
+ *
  * @param {string} sessionId
  * @param {ServerOptions} [server]
+ * @param {PageOptions} [page]
  * @returns {Promise<StoredSession>}
  */
-export declare function getSession(sessionId: string, server?: ServerOptions): Promise<StoredSession>;
+export declare function getSession(sessionId: string, server?: ServerOptions, page?: PageOptions): Promise<StoredSession>;
 /**
+ * Gets all messages of a conversation, page by page.
+ *
  * @param {string} sessionId
  * @param {ServerOptions} [server]
- * @returns {Promise<StoredMessage[]>}
+ * @returns {Promise<StoredMessage[]>} oldest first
  */
 export declare function getSessionMessages(sessionId: string, server?: ServerOptions): Promise<StoredMessage[]>;
 /**

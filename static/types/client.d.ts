@@ -28,6 +28,14 @@ export type ClientSnapshot = {
      */
     loading: boolean;
     /**
+     * the server has older messages than these: see `loadOlder`
+     */
+    hasOlder: boolean;
+    /**
+     * some of them are on their way
+     */
+    loadingOlder: boolean;
+    /**
      * what failed last, besides answers: a sentence for people
      */
     error: string | null;
@@ -207,6 +215,12 @@ export declare class ChatClient {
      * @returns {Promise<void>} never rejects: what cannot be had now, comes when it can
      */
     refresh(): Promise<void>;
+    /**
+     * Brings in the page of messages before the oldest one that is shown, if the server has one.
+     *
+     * @returns {Promise<void>} resolves when it is there, or could not be had; never rejects
+     */
+    loadOlder(): Promise<void>;
     /**
      * Shows another conversation. Answers of the one that is left go on at the server.
      *

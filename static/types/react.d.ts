@@ -18,6 +18,15 @@ export type Chat = {
      */
     error: string | null;
     /**
+     * the server has older messages than these
+     */
+    hasOlder: boolean;
+    /**
+     * brings in the page of messages before the oldest one.
+     * Resolves when it is there, or could not be had; never rejects
+     */
+    loadOlder: () => Promise<void>;
+    /**
      * asks; an answer
      * still being made is replaced, unless `options` say otherwise. Resolves when the answer has
      * ended, however it did; never rejects

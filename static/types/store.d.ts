@@ -5,6 +5,7 @@ export type Transport = import('./reading.js').Transport;
 export type Reading = import('./reading.js').Reading;
 export type StoredSession = import('./api.js').StoredSession;
 export type StoredMessage = import('./api.js').StoredMessage;
+export type PageOptions = import('./api.js').PageOptions;
 export type Snapshot = {
     session_id: string;
     /**
@@ -23,6 +24,14 @@ export type Snapshot = {
      * what the server knows of this conversation is on its way
      */
     loading: boolean;
+    /**
+     * the server has older messages than these: see `loadOlder`
+     */
+    hasOlder: boolean;
+    /**
+     * some of them are on their way
+     */
+    loadingOlder: boolean;
     /**
      * what failed last, besides answers: a sentence for people
      */
@@ -62,6 +71,10 @@ export type Turn = {
      */
     replaces: string | undefined;
     /**
+     * null: not known yet
+     */
+    epoch: number | null;
+    /**
      * what it has taken the place of here, until the server says
      * whether it does there
      */
@@ -83,7 +96,7 @@ export declare class ChatStore {
      * @param {string} [options.session_id] default: a new one
      * @param {boolean} [options.known] the server may know the session, so that to ask for it makes
      *   sense; default: it was given
-     * @param {(sessionId: string) => Promise<StoredSession>} [options.fetchSession]
+     * @param {(sessionId: string, page?: PageOptions) => Promise<StoredSession>} [options.fetchSession]
      * @param {number} [options.lastFrameTimeout]
      * @param {() => number} [options.now] milliseconds since the epoch
      * @param {(frame: Frame, verdict: Verdict) => void} [options.onFrame] a frame has come
@@ -94,7 +107,7 @@ export declare class ChatStore {
         transport: Transport;
         session_id?: string;
         known?: boolean;
-        fetchSession?: (sessionId: string) => Promise<StoredSession>;
+        fetchSession?: (sessionId: string, page?: PageOptions) => Promise<StoredSession>;
         lastFrameTimeout?: number;
         now?: () => number;
         onFrame?: (frame: Frame, verdict: Verdict) => void;
@@ -174,6 +187,13 @@ export declare class ChatStore {
      */
     refresh(): Promise<void>;
     /**
+     * Brings in the page of messages before the oldest one that is shown. Called again while one is on
+     * its way, it waits for that one.
+     *
+     * @returns {Promise<void>} rejects with `ConnectionLost` or `Refused`
+     */
+    loadOlder(): Promise<void>;
+    /**
      * Takes over a conversation as the server keeps it, and follows the answers in it that are still
      * being made.
      *
@@ -192,4 +212,5 @@ export type StoredTurn = {
      * of the answer, in the server's words
      */
     status: string;
+    epoch: number | null;
 };

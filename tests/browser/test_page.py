@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.async_api import Locator, Page, Route, expect
@@ -583,3 +584,37 @@ async def test_what_the_reader_sees_stays_when_something_above_it_grows_late(
         await page.evaluate(FRAMES)
     assert abs(await seen.evaluate(where) - before) < 2
     assert await scroller.evaluate("e => e.scrollTop") > 2000
+
+
+async def test_older_messages_are_loaded_when_the_reader_comes_near_to_them(
+    page: Page, server: Server
+) -> None:
+    messages = stored(130)["messages"]
+    asked: list[str] = []
+
+    async def answer(route: Route) -> None:
+        query = parse_qs(urlsplit(route.request.url).query)
+        end = int(query["before"][0]) - 1 if "before" in query else 130
+        asked.append(str(end))
+        first = max(0, end - 50)
+        page_of = [
+            {**message, "epoch": 1 + number // 2} for number, message in enumerate(messages)
+        ][2 * first : 2 * end]
+        body = {"session_id": "long", "active_stream": None, "messages": page_of}
+        await route.fulfill(json={**body, "next": first + 1 if first else None})
+
+    await page.route(re.compile(r"/api/sessions/long/messages"), answer)
+    await page.goto(f"{server.url}/#session=long")
+    shown = page.get_by_test_id("message")
+    await expect(shown).to_have_count(100)
+    await is_at_end(page)
+    assert set(asked) == {"130"}
+    await page.get_by_test_id("scroller").focus()
+    for count in (200, 260):
+        text = await questions(page).first.text_content()
+        assert text
+        await page.keyboard.press("Home")
+        await expect(shown).to_have_count(count)
+        await expect(questions(page).filter(has_text=text.split("\n")[0])).to_be_in_viewport()
+    assert list(dict.fromkeys(asked)) == ["130", "80", "30"]
+    await expect(questions(page).first).to_contain_text("user **0**")

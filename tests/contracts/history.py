@@ -826,6 +826,48 @@ class HistoryContract:
         assert await read(limit=2, before=4) == "23"
         assert await read(before=1) == ""
 
+    async def test_a_session_is_read_in_pages_from_either_end(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        for number in range(1, 6):
+            await speaker.turn("s", str(number), "q", "é" * 20)  # 41 bytes
+
+        async def read(limit: int, max_bytes: int = 10_000, **since: int) -> tuple[str, int | None]:
+            page = await history.page("s", limit=limit, max_bytes=max_bytes, **since)
+            return "".join(turn.stream_id for turn in page.turns), page.next
+
+        assert await read(9) == ("12345", None)
+        assert await read(5) == ("12345", None)
+        assert await read(2) == ("45", 4)
+        assert await read(2, before=4) == ("23", 2)
+        assert await read(2, before=2) == ("1", None)
+        assert await read(2, before=1) == ("", None)
+        assert await read(2, after=0) == ("12", 2)
+        assert await read(2, after=2) == ("34", 4)
+        assert await read(2, after=2, before=4) == ("3", None)
+        assert await read(2, after=4) == ("5", None)
+        # The bytes count, not the characters; one turn is there however long it is.
+        assert await read(9, 82) == ("45", 4)
+        assert await read(9, 81) == ("5", 5)
+        assert await read(9, 1, before=5) == ("4", 4)
+        assert await read(9, 82, after=1) == ("23", 3)
+        assert await read(9, 1, after=4) == ("5", None)
+
+    async def test_a_page_holds_what_is_not_saved_yet(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        for number in range(1, 4):
+            await speaker.turn("s", str(number))
+        begun, answer = speaker.ask("s", "4", "live")
+        await begun
+        answer.say("so far")
+        page = await history.page("s", limit=2, max_bytes=10_000)
+        assert [(turn.stream_id, turn.text) for turn in page.turns] == [("3", "a"), ("4", "so far")]
+        assert page.next == 3
+        page = await history.page("s", limit=2, max_bytes=10_000, before=3)
+        assert [turn.stream_id for turn in page.turns] == ["1", "2"]
+        assert page.next is None
+
     async def test_sessions_are_listed_newest_first(
         self, history: History, speaker: Speaker
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -110,6 +111,21 @@ class FakeStore:
         if not self.readable:
             raise Outage
         return [turn for turn in self.kept.values() if turn.session_id == session_id]
+
+    async def page(
+        self,
+        session_id: str,
+        *,
+        limit: int,
+        max_chars: int,
+        before: int | None,
+        after: int | None,
+    ) -> tuple[list[TurnRecord], bool]:
+        turns = await self.turns(session_id, limit=None, before=None)
+        low, high = after or 0, before or math.inf
+        found = [turn for turn in turns if low < turn.epoch < high]
+        page = found[-limit:] if after is None else found[:limit]
+        return page, len(found) > limit
 
     async def sessions(
         self, *, owner: str, limit: int, before: str | None, query: str | None
@@ -1169,3 +1185,17 @@ async def test_a_database_that_has_forgotten_this_process_gets_everything_again(
 
         await eventually(again)
         assert list(store.kept) == ["live"]
+
+
+async def test_a_page_of_turns_that_are_leaving_is_not_the_last_one(
+    history: HistoryWriter, store: FakeStore
+) -> None:
+    speaker = Speaker(history)
+    for number in range(1, 5):
+        await speaker.turn("s", str(number))
+    store.free.clear()
+    for number in (3, 4):
+        speaker.discard(str(number))
+    page = await history.page("s", limit=2, max_bytes=100)
+    assert [turn.stream_id for turn in page.turns] == ["1", "2"]
+    store.free.set()

@@ -1150,3 +1150,104 @@ test('a stream of somebody else can be read by its name', async () => {
   assert.deepEqual(page.answers(), [['complete', 'x']])
   assert.equal(page.transport.readings.length, 1)
 })
+
+/** A server that keeps so many turns, the epochs of which are 10, 20, … */
+function paged(count, size) {
+  const turns = Array.from({ length: count }, (_, index) => index + 1)
+  const calls = []
+  const fetchSession = async (session_id, { before = Infinity } = {}) => {
+    calls.push(before)
+    await settle()
+    if (paged.down) throw new ConnectionLost('The server cannot be reached.')
+    const under = turns.filter((number) => number * 10 < before)
+    const page = under.slice(-size)
+    const messages = page.flatMap((number) => {
+      const turn = stored(`turn-${number}`, `q${number}`, 'complete', 'a')
+      return turn.map((one) => ({ ...one, epoch: number * 10 }))
+    })
+    const next = page.length < under.length ? page[0] * 10 : null
+    return { session_id, messages, active_stream: null, next }
+  }
+  return { turns, calls, fetchSession }
+}
+
+const questions = (store) =>
+  store
+    .getSnapshot()
+    .messages.filter(({ role }) => role === 'user')
+    .map(({ content }) => Number(content.slice(1)))
+
+test('of a long conversation the newest page comes first, and older ones on demand', async () => {
+  const server = paged(5, 2)
+  const { store } = chat({ fetchSession: server.fetchSession })
+  await store.refresh()
+  assert.deepEqual(questions(store), [4, 5])
+  assert.equal(store.getSnapshot().hasOlder, true)
+  const loading = store.loadOlder()
+  assert.equal(store.getSnapshot().loadingOlder, true)
+  await Promise.all([loading, store.loadOlder()])
+  assert.deepEqual(questions(store), [2, 3, 4, 5])
+  assert.equal(store.getSnapshot().loadingOlder, false)
+  await store.loadOlder()
+  await store.loadOlder()
+  assert.deepEqual(questions(store), [1, 2, 3, 4, 5])
+  assert.equal(store.getSnapshot().hasOlder, false)
+  assert.deepEqual(server.calls, [Infinity, 40, 20])
+})
+
+test('a refresh keeps the older pages, and drops what has left the newest one', async () => {
+  const server = paged(6, 2)
+  const { store } = chat({ fetchSession: server.fetchSession })
+  await store.refresh()
+  await store.loadOlder()
+  assert.deepEqual(questions(store), [3, 4, 5, 6])
+  server.turns.push(7)
+  await store.refresh()
+  assert.deepEqual(questions(store), [3, 4, 5, 6, 7])
+  server.turns.splice(4, 3, 8) // another tab has asked 5 again
+  await store.refresh()
+  assert.deepEqual(questions(store), [3, 4, 8])
+  await store.loadOlder()
+  assert.deepEqual(questions(store), [1, 2, 3, 4, 8])
+})
+
+test('after a gap only the newest page is shown, and the rest can be loaded again', async () => {
+  const server = paged(4, 2)
+  const { store } = chat({ fetchSession: server.fetchSession })
+  await store.refresh()
+  await store.loadOlder()
+  assert.deepEqual(questions(store), [1, 2, 3, 4])
+  server.turns.push(5, 6, 7, 8)
+  await store.refresh()
+  assert.deepEqual(questions(store), [7, 8])
+  while (store.getSnapshot().hasOlder) await store.loadOlder()
+  assert.deepEqual(questions(store), [1, 2, 3, 4, 5, 6, 7, 8])
+})
+
+test('what was asked here stays when the newest page no longer reaches it', async () => {
+  const { transport, store } = chat()
+  for (const number of [1, 2, 3]) {
+    const { ended, reading, stream } = await ask({ transport, store }, `q${number}`, number * 10)
+    reading.deliver(...stream.answer(`a${number}`))
+    reading.end()
+    await ended
+  }
+  const [, second, third] = store.getSnapshot().messages.filter(({ role }) => role === 'user')
+  const page = [second, third].flatMap(({ stream_id, content }, index) =>
+    stored(stream_id, content, 'complete', 'a').map((one) => ({ ...one, epoch: 20 + index * 10 })),
+  )
+  store.load({ session_id: 's', messages: page, active_stream: null, next: 20 })
+  assert.deepEqual(questions(store), [1, 2, 3])
+})
+
+test('older messages that cannot be had can be asked for again', async () => {
+  const server = paged(4, 2)
+  const { store } = chat({ fetchSession: server.fetchSession })
+  await store.refresh()
+  paged.down = true
+  await assert.rejects(store.loadOlder())
+  assert.equal(store.getSnapshot().loadingOlder, false)
+  paged.down = false
+  await store.loadOlder()
+  assert.deepEqual(questions(store), [1, 2, 3, 4])
+})

@@ -13,11 +13,10 @@ from fakes import FakeAgents, Tidy, fails, says, talks
 
 from jarvis_stream import create_app
 from jarvis_stream.errors import Unavailable
-from jarvis_stream.history.base import TurnRecord
+from jarvis_stream.history.base import TurnPage, TurnRecord
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.transports.context import REGISTRY
-from jarvis_stream.transports.export import to_markdown
 
 
 class House:
@@ -283,16 +282,16 @@ async def test_an_answer_that_ends_while_the_history_is_read_is_told_as_ended(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream_id = new_id()
-    read = house.registry.history.turns
+    read = house.registry.history.page
 
-    async def slowly(session_id: str) -> list[TurnRecord]:
-        turns = await read(session_id)
+    async def slowly(session_id: str, **which: Any) -> TurnPage:
+        page = await read(session_id, **which)
         await house.api.cancel(stream_id)
-        return turns
+        return page
 
     async with house.api.posting("talks", session_id="s", stream_id=stream_id) as live:
         await live.content.readuntil('🙂"}\n'.encode())
-        monkeypatch.setattr(house.registry.history, "turns", slowly)
+        monkeypatch.setattr(house.registry.history, "page", slowly)
         body = await house.messages("s")
     answer = body["messages"][-1]
     assert (answer["content"], answer["status"]) == ("aü🙂", "cancelled")
@@ -338,8 +337,8 @@ async def test_an_answer_whose_server_died_tells_so(
         {"status": "error", "error_code": "too_long"},  # kept by an older version
     ]
 
-    async def left(session_id: str) -> list[TurnRecord]:
-        return [
+    async def left(session_id: str, **_: object) -> TurnPage:
+        turns = [
             TurnRecord(
                 session_id=session_id,
                 stream_id=new_id(),
@@ -350,8 +349,9 @@ async def test_an_answer_whose_server_died_tells_so(
             )
             for how in endings
         ]
+        return TurnPage(turns, None)
 
-    monkeypatch.setattr(house.registry.history, "turns", left)
+    monkeypatch.setattr(house.registry.history, "page", left)
     died, shut_down, old = (await house.messages("s"))["messages"][1::2]
     assert died["error"] == {
         "code": "interrupted",
@@ -420,38 +420,11 @@ async def test_a_session_as_markdown(house: House) -> None:
         assert response.headers["Content-Disposition"] == 'attachment; filename="s.md"'
         text = await response.text()
     assert text == (
-        "# # A title of *two* lines\n\n"
-        "## User\n\n\\# A title\nof *two* lines\n\n"
-        "## Assistant\n\n*yes*\n\n\n"
-        "## User\n\nfails\n\n"
-        "## Assistant\n\na\n\n*(error)*\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("prompt", "exported"),
-    [
-        ("## Assistant\n\nnot said", "\\## Assistant\n\nnot said"),
-        ("#hash and\n####### seven", "#hash and\n####### seven"),
-        ("Title\n===\nTwo\n---\n- item", "Title\n\\===\nTwo\n\\---\n- item"),
-        ("```\n# code\n```\n# text", "```\n# code\n```\n\\# text"),
-        ("~~~ js\n# open", "~~~ js\n# open\n~~~"),
-        ("````\n```\n# code", "````\n```\n# code\n````"),
-    ],
-)
-def test_a_question_is_no_part_of_the_exports_outline(prompt: str, exported: str) -> None:
-    turn = TurnRecord(
-        session_id="s",
-        stream_id="1",
-        epoch=1,
-        prompt=prompt,
-        created_at=1.0,
-        text="# Mine\n\n```py\nstopped",
-        status="cancelled",
-    )
-    assert to_markdown("title", [turn]) == (
-        f"# title\n\n## User\n\n{exported}\n\n"
-        "## Assistant\n\n# Mine\n\n```py\nstopped\n```\n\n*(cancelled)*\n"
+        "# \\# A title of \\*two\\* lines\n\n"
+        "## User\n\n> # A title\n> of *two* lines\n\n"
+        "## Assistant\n\n> *yes*\n>\n\n"
+        "## User\n\n> fails\n\n"
+        "## Assistant\n\n> a\n\n*(error)*\n"
     )
 
 
@@ -486,7 +459,7 @@ async def test_a_history_that_cannot_be_read_is_unavailable(
     async def fail(*_: object, **__: object) -> None:
         raise Unavailable("the history cannot be read now", retry_after=1)
 
-    for name in ("turns", "sessions"):
+    for name in ("page", "session", "sessions"):
         monkeypatch.setattr(house.registry.history, name, fail)
     status, body = await house.get(f"/api/sessions{call}")
     assert (status, body["code"]) == (503, "unavailable")

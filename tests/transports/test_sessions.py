@@ -6,6 +6,8 @@ from datetime import datetime
 
 import pytest
 
+from jarvis_stream.transports import sessions
+
 from .conftest import Client
 
 STREAM = "0195f1a0-0000-7000-8000-000000000000"
@@ -35,6 +37,79 @@ async def test_the_live_stream_and_its_position_are_told(client: Client) -> None
         assert body["active_stream"]["stream_id"] == STREAM
         assert body["active_stream"]["seq"] == 2
         assert body["messages"][-1]["status"] == "streaming"
+
+
+async def test_messages_come_in_pages_newest_first(client: Client) -> None:
+    for number in range(5):
+        await (
+            await client.post("/api/chat", json={"prompt": f"q{number}", "session_id": "s"})
+        ).read()
+    pages = []
+    query = {"limit": "2"}
+    while True:
+        body = await (await client.get("/api/sessions/s/messages", params=query)).json()
+        pages.append([message["content"] for message in body["messages"][::2]])
+        if body["next"] is None:
+            break
+        query["before"] = str(body["next"])
+    assert pages == [["q3", "q4"], ["q1", "q2"], ["q0"]]
+
+
+async def test_a_page_of_messages_is_bounded_in_bytes(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "PAGE_BYTES", 500)
+    for number in range(5):
+        prompt = f"{number}" + "é" * 100  # 402 bytes with its answer
+        await (await client.post("/api/chat", json={"prompt": prompt, "session_id": "s"})).read()
+    body = await (await client.get("/api/sessions/s/messages")).json()
+    assert len(body["messages"]) == 2
+    assert body["next"] is not None
+    for kind in ("json", "md"):
+        text = await (await client.get(f"/api/sessions/s/export.{kind}")).text()
+        assert text.count("é" * 100) == 10
+    exported = await (await client.get("/api/sessions/s/export.json")).json()
+    assert [message["content"][0] for message in exported["messages"]] == list("0011223344")
+
+
+@pytest.mark.parametrize(
+    ("query", "limit"),
+    [
+        ("limit=0", "from 1 to 200"),
+        ("limit=201", "from 1 to 200"),
+        ("limit=x", "from 1 to 200"),
+        ("before=0", f"from 1 to {2**53 - 1}"),
+        ("before=-1", f"from 1 to {2**53 - 1}"),
+        ("before=99999999999999999", f"from 1 to {2**53 - 1}"),
+        ("before=", f"from 1 to {2**53 - 1}"),
+    ],
+)
+async def test_an_invalid_page_is_refused_with_field_value_and_limit(
+    client: Client, query: str, limit: str
+) -> None:
+    await (await client.post("/api/chat", json={"prompt": "q", "session_id": "s"})).read()
+    response = await client.get(f"/api/sessions/s/messages?{query}")
+    body = await response.json()
+    name, _, value = query.partition("=")
+    assert (response.status, body["code"]) == (422, "invalid")
+    assert body["error"].startswith(f"{name}: ")
+    assert value in body["error"]
+    assert limit in body["error"]
+
+
+async def test_an_older_page_of_an_unknown_session_is_not_found(client: Client) -> None:
+    assert (await client.get("/api/sessions/unknown/messages?before=5")).status == 404
+    await (await client.post("/api/chat", json={"prompt": "q", "session_id": "s"})).read()
+    body = await (await client.get("/api/sessions/s/messages?before=1")).json()
+    assert (body["messages"], body["next"]) == ([], None)
+
+
+async def test_head_of_messages_has_no_body(client: Client) -> None:
+    await (await client.post("/api/chat", json={"prompt": "q", "session_id": "s"})).read()
+    for call in ("messages", "export.json", "export.md"):
+        response = await client.head(f"/api/sessions/s/{call}")
+        assert (response.status, await response.read()) == (200, b"")
+    assert (await client.get("/api/sessions/s/messages")).status == 200
 
 
 @pytest.mark.parametrize("session", ["unknown", "%0d%0a", "a%20b", "x" * 129, "%ff"])

@@ -14,6 +14,7 @@ import { Slices } from './slices.js'
  * @property {(stream_id: string) => void} onRetry
  * @property {(stream_id: string) => void} onRegenerate
  * @property {(stream_id: string, prompt: string) => void} onEdit
+ * @property {() => void} onOlder older messages than those that are shown are wanted
  * @property {() => void} onLeave the reader is done here, and goes back to the composer
  */
 
@@ -25,6 +26,9 @@ const NEWEST = 20
 
 /** While the reader scrolls, older messages wait for so long at a time. Milliseconds. */
 const PAUSE = 100
+
+/** Older messages that did not come are asked for again after so long. Milliseconds. */
+const RETRY = 5000
 
 /** How long "Copied" is shown, in milliseconds. */
 const COPIED = 1600
@@ -56,6 +60,9 @@ export class ConversationView {
   /** @type {Map<string, MessageView>} by the id of the message: of the newest ones, without a gap */
   #views = new Map()
   #isFilling = false
+  #hasOlder = false
+  /** Before which message older ones were asked for last, and when. */
+  #asked = { before: /** @type {string | undefined} */ (undefined), at: 0 }
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #fillingLater
   /** @type {{view: MessageView, editor: Editor} | null} */
@@ -66,7 +73,10 @@ export class ConversationView {
   /** @param {MessageActions} actions */
   constructor(actions) {
     this.#actions = actions
-    this.#follower = new EndFollower(this.#scroller, part('messages'), () => this.#showJump())
+    this.#follower = new EndFollower(this.#scroller, part('messages'), () => {
+      this.#showJump()
+      this.#askForOlder()
+    })
     part('messages').addEventListener('click', (event) => this.#click(event))
     this.#jump.addEventListener('click', () => {
       this.follow()
@@ -83,6 +93,7 @@ export class ConversationView {
   clear() {
     this.#editing = null
     this.#isFilling = false
+    this.#hasOlder = false
     clearTimeout(this.#fillingLater)
     this.#slices.clear()
     this.#messages = []
@@ -92,8 +103,12 @@ export class ConversationView {
     this.#follower.follow()
   }
 
-  /** @param {readonly Message[]} messages */
-  show(messages) {
+  /**
+   * @param {readonly Message[]} messages
+   * @param {boolean} [hasOlder] the server has older ones, which are not being fetched yet
+   */
+  show(messages, hasOlder = false) {
+    this.#hasOlder = hasOlder
     const ids = new Set(messages.map(({ id }) => id))
     for (const [id, view] of this.#views) {
       if (ids.has(id)) continue
@@ -125,6 +140,18 @@ export class ConversationView {
     else this.#slices.wait()
     this.#keepTime(firstOpen !== -1)
     if (changed) this.#follower.grown()
+    this.#askForOlder()
+  }
+
+  /** The reader comes near to the oldest message in the page, and the server has older ones. */
+  #askForOlder() {
+    if (!this.#hasOlder || !this.#follower.isNearStart || this.#oldest > 0) return
+    const oldest = this.#messages[0]?.id
+    const now = performance.now()
+    // What could not be had is not asked for again at once.
+    if (oldest === this.#asked.before && now - this.#asked.at < RETRY) return
+    this.#asked = { before: oldest, at: now }
+    this.#actions.onOlder()
   }
 
   /** The index of the oldest message that is in the page; none is: one past the last. */
@@ -151,7 +178,7 @@ export class ConversationView {
     this.#isFilling = false
     const index = this.#oldest - 1
     const message = this.#messages[index]
-    if (!message) return
+    if (!message) return this.#askForOlder()
     const view = this.#viewOf(message.id)
     this.#showIn(view, index)
     view.render()

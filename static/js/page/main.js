@@ -34,6 +34,7 @@ const conversation = new ConversationView({
     conversation.follow()
     client.edit(stream_id, prompt)
   },
+  onOlder: () => void client.loadOlder(),
   onLeave: () => composer.focus(),
 })
 
@@ -101,8 +102,8 @@ function paintTitle(session_id, messages) {
 
 function paint() {
   const snapshot = client.getSnapshot()
-  const { session_id, messages, loading } = snapshot
-  conversation.show(messages)
+  const { session_id, messages, loading, hasOlder, loadingOlder } = snapshot
+  conversation.show(messages, hasOlder && !loadingOlder)
   composer.show({ ...snapshot, session_id: address.session ?? '' })
   empty.show(messages.length === 0 && !loading)
   paintTitle(session_id, messages)

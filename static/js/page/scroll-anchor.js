@@ -7,8 +7,8 @@ const MAX_DEPTH = 12
 /**
  * Keeps what the reader sees where it is, whatever changes its height above it.
  *
- * Browsers differ in this (some do nothing at the very top, some do nothing at all), so their own
- * scroll anchoring is switched off in the style sheet and the same is done here in all of them.
+ * Browsers differ in this: some do nothing at the very top, some do nothing at all. What a browser
+ * has done already is recognised, and the rest is done here.
  */
 export class ScrollAnchor {
   #scroller
@@ -21,6 +21,8 @@ export class ScrollAnchor {
    * @type {{element: Element, at: number}[]}
    */
   #chain = []
+  /** How far the content was scrolled when that was measured. */
+  #top = 0
   /** What browsers have rounded off so far, in CSS pixels. */
   #remainder = 0
 
@@ -36,6 +38,7 @@ export class ScrollAnchor {
   /** Remembers what is in view now. */
   pick() {
     this.#chain = []
+    this.#top = this.#scroller.scrollTop
     const edge = this.#scroller.getBoundingClientRect().top + EDGE
     /** @type {Element | undefined} */
     let element = this.#content
@@ -46,26 +49,20 @@ export class ScrollAnchor {
     }
   }
 
-  /**
-   * Scrolls by as much as what was in view has moved within the content.
-   *
-   * @returns {number} by how many CSS pixels it has scrolled
-   */
+  /** Scrolls by as much as what was in view has moved within the content since it was measured. */
   restore() {
     const anchor = this.#chain.find(({ element }) => element.isConnected && isRendered(element))
     if (!anchor) {
       this.pick()
-      return 0
+      return
     }
-    const moved = this.#distance(anchor.element) - anchor.at + this.#remainder
-    if (Math.abs(moved) < 0.5) return 0
     const before = this.#scroller.scrollTop
-    this.#scroller.scrollTop = before + moved
-    const scrolled = this.#scroller.scrollTop - before
-    const rest = moved - scrolled
+    const wanted = this.#top + this.#distance(anchor.element) - anchor.at + this.#remainder
+    if (Math.abs(wanted - before) >= 1) this.#scroller.scrollTop = wanted
+    this.#top = this.#scroller.scrollTop
+    const rest = wanted - this.#top
     this.#remainder = Math.abs(rest) < 1 ? rest : 0 // more: there is no room to scroll to
     for (const one of this.#chain) one.at = this.#distance(one.element)
-    return scrolled
   }
 
   /** @param {Element} element */

@@ -65,9 +65,14 @@ export class EndFollower {
     return this.#unseen && this.isAway
   }
 
+  /** Whether what is above the view is less than its height, and will soon have been read. */
+  get isNearStart() {
+    return this.#scroller.scrollTop < this.#scroller.clientHeight
+  }
+
   /** Whether the reader is scrolling: a change above the view would stop the movement. */
   get isScrolling() {
-    return !this.#following && performance.now() - this.#lastScroll < SCROLLING
+    return performance.now() - this.#lastScroll < SCROLLING
   }
 
   /** Goes to the end, and follows it again. */
@@ -110,10 +115,13 @@ export class EndFollower {
 
   /** Keeps what the reader sees where it is. */
   #stay() {
-    const scrolled = this.#anchor.restore()
-    if (scrolled === 0) return
-    this.#lastTop = this.#scroller.scrollTop // so that its event does not count as the reader's
-    if (this.#heldAt !== null) this.#heldAt += scrolled
+    // To scroll now would end a movement that goes on, and browsers are good at this in motion; at
+    // the very top they are not, and no movement goes on.
+    if (this.isScrolling && this.#scroller.scrollTop > 0) return this.#anchor.pick()
+    this.#anchor.restore()
+    const { scrollTop } = this.#scroller
+    if (this.#heldAt !== null) this.#heldAt += scrollTop - this.#lastTop
+    this.#lastTop = scrollTop // so that its event does not count as the reader's
   }
 
   get #isAtEnd() {
@@ -123,6 +131,7 @@ export class EndFollower {
 
   /** @param {boolean} up */
   #turn(up) {
+    this.#lastScroll = performance.now()
     // At once: before the browser has scrolled, the next piece of text would take us back.
     if (up && this.#scroller.scrollTop > 0) this.#set(false)
     this.#mayReturn = !up && !this.#following
@@ -160,10 +169,7 @@ export class EndFollower {
     if (scrollTop !== this.#lastTop) {
       this.#lastTop = scrollTop
       this.#lastScroll = performance.now()
-      if (!this.#following || this.#heldAt !== null) {
-        this.#stay() // what has changed since the last frame is not of the reader's scrolling
-        this.#anchor.pick()
-      }
+      if (!this.#following || this.#heldAt !== null) this.#anchor.pick()
     }
     // After a key or a wheel that leads away, an event of our own scrolling may still be on its
     // way: only who has left can return.

@@ -1,0 +1,249 @@
+"""Large response bodies: encoded in slices, written as fast as they are read, bounded in memory.
+
+A body never exists as a whole. Its pieces are made while it is written, the process's own send
+buffer holds CHUNK_BYTES or so of it, and a client that does not take a chunk within the stall
+timeout is disconnected. What the pieces are made of (a page of turns) is reserved in a ReadBudget
+before it is read, so clients that read nothing cost no more than that together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from loguru import logger
+
+from jarvis_stream.errors import Overloaded
+from jarvis_stream.transports.context import COUNTS, LIMITS
+from jarvis_stream.transports.pump import bound
+
+CHUNK_BYTES: Final = 32 * 1024
+"""Bytes that are written at once."""
+
+SLICE_SECONDS: Final = 0.001
+"""How long the encoding of one body may hold the event loop; there may be a dozen."""
+
+TEXT_SLICE: Final = 16 * 1024
+"""Characters of a text that are encoded at once."""
+
+READ_COST: Final = 4 * 1024 * 1024
+"""Bytes that are reserved for a page until it is known how large it is."""
+
+BUDGET_TIMEOUT: Final = 5.0
+"""Seconds that a request waits for memory before it is refused."""
+
+
+class Reservation:
+    """Some of a ReadBudget, in bytes."""
+
+    __slots__ = ("_budget", "_size", "_who")
+
+    def __init__(self, budget: ReadBudget, who: str, size: int) -> None:
+        self._budget = budget
+        self._who = who
+        self._size = size
+
+    def shrink(self, size: int) -> None:
+        """Return what turned out not to be needed."""
+        if size < self._size:
+            self._budget.release(self._who, self._size - size)
+            self._size = size
+
+
+class ReadBudget:
+    """Bounds the bytes that responses hold for their readers, in all and per principal.
+
+    Requests wait first come, first served, except that one whose principal has its share does not
+    hold up the others.
+    """
+
+    def __init__(
+        self,
+        *,
+        total: int = 6 * READ_COST,
+        share: int = 2 * READ_COST,
+        wait_timeout: float = BUDGET_TIMEOUT,
+    ) -> None:
+        self._total = total
+        self._share = share
+        self._wait_timeout = wait_timeout
+        self._held: dict[str, int] = {}
+        self._waiting: deque[tuple[str, int, asyncio.Future[None]]] = deque()
+        self.size = 0
+        """The bytes that are reserved now."""
+        self.thread = asyncio.Lock()
+        """Held while a text is worked on in a thread: several would keep the event loop waiting."""
+
+    @asynccontextmanager
+    async def reserve(self, who: str, size: int = READ_COST) -> AsyncIterator[Reservation]:
+        """Reserve `size` bytes for a principal while inside.
+
+        Raises Overloaded when they are not free within the timeout.
+        """
+        if self._waiting or not self._fits(who, size):
+            await self._wait(who, size)
+        else:
+            self._take(who, size)
+        reservation = Reservation(self, who, size)
+        try:
+            yield reservation
+        finally:
+            reservation.shrink(0)
+
+    def release(self, who: str, size: int) -> None:
+        """Give back `size` bytes, and let those go on that wait for them."""
+        self.size -= size
+        self._held[who] -= size
+        if not self._held[who]:
+            del self._held[who]
+        self._admit()
+
+    async def _wait(self, who: str, size: int) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (who, size, future)
+        self._waiting.append(entry)
+        self._admit()  # those before it may be waiting for their own share only
+        try:
+            await asyncio.wait([future], timeout=self._wait_timeout)
+        except BaseException:
+            if future.done():
+                self.release(who, size)
+            raise
+        finally:
+            if not future.done():
+                self._waiting.remove(entry)
+        if not future.done():
+            raise Overloaded(
+                f"responses that are still being read hold the {self._share} bytes that one"
+                f" client may use, or the {self._total} bytes of all: try again later",
+                retry_after=5,
+            )
+
+    def _admit(self) -> None:
+        left: deque[tuple[str, int, asyncio.Future[None]]] = deque()
+        for who, size, future in self._waiting:
+            if self._fits(who, size):
+                self._take(who, size)
+                future.set_result(None)
+            else:
+                left.append((who, size, future))
+        self._waiting = left
+
+    def _fits(self, who: str, size: int) -> bool:
+        # A page may be larger than a share: it is admitted alone.
+        held = self._held.get(who, 0)
+        has_share = not held or held + size <= self._share
+        return has_share and (not self.size or self.size + size <= self._total)
+
+    def _take(self, who: str, size: int) -> None:
+        self._held[who] = self._held.get(who, 0) + size
+        self.size += size
+
+
+READS: Final = web.AppKey("reads", ReadBudget)
+
+
+async def send_body(
+    request: web.Request, headers: Mapping[str, str], pieces: AsyncGenerator[bytes]
+) -> web.StreamResponse:
+    """Answer with `pieces` joined, and close them in every case.
+
+    The first chunk is made before the headers leave, so what it raises is a response of its own.
+    What a later one raises cuts the connection: the client must not take the rest for the whole.
+    """
+    response = web.StreamResponse(headers={"Cache-Control": "no-store", **headers})
+    async with aclosing(pieces), aclosing(_chunked(pieces)) as chunks:
+        first = await anext(chunks, b"")
+        _bound(request)
+        try:
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await _write_all(request, response, first, chunks)
+            await response.write_eof()
+        except TimeoutError:
+            logger.info("reader_let_go reason=slow streams=none")
+            request.app[COUNTS].let_go["http", "slow"] += 1
+            _cut(request)
+        except ConnectionError:
+            request.app[COUNTS].let_go["http", "gone"] += 1
+            _cut(request)
+        except Exception:
+            logger.exception("response_cut path={}", request.path)
+            _cut(request)
+    return response
+
+
+async def _write_all(
+    request: web.Request, response: web.StreamResponse, first: bytes, more: AsyncIterator[bytes]
+) -> None:
+    stall_timeout = request.app[LIMITS].stall_timeout
+    chunk = first
+    while chunk:
+        async with asyncio.timeout(stall_timeout):
+            await response.write(chunk)
+        chunk = await anext(more, b"")
+
+
+def _bound(request: web.Request) -> None:
+    bound_once = getattr(request.protocol, "bound", None)  # a Door's, if it came through one
+    if bound_once is not None:
+        bound_once()
+    else:
+        bound(request.transport)
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def _chunked(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """Join small pieces and split large ones, and leave room for others in between."""
+    held = bytearray()
+    until = time.monotonic() + SLICE_SECONDS
+    async for piece in pieces:
+        held += piece
+        while len(held) >= CHUNK_BYTES:
+            yield bytes(held[:CHUNK_BYTES])
+            del held[:CHUNK_BYTES]
+        if time.monotonic() > until:
+            await asyncio.sleep(0)
+            until = time.monotonic() + SLICE_SECONDS
+    if held:
+        yield bytes(held)
+
+
+def json_pieces(fields: Mapping[str, Any], text_field: str) -> Iterator[bytes]:
+    """Encode an object; the text in `text_field`, which may be long, in slices."""
+    separator = b"{"
+    for name, value in fields.items():
+        yield separator + orjson.dumps(name) + b":"
+        separator = b","
+        if name != text_field:
+            yield orjson.dumps(value)
+            continue
+        yield b'"'
+        for start in range(0, len(value), TEXT_SLICE):
+            yield _inside(value[start : start + TEXT_SLICE])
+        yield b'"'
+    yield b"}"
+
+
+def text_pieces(text: str) -> Iterator[bytes]:
+    """Encode a text in slices."""
+    for start in range(0, len(text), TEXT_SLICE):
+        yield text[start : start + TEXT_SLICE].encode(errors="replace")
+
+
+def _inside(text: str) -> bytes:
+    """A text as JSON, without its quotes."""
+    try:
+        return orjson.dumps(text)[1:-1]
+    except TypeError:  # half of a surrogate pair
+        return orjson.dumps(text.encode(errors="replace").decode())[1:-1]
