@@ -249,6 +249,21 @@ class _Overlay:
         turns = merged(visible, islice(held, limit))
         return turns if limit is None else turns[-limit:]
 
+    def select(
+        self, stored: Iterable[TurnRecord], low: int, high: float
+    ) -> list[TurnRecord | _Turn]:
+        """Return the turns as they are now with an epoch between the two, in no order."""
+        found: dict[str, TurnRecord | _Turn] = {
+            turn.stream_id: turn
+            for turn in stored
+            if low < turn.epoch < high and self._is_visible(turn)
+        }
+        for turn in self._turns.values():
+            is_kept = not turn.gone or turn.complete
+            if is_kept and low < turn.start.epoch < high and self._is_visible(turn.start):
+                found[turn.start.stream_id] = turn
+        return list(found.values())
+
     def _is_visible(self, turn: TurnRecord | TurnStart) -> bool:
         return not any(removal.holds(turn) for removal in self._leaving)
 
@@ -912,41 +927,28 @@ class HistoryWriter:
         before: int | None = None,
         after: int | None = None,
     ) -> TurnPage:
-        """See History.page."""
+        """See History.page. The turns are as they are when this returns."""
         while True:
-            # First: what is saved while the database is being read is not missed then.
-            unsaved = dict(self._sessions.get(session_id, {}))
-            stored, more = await self._read(
-                self._store.page(
-                    session_id, limit=limit, max_chars=max_bytes, before=before, after=after
+            with self._overlay(session_id) as overlay:
+                stored, more = await self._read(
+                    self._store.page(
+                        session_id, limit=limit, max_chars=max_bytes, before=before, after=after
+                    )
                 )
-            )
-            # And again: nor is what began meanwhile.
-            unsaved |= self._sessions.get(session_id, {})
-            low = -1 if after is None else after
-            high = math.inf if before is None else before
-            if more and after is None:
-                low = stored[0].epoch - 1
-            elif more:
-                high = stored[-1].epoch + 1
-            found: dict[str, TurnRecord | _Turn] = {
-                turn.stream_id: turn for turn in stored if self._visible(turn)
-            }
-            for turn in unsaved.values():
-                if low < turn.start.epoch < high:
-                    found[turn.start.stream_id] = turn
-            ordered = sorted(found.values(), key=_epoch_of, reverse=after is None)
-            sizes = map(_size_of, ordered)
-            count = count_fitting(sizes, limit=limit, max_bytes=max_bytes)
-            if count:
-                is_cut = more or count < len(ordered)
-                page = [
-                    turn.record if isinstance(turn, _Turn) else turn for turn in ordered[:count]
-                ]
-                following = page[-1].epoch if is_cut else None
+                low = -1 if after is None else after
+                high = math.inf if before is None else before
+                if more and after is None:
+                    low = stored[0].epoch - 1
+                elif more:
+                    high = stored[-1].epoch + 1
+                found = overlay.select(stored, low, high)
+                found.sort(key=_epoch_of, reverse=after is None)
+                sizes = map(_size_of, found)
+                count = count_fitting(sizes, limit=limit, max_bytes=max_bytes)
+                page = [turn.record if isinstance(turn, _Turn) else turn for turn in found[:count]]
+            if page or not more:
+                following = page[-1].epoch if more or count < len(found) else None
                 return TurnPage(page if after is not None else page[::-1], following)
-            if not more:
-                return TurnPage([], None)
             # All of them are on their way out.
             if after is None:
                 before = stored[0].epoch
