@@ -28,7 +28,7 @@ JS_TOOLS := tests/js/node_modules/.package-lock.json
 INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql nginx redis spin compiler model vendor clean
+.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql pgbouncer nginx redis spin compiler model vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql nginx redis spin compiler
+pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql pgbouncer nginx redis spin compiler
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # On a machine that does nothing else.
@@ -146,6 +146,12 @@ postgresql:
 redis:
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
 		{ $(call apt_install,redis-server); }
+
+# A pooler before PostgreSQL.
+
+pgbouncer:
+	@command -v pgbouncer >/dev/null || ls /usr/sbin/pgbouncer >/dev/null 2>&1 || \
+		{ $(call apt_install,pgbouncer); }
 
 # A proxy as operators have it, before the server.
 

@@ -19,6 +19,8 @@ class Backend(Protocol):
     """One kind of database, at one place."""
 
     insert: Callable[[sa.Table], Insert]
+    known_as: str
+    """The name of this process among the instances, known once `prepare` has returned."""
     now: sa.ColumnElement[float]
     """The database's clock, in seconds: the same for all its processes."""
     has_lateral: bool
@@ -61,6 +63,10 @@ class Backend(Protocol):
 
     def gone(self, connection: sa.Connection, instance_id: str) -> bool:
         """Whether that process shows no sign of life; False when that cannot be told."""
+        ...
+
+    def remedy(self, error: Exception) -> str | None:
+        """What an operator can do about an error at the opening, in one clause; None if unknown."""
         ...
 
     def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:

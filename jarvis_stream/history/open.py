@@ -91,7 +91,7 @@ async def open_history(
             raise
         except Exception as error:
             raise HistoryUnusable(
-                f"the history at {describe_url(url)} cannot be opened: {store.describe(error)}"
+                f"the history at {describe_url(url)} cannot be opened: {store.explain(error)}"
             ) from error
         async with HistoryWriter(store, limits).running(flush_timeout=flush_timeout) as history:
             yield history

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from loguru import logger
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from jarvis_stream.history.backends import on_connect
+from jarvis_stream.history.base import HistoryUnusable
 from jarvis_stream.history.schema import turns
 from jarvis_stream.history.search import holds_word
 
@@ -37,6 +37,32 @@ _TRIGRAM: Final = re.compile(r"\w{3}")
 MAX_ATTEMPTS: Final = 5
 """How often a transaction is made that the server aborts for the sake of another one."""
 
+POOLED: Final = "pooled-"
+"""How the name of a process begins that shows no life but its lease."""
+# SQLSTATEs, and words of the server or of libpq, which has none: for each what to do.
+_REMEDIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...]] = (
+    (
+        ("28P01",),
+        ("password authentication failed", "no password supplied"),
+        "check user and password: in the URL, in PGPASSWORD, or in ~/.pgpass",
+    ),
+    (("3D000",), ("does not exist", "no such database"), "create it, or name another one"),
+    (("28000",), ("pg_hba.conf",), "the server does not admit this user from here: pg_hba.conf"),
+    (
+        ("42501",),
+        ("permission denied",),
+        "the user needs CREATE and USAGE on the schema, and must own the tables",
+    ),
+    ((), ("Connection refused", "No such file"), "check host and port, and whether it runs there"),
+    ((), ("failed to resolve", "translate host name", "Name or service"), "check the host's name"),
+    ((), ("timeout expired", "timed out"), "it does not answer: check the address, and firewalls"),
+    (("53300",), ("too many clients",), "it has too many connections: raise max_connections"),
+    (("53100",), (), "its disk is full: make room"),
+    (("25006",), (), "it is read-only, a standby perhaps: name the primary"),
+    (("57P03",), ("starting up",), "it is starting: try again"),
+    (("08P01",), ("unsupported startup parameter",), "the pooler refuses it: see its settings"),
+    ((), ("invalid", "bad value"), "check the parameters in the URL"),
+)
 LARGE: Final = 1_000
 """Turns from which on the making of their index is logged."""
 
@@ -61,15 +87,26 @@ _LOCK_SESSIONS: Final = sa.text(
 
 
 class PostgresBackend:
-    """A server. For the sign of life, each process's writing connection holds an advisory lock."""
+    """A server. For the sign of life, each process's writing connection holds an advisory lock.
+
+    Between us and the server there may be a pooler that gives each transaction another connection
+    (PgBouncer, pool_mode = transaction): nothing is kept on a connection then, no setting, no
+    prepared statement and no lock. The sign of life is then the lease alone, and the name of the
+    process says so to others.
+    """
 
     def __init__(self, url: sa.URL, instance_id: str) -> None:
+        """Raises HistoryUnusable for a parameter in the URL that is unknown."""
+        url, threshold = _checked(url)
+        self.known_as = instance_id
+        self._instance_id = instance_id
+        self._pooled = False
         self.has_lateral = True
         self.insert: Callable[[sa.Table], Insert] = postgresql.insert
         self.now: sa.ColumnElement[float] = sa.cast(
             sa.extract("epoch", sa.func.clock_timestamp()), sa.Double
         )
-        arguments = {
+        arguments: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": "jarvis-stream",
             # A server that has vanished without a word is noticed.
@@ -78,6 +115,8 @@ class PostgresBackend:
         }
         # What the URL says goes first.
         arguments = {name: value for name, value in arguments.items() if name not in url.query}
+        arguments["client_encoding"] = "utf8"
+        arguments |= threshold
         self._writer = create_async_engine(
             url, connect_args=arguments, pool_size=1, max_overflow=0, hide_parameters=True
         )
@@ -89,26 +128,25 @@ class PostgresBackend:
             pool_pre_ping=True,
             hide_parameters=True,
         )
-        on_connect(
-            self._writer.sync_engine,
+        self._set_up(
+            self._writer,
             f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'",
             f"SET idle_in_transaction_session_timeout = '{2 * STATEMENT_TIMEOUT}s'",
-            f"SELECT pg_try_advisory_lock(hashtextextended('{instance_id}', 0))",
             *_BY_KEYS,
         )
-        on_connect(self._reader.sync_engine, *_BY_KEYS)
+        self._set_up(self._reader, *_BY_KEYS)
         # Of their own: searches never keep a conversation from being read.
         self._searcher = create_async_engine(
             url,
             # Planned for each word anew.
-            connect_args={"prepare_threshold": None, **arguments},
+            connect_args={**arguments, "prepare_threshold": None},
             pool_size=SEARCHERS,
             max_overflow=0,
             pool_pre_ping=True,
             hide_parameters=True,
         )
-        on_connect(
-            self._searcher.sync_engine,
+        self._set_up(
+            self._searcher,
             f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'",
             "SET enable_seqscan = off",  # the server thinks that long texts are read quickly
             "SET jit = off",
@@ -127,8 +165,42 @@ class PostgresBackend:
     async def prepare(self) -> None:
         """See Backend.prepare: connecting shows life."""
         await self._disconnect()
-        async with self._writer.connect():
-            pass
+        async with self._writer.connect() as connection:
+            encoding = await connection.scalar(sa.text("SHOW server_encoding"))
+        if encoding != "UTF8":
+            raise HistoryUnusable(
+                f"the database has the encoding {encoding}, which cannot hold every character:"
+                " use one made by CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+            )
+
+    def _set_up(self, engine: AsyncEngine, *settings: str) -> None:
+        """Make these settings on every connection, or, behind a pooler, in every transaction."""
+        local = "; ".join(one.replace("SET ", "SET LOCAL ", 1) for one in settings)
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def connected(connection: Any, record: object) -> None:
+            cursor = connection.cursor()
+            cursor.execute("SELECT pg_backend_pid()")
+            driver = connection.driver_connection
+            # A pooler gives its clients numbers of its own.
+            self._pooled = cursor.fetchone()[0] != driver.info.backend_pid
+            if self._pooled:
+                driver.prepare_threshold = None
+                self.known_as = POOLED + self._instance_id
+            else:
+                for setting in settings:
+                    cursor.execute(setting)
+                if engine is self._writer:
+                    cursor.execute(
+                        f"SELECT pg_try_advisory_lock(hashtextextended('{self._instance_id}', 0))"
+                    )
+            cursor.close()
+            connection.commit()
+
+        @sa.event.listens_for(engine.sync_engine, "begin")
+        def begun(connection: sa.Connection) -> None:
+            if self._pooled:
+                connection.exec_driver_sql(local)
 
     async def write(self, change: Callable[[sa.Connection], T]) -> T:
         """See Backend.write."""
@@ -195,6 +267,8 @@ class PostgresBackend:
 
     def gone(self, connection: sa.Connection, instance_id: str) -> bool:
         """See Backend.gone."""
+        if instance_id.startswith(POOLED):
+            return False
         free: bool | None = connection.scalar(
             sa.select(sa.func.pg_try_advisory_xact_lock(sa.func.hashtextextended(instance_id, 0)))
         )
@@ -270,6 +344,16 @@ class PostgresBackend:
             these.where(turns.c.status == streaming, holds_word(self, word, turns.c.prompt)),
         )
 
+    def remedy(self, error: Exception) -> str | None:
+        """See Backend.remedy."""
+        cause = getattr(error, "orig", None) or error
+        state = getattr(cause, "sqlstate", None)
+        text = str(cause)
+        for states, words, remedy in _REMEDIES:
+            if state in states or any(word in text for word in words):
+                return remedy
+        return None
+
     def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
         """See Backend.holds."""
         return text.icontains(part, autoescape=True)
@@ -286,6 +370,30 @@ class PostgresBackend:
                 task.cancel()  # again: now the driver waits for no answer
             await asyncio.wait(self._left)
         await self._disconnect()
+
+
+def _checked(url: sa.URL) -> tuple[sa.URL, dict[str, int | None]]:
+    """The URL with what libpq knows, and `prepare_threshold`; raises HistoryUnusable."""
+    import psycopg
+
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    place = url.set(query={}).render_as_string(hide_password=True)
+    for name in url.query:
+        if name not in known and name != "prepare_threshold":
+            raise HistoryUnusable(
+                f"{name} in the database URL of {place} is unknown; known are libpq's parameters,"
+                " like sslmode, and prepare_threshold"
+            )
+    threshold = url.query.get("prepare_threshold")
+    if threshold is None:
+        return url, {}
+    if not isinstance(threshold, str) or not re.fullmatch("[0-9]{1,9}|none", threshold, re.ASCII):
+        raise HistoryUnusable(
+            f"prepare_threshold in the database URL of {place} is a whole number (how often a"
+            " statement is made before it is prepared) or none"
+        )
+    value = None if threshold == "none" else int(threshold)
+    return url.difference_update_query(["prepare_threshold"]), {"prepare_threshold": value}
 
 
 def _find_index(connection: sa.Connection) -> bool | None:

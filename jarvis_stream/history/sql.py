@@ -252,6 +252,7 @@ class SqlStore:
         Raises HistoryUnusable for a newer one.
         """
         await self._backend.prepare()
+        self._me = self._backend.known_as
         # At first by reading: the database may be read-only. Later not: a read may have to wait
         # for others, and writing must not.
         look = self._backend.write if self._was_prepared else self._backend.read
@@ -345,6 +346,14 @@ class SqlStore:
         """See Store.refused."""
         refusals = (DataError, IntegrityError, UnicodeError, OverflowError, TypeError)
         return isinstance(error, refusals)
+
+    def explain(self, error: Exception) -> str:
+        """Why the database cannot be opened, and what to do, for the operator."""
+        remedy = self._backend.remedy(error)
+        described = self.describe(error)
+        if isinstance(error, OSError) and error.strerror:
+            described = f"{described}: {error.strerror}"
+        return f"{described}; {remedy}" if remedy else described
 
     def describe(self, error: Exception) -> str:
         """See Store.describe."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import glob
 import os
 import sqlite3
@@ -44,6 +45,28 @@ STEPS_BETWEEN_CHECKS: Final = 10_000
 """Steps of SQLite's machine after which a look sees that it is abandoned."""
 
 
+_REMEDIES: Final = {
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database: name another one",
+    sqlite3.SQLITE_CANTOPEN: "the path must name a file, in a folder that this user may write to",
+    sqlite3.SQLITE_READONLY: "this user may not write to the file or its folder: change its owner",
+    sqlite3.SQLITE_PERM: "this user may not read or write the file: change its owner",
+    sqlite3.SQLITE_FULL: "the disk is full: make room",
+    sqlite3.SQLITE_IOERR: "the disk fails, or is full: look into the system's log",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked: end that one",
+    sqlite3.SQLITE_LOCKED: "another process keeps it locked: end that one",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup, or try sqlite3's .recover",
+}
+_REMEDIES_OF_SYSTEM: Final = {
+    errno.EACCES: "this user may not enter or write to the folder: change its owner",
+    errno.EPERM: "this user may not enter or write to the folder: change its owner",
+    errno.EROFS: "the file system is read-only: name a path on another one",
+    errno.ENOSPC: "the disk is full: make room",
+    errno.ENOTDIR: "a part of the path is a file and no folder: name another path",
+    errno.EEXIST: "a part of the path is a file and no folder: name another path",
+    errno.ENAMETOOLONG: "the path is too long: name a shorter one",
+}
+
+
 class SqliteBackend:
     """A file, in WAL mode.
 
@@ -59,11 +82,16 @@ class SqliteBackend:
         if synchronous not in ("normal", "full"):
             raise HistoryUnusable("synchronous in the database URL is normal or full")
         url = url.difference_update_query(["synchronous"])
+        for name in url.query:
+            raise HistoryUnusable(
+                f"{name} in the database URL is unknown; SQLite takes synchronous alone"
+            )
         self._path = Path(url.database or "").absolute()
         self._instance_id = instance_id
         self._identity: tuple[int, int] | None = None
         self._alive: int | None = None
         self._connection: sa.Connection | None = None
+        self.known_as = instance_id
         self.has_lateral = False
         self.insert: Callable[[sa.Table], Insert] = sqlite.insert
         self.now: sa.ColumnElement[float] = (sa.func.julianday("now") - 2440587.5) * 86400.0
@@ -174,6 +202,13 @@ class SqliteBackend:
     def gone(self, connection: sa.Connection, instance_id: str) -> bool:
         """See Backend.gone."""
         return sys.platform != "win32" and _is_free(self._sign_of(instance_id))
+
+    def remedy(self, error: Exception) -> str | None:
+        """See Backend.remedy."""
+        if isinstance(error, OSError):
+            return _REMEDIES_OF_SYSTEM.get(error.errno or 0)
+        code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
+        return _REMEDIES.get(code)
 
     def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
         """See Backend.holds: LIKE does."""

@@ -20,6 +20,7 @@ from contracts.history import (
     saved,
     shapes,
 )
+from pgbouncer import pooling
 from postgres_server import PostgresServer
 
 from jarvis_stream.errors import Unavailable
@@ -180,3 +181,124 @@ async def test_a_server_that_is_not_there_is_said_without_the_password(
         async with open_history(url):
             pass
     assert "hunter2" not in str(caught.value) + "".join(log_lines)
+
+
+# Opening
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("no_such_option=1", "no_such_option in the database URL .* is unknown"),
+        ("autocommit=1", "autocommit in the database URL .* is unknown"),
+        ("prepare_threshold=often", "prepare_threshold in the database URL .* is a whole number"),
+        ("prepare_threshold=-1", "prepare_threshold in the database URL .* is a whole number"),
+        ("connect_timeout=soon", "check the parameters in the URL"),
+        ("sslmode=perhaps", "check the parameters in the URL"),
+    ],
+)
+async def test_a_wrong_parameter_in_the_url_is_named(url: str, query: str, reason: str) -> None:
+    with pytest.raises(HistoryUnusable, match=reason):
+        async with open_history(f"{url}&{query}"):
+            pass
+
+
+@pytest.mark.parametrize("threshold", ["0", "1000000", "none"])
+async def test_the_url_says_when_statements_are_prepared(url: str, threshold: str) -> None:
+    async with open_history(f"{url}&prepare_threshold={threshold}") as history:
+        await Speaker(history).turn("s", "1")
+
+
+async def test_whatever_keeps_it_from_opening_the_cause_and_the_remedy_are_said(
+    postgres: PostgresServer, url: str, tmp_path: Path
+) -> None:
+    postgres.execute("CREATE ROLE stranger LOGIN")
+    reasons = {
+        url.replace("/test", "/nowhere"): r"does not exist; create it",
+        url.replace("jarvis@", "nobody_knows@"): r"does not exist; create it",
+        url.replace("jarvis@", "stranger@"): r"the user needs CREATE",
+        url.replace(str(postgres.directory), str(tmp_path)): r"whether it runs there",
+        "postgresql://me@127.0.0.1:1/x": r"check host and port",
+        "postgresql://me@no-such-host.invalid/x": r"check the host's name",
+    }
+    for wrong, reason in reasons.items():
+        with pytest.raises(HistoryUnusable, match=reason) as caught:
+            async with open_history(wrong):
+                pass
+        assert "cannot be opened" in str(caught.value)
+
+
+async def test_a_wrong_password_is_said(postgres: PostgresServer, url: str) -> None:
+    postgres.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    access = postgres.directory / "data" / "pg_hba.conf"
+    before = access.read_text()
+    access.write_text("local all guarded scram-sha-256\n" + before)
+    postgres.execute("SELECT pg_reload_conf()")
+    try:
+        for password in ("", ":hunter2-secret"):
+
+            async def refused(password: str = password) -> bool:
+                with suppress(HistoryUnusable):
+                    async with open_history(url.replace("jarvis@", f"guarded{password}@")):
+                        return False
+                return True
+
+            await eventually(refused)
+            with pytest.raises(HistoryUnusable, match="check user and password") as caught:
+                async with open_history(url.replace("jarvis@", f"guarded{password}@")):
+                    pass
+            assert "hunter2" not in str(caught.value)
+    finally:
+        access.write_text(before)
+        postgres.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_character_is_refused(
+    postgres: PostgresServer, encoding: str
+) -> None:
+    name = f"in_{encoding.lower()}"
+    postgres.execute(
+        f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"
+        " LC_COLLATE 'C' LC_CTYPE 'C'"
+    )
+    with pytest.raises(HistoryUnusable, match=f"{encoding}.*ENCODING 'UTF8'"):
+        async with open_history(postgres.url(name)):
+            pass
+
+
+# A pooler
+
+
+async def test_behind_a_pooler_of_transactions_nothing_is_kept_on_a_connection(
+    postgres: PostgresServer, url: str, log_lines: list[str]
+) -> None:
+    with pooling(postgres, url) as pooled:
+        async with AsyncExitStack() as stack:
+            opening = (stack.enter_async_context(open_history(pooled, PATIENT)) for _ in range(3))
+            histories = await asyncio.gather(*opening)
+
+            async def talk(number: int) -> None:
+                history = histories[number % 3]
+                speaker = Speaker(history, first=1000 * number)
+                for turn in range(12):
+                    await speaker.turn(f"s{number}", f"{number}-{turn}", f"hello {turn}")
+                    assert len(await history.turns(f"s{number}")) == turn + 1
+                    assert (await history.sessions(query="hello")).sessions
+
+            await asyncio.gather(*(talk(number) for number in range(6)))
+            # One that comes later, on whatever way, lets the others' answers go on.
+            live, _ = Speaker(histories[0], first=9000).ask("live", "live")
+            await live
+            for other in (pooled, url):
+                async with open_history(other, PATIENT) as later:
+                    (turn,) = await later.turns("live")
+                    assert turn.status == "streaming"
+            assert [history.health.failures for history in histories] == [0, 0, 0]
+        assert postgres.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [
+            (0,)
+        ]
+        settings = "SELECT current_setting('statement_timeout'), current_setting('enable_seqscan')"
+        for _ in range(5):
+            assert postgres.execute(settings, pooled) == [("0", "on")]
+    assert {line.split(" ")[0] for line in log_lines} <= {"history_interrupted"}

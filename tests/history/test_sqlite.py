@@ -152,6 +152,22 @@ async def test_a_file_that_is_no_database_is_refused(diary: Path) -> None:
             pass
 
 
+async def test_whatever_keeps_it_from_opening_the_cause_and_the_remedy_are_said(
+    diary: Path, tmp_path: Path
+) -> None:
+    reasons = {
+        str(tmp_path): "the path must name a file",
+        str(diary): "no SQLite database: name another one",
+        str(diary / "history.db"): "a file and no folder: name another path",
+        str(tmp_path / ("x" * 300) / "history.db"): "too long: name a shorter one",
+        f"sqlite:///{tmp_path}/x.db?mode=ro": "mode in the database URL is unknown",
+    }
+    for wrong, reason in reasons.items():
+        with pytest.raises(HistoryUnusable, match=reason):
+            async with open_history(wrong):
+                pass
+
+
 # Other processes
 
 
