@@ -130,6 +130,9 @@ async def test_what_a_question_costs_does_not_depend_on_its_session(url: str) ->
 
 async def test_what_reading_costs_does_not_depend_on_the_session(url: str) -> None:
     async with opened(url) as store:
+        assert store._indexing is not None
+        store._indexing.cancel()  # it reads too
+        await asyncio.wait({store._indexing})
         await fill(store, "s", 1, 100)
 
         async def readings() -> list[int]:
