@@ -853,7 +853,12 @@ def openapi(*, closed: bool = False) -> Json:
         made["components"]["securitySchemes"] = {
             "token": {"type": "http", "scheme": "bearer"},
             "login": {"type": "apiKey", "in": "cookie", "name": "jarvis_login"},
-            "visitor": {"type": "apiKey", "in": "cookie", "name": "jarvis_visitor"},
+            "visitor": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": "jarvis_visitor",
+                "description": "The name goes on with `_` and eight digits of the server's own.",
+            },
         }
         made["security"] = [{}, {"token": []}, {"login": []}, {"visitor": []}]
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
@@ -40,7 +41,7 @@ class Visitor:
 
     principal: Principal
     cookie: str
-    """The cookie's value to send; empty if the browser's own is good."""
+    """The cookie to send, as `name=value`; empty if the browser's own is good."""
 
 
 class VisitorCookies(Protocol):
@@ -53,8 +54,8 @@ class VisitorCookies(Protocol):
         """Return a visitor that was not there before."""
         ...
 
-    def lookup(self, cookie: str) -> Visitor | None:
-        """Return the visitor of a cookie; None if it is forged, malformed or too old."""
+    def lookup(self, cookies: Mapping[str, str]) -> Visitor | None:
+        """Return the visitor of a request's cookies; None without a valid one."""
         ...
 
 

@@ -15,7 +15,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,9 @@ from jarvis_stream.identity.base import Principal, Visitor
 
 PREFIX: Final = "visitor:"
 """Every visitor's principal begins so."""
+
+COOKIE: Final = "jarvis_visitor"
+"""The cookie's name, before `_` and eight digits that differ for every secret."""
 
 VISITOR_SECONDS: Final = 400 * 86_400
 """How long a cookie is valid; browsers keep none longer."""
@@ -33,7 +36,7 @@ RENEWAL_SECONDS: Final = 86_400
 SHORTEST: Final = 32
 """Characters a secret has at least."""
 
-_COOKIE: Final = re.compile(r"([0-9a-f]{32})\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_VALUE: Final = re.compile(r"([0-9a-f]{32})\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
 _SECRET: Final = re.compile(r"[!-+\--~]+")  # printable, without the comma
 _PURPOSE: Final = b"jarvis-stream visitor cookie 1\0"
 
@@ -52,6 +55,8 @@ class Visitors:
         if not secrets:
             raise ValueError("a secret is needed")
         self._keys = [hashlib.sha256(_PURPOSE + secret.encode()).digest() for secret in secrets]
+        # By the key: cookies know no ports, and servers on one host must not take each other's.
+        self._names = [f"{COOKIE}_{hashlib.sha256(key).hexdigest()[:8]}" for key in self._keys]
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -61,27 +66,24 @@ class Visitors:
         """See VisitorCookies.new."""
         return self._visitor(secrets.token_hex(16), is_new=True)
 
-    def lookup(self, cookie: str) -> Visitor | None:
+    def lookup(self, cookies: Mapping[str, str]) -> Visitor | None:
         """See VisitorCookies.lookup."""
-        found = _COOKIE.fullmatch(cookie)
-        if found is None:
-            return None
-        name, issued, signature = found.groups()
-        age = self._clock() - int(issued)
-        # Clocks of several nodes may differ.
-        if not -RENEWAL_SECONDS <= age <= VISITOR_SECONDS:
-            return None
-        # All keys, whichever it is: the time tells nothing.
-        matches = [
-            hmac.compare_digest(_sign(key, f"{name}.{issued}"), signature) for key in self._keys
-        ]
-        if not any(matches):
-            return None
-        return self._visitor(name, is_new=not matches[0] or age > RENEWAL_SECONDS)
+        for index, key in enumerate(self._keys):
+            found = _VALUE.fullmatch(cookies.get(self._names[index], ""))
+            if found is None:
+                continue
+            name, issued, signature = found.groups()
+            age = self._clock() - int(issued)
+            # Clocks of several nodes may differ.
+            if -RENEWAL_SECONDS <= age <= VISITOR_SECONDS and hmac.compare_digest(
+                _sign(key, f"{name}.{issued}"), signature
+            ):
+                return self._visitor(name, is_new=index > 0 or age > RENEWAL_SECONDS)
+        return None
 
     def _visitor(self, name: str, *, is_new: bool) -> Visitor:
         signed = f"{name}.{int(self._clock())}"
-        cookie = f"{signed}.{_sign(self._keys[0], signed)}" if is_new else ""
+        cookie = f"{self._names[0]}={signed}.{_sign(self._keys[0], signed)}" if is_new else ""
         return Visitor(Principal(PREFIX + name), cookie)
 
 

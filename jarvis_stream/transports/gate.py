@@ -40,7 +40,6 @@ from jarvis_stream.transports.requests import is_loopback, names_this_machine
 Hook = Callable[[web.Request], Awaitable[Principal | None]]
 
 COOKIE: Final = "jarvis_login"
-VISITOR_COOKIE: Final = "jarvis_visitor"
 REVOKE: Final = "/api/admin/revoke"
 TICKET: Final = "jarvis-stream.ticket."
 TICKET_SECONDS: Final = 30.0
@@ -229,15 +228,15 @@ async def _admit_visitor(request: web.Request, visitors: VisitorCookies) -> None
     Raises TooFast for one new visitor too many of an address, which only the page and `/api/info`
     are served to. Without cookies each request has a principal of its own, and finds nothing.
     """
-    visitor = visitors.lookup(request.cookies.get(VISITOR_COOKIE, ""))
+    visitor = visitors.lookup(request.cookies)
     if visitor is None:
         wait = await request.app[QUOTAS].new_visitor(request)
         if wait and request.path in _OPEN:
             return
         if wait:
             raise TooFast(
-                "too many new visitors came from this address; retry later, with the cookie"
-                f" {VISITOR_COOKIE} of an earlier response",
+                "too many new visitors came from this address; retry later, or with the cookie of"
+                " an earlier response",
                 retry_after=wait,
             )
         visitor = visitors.new()
@@ -253,7 +252,7 @@ async def send_visitor_cookie(request: web.Request, response: web.StreamResponse
     # Not response.set_cookie: the headers of the cookies have been made already.
     here = request.app[GATE]
     assert here.visitors is not None
-    parts = [f"{VISITOR_COOKIE}={visitor.cookie}", f"Max-Age={here.visitors.seconds}", "Path=/"]
+    parts = [visitor.cookie, f"Max-Age={here.visitors.seconds}", "Path=/"]
     parts += ["HttpOnly", "SameSite=Lax"]
     if is_https(request, here.proxies):
         parts.append("Secure")

@@ -24,6 +24,12 @@ from jarvis_stream.identity.visitors import (
 ONE, OTHER = "1" * 32, "2" * 40
 
 
+def jar(cookie: str) -> dict[str, str]:
+    """A request's cookies: with the only one that it has."""
+    name, _, value = cookie.partition("=")
+    return {name: value}
+
+
 class Clock:
     now = 1_800_000_000.0
 
@@ -40,7 +46,7 @@ def test_a_new_visitor_is_like_no_other() -> None:
 
 def test_every_node_with_the_secret_knows_the_visitor() -> None:
     new = Visitors([ONE]).new()
-    seen = Visitors([ONE]).lookup(new.cookie)
+    seen = Visitors([ONE]).lookup(jar(new.cookie))
     assert seen is not None
     assert seen.principal == new.principal
     assert seen.cookie == ""
@@ -48,7 +54,7 @@ def test_every_node_with_the_secret_knows_the_visitor() -> None:
 
 
 def test_another_secret_accepts_nothing() -> None:
-    assert Visitors([OTHER]).lookup(Visitors([ONE]).new().cookie) is None
+    assert Visitors([OTHER]).lookup(jar(Visitors([ONE]).new().cookie)) is None
 
 
 def test_every_changed_character_is_noticed() -> None:
@@ -56,15 +62,17 @@ def test_every_changed_character_is_noticed() -> None:
     cookie = visitors.new().cookie
     for at, character in enumerate(cookie):
         forged = cookie[:at] + ("1" if character != "1" else "2") + cookie[at + 1 :]
-        if at < len(cookie) - 1:  # two bits of the last character mean nothing
-            assert visitors.lookup(forged) is None, at
-    assert visitors.lookup(cookie + "A") is None
-    assert visitors.lookup(cookie[:-1]) is None
+        if at < len(cookie) - 1 and character != "=":  # two bits of the last character mean nothing
+            assert visitors.lookup(jar(forged)) is None, at
+    assert visitors.lookup(jar(cookie + "A")) is None
+    assert visitors.lookup(jar(cookie[:-1])) is None
 
 
 @given(st.text(max_size=120))
 def test_rubbish_is_nobody(text: str) -> None:
-    assert Visitors([ONE]).lookup(text) is None
+    visitors = Visitors([ONE])
+    name = visitors.new().cookie.partition("=")[0]
+    assert visitors.lookup({name: text, text: text}) is None
 
 
 def test_an_old_cookie_is_renewed_and_then_not_accepted() -> None:
@@ -72,13 +80,13 @@ def test_an_old_cookie_is_renewed_and_then_not_accepted() -> None:
     visitors = Visitors([ONE], clock)
     new = visitors.new()
     clock.now += RENEWAL_SECONDS + 2
-    renewed = visitors.lookup(new.cookie)
+    renewed = visitors.lookup(jar(new.cookie))
     assert renewed is not None
     assert renewed.principal == new.principal
     assert renewed.cookie not in ("", new.cookie)
     clock.now += VISITOR_SECONDS - 10
-    assert visitors.lookup(new.cookie) is None
-    assert visitors.lookup(renewed.cookie) is not None
+    assert visitors.lookup(jar(new.cookie)) is None
+    assert visitors.lookup(jar(renewed.cookie)) is not None
 
 
 def test_a_cookie_of_the_future_is_not_accepted() -> None:
@@ -87,15 +95,26 @@ def test_a_cookie_of_the_future_is_not_accepted() -> None:
     clock.now += 2 * RENEWAL_SECONDS
     cookie = visitors.new().cookie
     clock.now -= 2 * RENEWAL_SECONDS
-    assert visitors.lookup(cookie) is None
+    assert visitors.lookup(jar(cookie)) is None
+
+
+def test_servers_on_one_host_do_not_take_each_others_cookies() -> None:
+    """Cookies know no ports: the browser sends both to both."""
+    one, other = Visitors([ONE]), Visitors([OTHER])
+    both = [one.new(), other.new()]
+    sent = {key: value for new in both for key, value in jar(new.cookie).items()}
+    for visitors, new in zip((one, other), both, strict=True):
+        seen = visitors.lookup(sent)
+        assert seen is not None
+        assert seen.principal == new.principal
 
 
 def test_after_a_rotation_old_cookies_are_issued_again_under_the_new_secret() -> None:
     old = Visitors([ONE]).new()
-    rotated = Visitors([OTHER, ONE]).lookup(old.cookie)
+    rotated = Visitors([OTHER, ONE]).lookup(jar(old.cookie))
     assert rotated is not None
     assert rotated.principal == old.principal
-    again = Visitors([OTHER]).lookup(rotated.cookie)
+    again = Visitors([OTHER]).lookup(jar(rotated.cookie))
     assert again is not None
     assert again.principal == old.principal
 
