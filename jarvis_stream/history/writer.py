@@ -995,18 +995,25 @@ class HistoryWriter:
         self, session_id: str | None, turns: dict[str, _Turn] | None = None
     ) -> Iterator[_Overlay]:
         """Read inside; `turns` are given when not all that are held are wanted."""
-        if turns is None:
-            turns = dict(self._sessions.get(session_id or "", {}))
-        leaving: list[_Removal | Span] = [
-            *(removal for removal in self._removals if removal.concerns(session_id)),
-            *(span for span in self._spans.values() if session_id in (None, span.session_id)),
-        ]
-        overlay = _Overlay(session_id, turns, leaving)
+        overlay = self._overlay_now(session_id, turns)
         self._overlays.add(overlay)
         try:
             yield overlay
         finally:
             self._overlays.discard(overlay)
+
+    def _overlay_now(
+        self, session_id: str | None, turns: dict[str, _Turn] | None = None
+    ) -> _Overlay:
+        if turns is None:
+            turns = dict(self._sessions.get(session_id or "", {}))
+        leaving: list[_Removal | Span] = []
+        if self._removals:
+            leaving += (removal for removal in self._removals if removal.concerns(session_id))
+        if self._spans:
+            spans = self._spans.values()
+            leaving += (span for span in spans if session_id in (None, span.session_id))
+        return _Overlay(session_id, turns, leaving)
 
     def _messages(
         self,
@@ -1015,9 +1022,8 @@ class HistoryWriter:
         overlay: _Overlay | None = None,
     ) -> list[Message]:
         """Return what an agent is given; `overlay` is of the read that found what is `stored`."""
-        if overlay is None:
-            with self._overlay(turn.session_id) as overlay:
-                return self._messages(turn, stored, overlay)
+        if overlay is None:  # then it has been read in this very step
+            overlay = self._overlay_now(turn.session_id)
         earlier = overlay.apply(stored, before=turn.epoch, limit=self._limits.max_messages)
         return messages_of(
             ((other.prompt, other.text) for other in reversed(earlier)),

@@ -782,6 +782,78 @@ async def test_a_read_shows_the_state_at_its_end_whatever_happens_meanwhile(
         assert turns == await patient.turns("s")
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_fails_or_is_cancelled_all_is_written_and_nothing_is_left_behind(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("jarvis_stream.history.writer.WRITE_TIMEOUT", 0.03)
+    monkeypatch.setattr("jarvis_stream.history.writer.LONGEST_PAUSE", 0.05)
+    dice = random.Random(seed)
+    write, is_healthy = store.write, False
+
+    async def write_or_fail(batch: Batch) -> Written:
+        how = "well" if is_healthy else dice.choice(["well"] * 6 + ["fails", "hangs", "half"])
+        if how == "hangs":
+            await asyncio.Event().wait()
+        if how == "half":
+            await write(batch)  # it happens, and nobody is told
+        if how in ("fails", "half"):
+            raise Outage
+        await asyncio.sleep(0.001 * dice.random())
+        return await write(batch)
+
+    monkeypatch.setattr(store, "write", write_or_fail)
+    limits = replace(LIMITS, max_backlog_bytes=dice.choice([2000, 1_000_000]))
+    waiting: list[asyncio.Future[Any]] = []
+    async with HistoryWriter(store, limits).running() as history:
+        speaker = Speaker(history)
+        live: dict[str, FakeAnswer] = {}
+        for number in range(1, 200):
+            session_id, stream_id = dice.choice("abc"), str(number)
+            earlier = str(dice.randrange(1, number + 1))
+            match dice.choice(["ask", "ask", "replace", "end", "end", "discard", "rest", "cancel"]):
+                case "ask":
+                    begun, live[stream_id] = speaker.ask(session_id, stream_id, epoch=number)
+                    live[stream_id].say("x" * dice.randrange(300))
+                    waiting.append(begun)
+                case "replace":
+                    begun, live[stream_id] = speaker.ask(
+                        session_id, stream_id, epoch=number, replaces_from=int(earlier)
+                    )
+                    waiting.append(begun)
+                case "end" if live:
+                    waiting.append(speaker.end(live.popitem()[0]))
+                case "discard":
+                    waiting.append(history.discard(earlier, int(earlier)))
+                case "rest":
+                    calls = (
+                        history.delete(session_id, number),
+                        history.rename(session_id, "title"),
+                        history.turns(session_id),
+                    )
+                    waiting += map(asyncio.ensure_future, calls)
+                    await asyncio.sleep(0.002 * dice.random())
+                case "cancel":
+                    for future in waiting:
+                        if dice.random() < 0.2:
+                            future.cancel()
+        is_healthy = True
+        waiting += map(speaker.end, live)
+        await saved(history)
+        await asyncio.wait(waiting)
+        for session_id in "abc":
+            kept = [turn for turn in store.kept.values() if turn.session_id == session_id]
+            assert await history.turns(session_id) == sorted(kept, key=lambda turn: turn.epoch)
+            assert "streaming" not in [turn.status for turn in kept]
+        left = [*history._turns, *history._sessions, *history._spans, *history._overlays]
+        left += [*history._removals, *history._renamings, *history._interruptions]
+        assert left == []
+        assert history.health.backlog_bytes == 0
+        for future in waiting:
+            if not future.cancelled():
+                assert isinstance(future.exception(), Unavailable | None)
+
+
 # A bounded backlog
 
 
