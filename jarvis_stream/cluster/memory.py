@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
+from jarvis_stream.clock import StoreClock
 from jarvis_stream.cluster.base import (
     Appended,
     Batch,
@@ -35,7 +36,6 @@ from jarvis_stream.cluster.base import (
     Verdict,
     Word,
 )
-from jarvis_stream.cluster.clock import StoreClock
 from jarvis_stream.errors import JarvisError
 
 T = TypeVar("T")

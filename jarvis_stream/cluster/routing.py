@@ -34,9 +34,9 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from jarvis_stream.clock import StoreClock
 from jarvis_stream.cluster import wire
 from jarvis_stream.cluster.base import StoreLost
-from jarvis_stream.cluster.clock import StoreClock
 from jarvis_stream.cluster.wire import TIMEOUT, Address, Line, pack, pauses
 from jarvis_stream.recurring import RecurringLog
 

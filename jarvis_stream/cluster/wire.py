@@ -34,8 +34,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from jarvis_stream.clock import StoreClock
 from jarvis_stream.cluster.base import Health, StoreLost
-from jarvis_stream.cluster.clock import StoreClock
 from jarvis_stream.recurring import RecurringLog
 
 TIMEOUT = 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
+from jarvis_stream.clock import StoreClock
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.history import schema
 from jarvis_stream.history.backends import Backend
@@ -206,6 +208,7 @@ class SqlStore:
         self._backend = backend
         self._me = instance_id
         self._lease = lease
+        self._clock = StoreClock()
         self._bounds = {"max_turns": max_messages, "max_chars": max_chars}
         self._prepared = False
         self._was_prepared = False
@@ -312,7 +315,16 @@ class SqlStore:
 
     async def reclaim(self, *, opening: bool) -> int:
         """See Store.reclaim."""
+        sent = time.monotonic()
+        ((now,),) = await self._rows(sa.select(self._backend.now))
+        self._clock.observe(float(now), sent, time.monotonic(), "the database")
         lapsed = instances.c.seen_at < self._backend.now - self._lease
+        if not opening:
+            # After a step of the database's clock the others need a while to renew their leases.
+            if not self._clock.horizon(self._lease / 2):
+                return 0
+            # Set before it stepped back, and not renewed since.
+            lapsed |= instances.c.seen_at > self._backend.now + self._lease
         others = sa.select(instances.c.instance_id, lapsed).where(
             instances.c.instance_id != self._me
         )

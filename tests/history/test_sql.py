@@ -293,3 +293,35 @@ def forever(connection: sa.Connection) -> list[Found]:
             )
         )
     ]
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+async def test_a_step_of_the_databases_clock_ends_no_living_answer(url: str, step: float) -> None:
+    stores = [
+        make_store(make_backend(url, name), name, Limits(lease=3.0)) for name in ("ours", "theirs")
+    ]
+    ours, theirs = stores
+    start = TurnStart(session_id="s", stream_id="1", epoch=1, prompt="q", created_at=0.0)
+    try:
+        for store in stores:
+            await store.prepare()
+            await store.renew()
+            assert await store.reclaim(opening=True) == 0
+        await ours.write(Batch(begins=[record_of(start, "", None)]))
+        theirs._clock.steady_since -= 10.0  # it has looked at the clock for a while
+        theirs._backend.now = theirs._backend.now + step
+        assert await theirs.reclaim(opening=False) == 0
+        ours._backend.now = ours._backend.now + step
+        await ours.renew()
+        theirs._clock.steady_since -= 10.0
+        assert await theirs.reclaim(opening=False) == 0
+        (turn,) = await theirs.recent("s")
+        assert turn.status == "streaming"
+        # Of who does not renew, nothing is kept for longer than without a step.
+        theirs._backend.now = theirs._backend.now - step
+        assert await theirs.reclaim(opening=False) == 0
+        theirs._clock.steady_since -= 10.0
+        assert await theirs.reclaim(opening=False) == 1
+    finally:
+        for store in stores:
+            await store.close()

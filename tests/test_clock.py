@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from jarvis_stream.clock import StoreClock
 from jarvis_stream.cluster.base import Health
-from jarvis_stream.cluster.clock import StoreClock
 
 GRACE = 3.0
 

@@ -1,8 +1,8 @@
-"""The store's clock, compared with this process's own.
+"""The clock of Redis or of the database, compared with this process's own.
 
-Leases in the store end by its clock, which may step: a machine was suspended, an operator set the
-time, another primary took over. A lease that has run out proves that its node is dead only while
-the store's clock advances as this process's monotonic clock does.
+Leases there end by that clock, which may step: a machine was suspended, an operator set the time,
+another primary took over. A lease that has run out proves that its process is dead only while that
+clock advances as this process's monotonic clock does.
 """
 
 from __future__ import annotations
