@@ -84,7 +84,6 @@ class LineWriter:
         self._sizes: list[int] = []
         self._lines = 0
         self._bytes = 0
-        self._put = 0
         self._done = 0
         self._full = False
         self._closing = False
@@ -108,14 +107,17 @@ class LineWriter:
             if self._unreported:
                 self._append(Dropped(self._unreported), _OVERHEAD)
                 self._unreported = 0
-            self._append(item, size)
-            is_first = len(self._items) == 1
-            is_many = len(self._items) >= MAX_LINES_PER_WRITE
+            # Not _append: this runs for every line.
+            self._items.append(item)
+            self._sizes.append(size)
+            self._lines += 1
+            self._bytes += size
+            count = len(self._items)
             if self._thread is None and not self._closing:
                 self._start()
-        if is_first or urgent:
+        if count == 1 or urgent:
             self._wake.set()
-        if urgent or is_many:
+        if urgent or count == MAX_LINES_PER_WRITE:
             self._urgent.set()
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
@@ -125,7 +127,7 @@ class LineWriter:
         """
         deadline = time.monotonic() + timeout
         with self._lock:
-            target = self._put
+            target = self._done + self._lines
             is_alone = self._thread is None or not self._thread.is_alive()
         if is_alone:
             return self._write_here(deadline)
@@ -168,7 +170,6 @@ class LineWriter:
         self._sizes.append(size)
         self._lines += 1
         self._bytes += size
-        self._put += 1
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="log-writer", daemon=True)

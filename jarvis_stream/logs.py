@@ -232,6 +232,10 @@ _Item = _Entry | journal.Line | str | Dropped
 """What is queued; a str is text for people that is written as it is."""
 
 
+_LINE_SIZE: Final = 400
+"""Bytes that a line of the journal's takes, roughly: its ids are bounded."""
+
+
 class _Sink:
     """The place where all lines meet: loguru's, the journal's, and what is printed."""
 
@@ -259,7 +263,7 @@ class _Sink:
 
     def tell(self, line: journal.Line) -> None:
         """Queue a line of the journal's; it may wait for others."""
-        self._writer.put(line, len(line.text))
+        self._writer.put(line, _LINE_SIZE)
 
     def stop(self) -> None:
         """Write what is queued, and end; loguru calls this when it removes the sink."""
@@ -271,11 +275,14 @@ class _Sink:
 
     def _render(self, items: Sequence[_Item]) -> str:
         # Runs of one kind: what the journal tells is mostly plain, and cheap in one piece.
+        kinds = {*map(type, items)}
+        if len(kinds) == 1:
+            return self._render_run(kinds.pop(), items)
         return "".join(
             [self._render_run(kind, list(run)) for kind, run in itertools.groupby(items, type)]
         )
 
-    def _render_run(self, kind: type, run: Sequence[Any]) -> str:
+    def _render_run(self, kind: type[_Item], run: Sequence[Any]) -> str:
         if kind is str:
             return "".join(run)
         if kind is journal.Line and self.is_json and _are_plain(run, self.redact):
