@@ -8,12 +8,16 @@ listens on a loopback address and is published through no proxy.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import ipaddress
 import os
 import socket
+import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -61,7 +65,9 @@ class OperatorAccess:
                 raise Unauthorized
             if not hmac.compare_digest(_digest(bearer(request) or ""), self._digest):
                 raise Unauthorized
-        elif not (self._trusts_this_machine and _is_this_machine(request)):
+        elif not (
+            self._trusts_this_machine and _is_this_machine(request) and _is_same_user(request)
+        ):
             raise Unauthorized
 
 
@@ -83,6 +89,49 @@ def _is_this_machine(request: web.Request) -> bool:
     if origin is not None and authority(origin) != host:
         return False
     return request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+
+
+def _is_same_user(request: web.Request) -> bool:
+    """Whether the peer is a process of this server's user, or of root.
+
+    A proxy of this machine that adds no header runs as another user. True where the system does
+    not tell (only Linux does).
+    """
+    # Not in a thread: agents that are stuck may hold all of those.
+    if not _CONNECTIONS.exists():
+        return True
+    peer, own = request.get_extra_info("peername"), request.get_extra_info("sockname")
+    if not (isinstance(peer, tuple) and isinstance(own, tuple)):
+        return False
+    uid = peer_uid(peer, own)
+    return uid is not None and uid in (0, os.geteuid())
+
+
+def peer_uid(peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
+    """The user whose process has the other end of a connection on this machine, if there is one.
+
+    `peer` and `own` are the two addresses as sockets give them.
+    """
+    wanted = [_kernels_form(*peer[:2]), _kernels_form(*own[:2])]
+    for table in (_CONNECTIONS, _CONNECTIONS.with_name("tcp6")):
+        with contextlib.suppress(OSError), table.open() as rows:
+            for row in rows:
+                fields = row.split()
+                if fields[1:3] == wanted:
+                    return int(fields[7])
+    return None
+
+
+_CONNECTIONS: Final = Path("/proc/net/tcp")
+
+
+def _kernels_form(host: str, port: int) -> str:
+    """An address as /proc/net/tcp writes it: words in the byte order of the machine."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    packed = (getattr(address, "ipv4_mapped", None) or address).packed
+    words = [packed[start : start + 4] for start in range(0, len(packed), 4)]
+    text = "".join([f"{int.from_bytes(word, sys.byteorder):08X}" for word in words])
+    return f"{text}:{port:04X}"
 
 
 def _digest(token: str) -> bytes:

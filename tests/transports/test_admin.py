@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from aiohttp.test_utils import TestClient
 
 from jarvis_stream import Turn, create_app
 from jarvis_stream.settings import Settings
+from jarvis_stream.transports import admin
 from jarvis_stream.transports.context import REGISTRY
 
 from .conftest import parrot
@@ -148,6 +151,35 @@ async def test_no_stranger_is_taken_for_this_machine(
     for method, path in (("GET", STREAMS), ("POST", f"{STREAMS}/{STREAM_ID}/cancel")):
         response = await client.request(method, path, headers=headers)
         assert response.status in (401, 403, 421)
+
+
+async def test_a_proxy_that_adds_no_header_is_known_by_its_user(
+    aiohttp_client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await connected(aiohttp_client)
+    assert (await client.get(STREAMS)).status == 200
+    uid = os.geteuid()
+    for peer, status in ((uid, 200), (0, 200), (uid + 1, 401), (None, 401)):
+        monkeypatch.setattr(admin, "peer_uid", lambda *ends, peer=peer: peer)
+        assert (await client.get(STREAMS)).status == status
+
+
+@pytest.mark.skipif(not admin._CONNECTIONS.exists(), reason="only Linux tells")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("dual_stack", [False, True])
+def test_the_user_of_a_peer_is_known(host: str, dual_stack: bool) -> None:
+    family = socket.AF_INET6 if dual_stack or ":" in host else socket.AF_INET
+    address = ("::" if dual_stack else host, 0)
+    try:
+        listener = socket.create_server(address, family=family, dualstack_ipv6=dual_stack)
+    except (OSError, ValueError):
+        pytest.skip("no IPv6 here")
+    with listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection((host, port)), listener.accept()[0] as accepted:
+            ends = accepted.getpeername(), accepted.getsockname()
+            assert admin.peer_uid(*ends) == os.geteuid()
+    assert admin.peer_uid(("127.0.0.1", 1), ("127.0.0.1", 2)) is None
 
 
 @pytest.mark.parametrize(
