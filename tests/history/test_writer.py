@@ -780,6 +780,11 @@ async def test_a_read_shows_the_state_at_its_end_whatever_happens_meanwhile(
         await steps()
         turns = await overlapping(store, "turns", lambda: patient.turns("s"), steps)
         assert turns == await patient.turns("s")
+        page = await overlapping(
+            store, "page", lambda: patient.page("s", limit=100, max_bytes=10**6), steps
+        )
+        assert page.turns == await patient.turns("s")
+        assert page.next is None
 
 
 @pytest.mark.parametrize("seed", range(5))
