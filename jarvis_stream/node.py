@@ -52,6 +52,7 @@ from jarvis_stream.cluster.base import (
     Living,
     Name,
     OnConflict,
+    Outdated,
     Outrun,
     Reserved,
     StoreLost,
@@ -377,14 +378,21 @@ class Node:
         """Claim the session, in the `line` of the session; `entry` tells how that went.
 
         Raises StoreLost, Busy for `reject`, and Vacated when another node has freed the name since
-        it was reserved: the lease had run out.
+        it was reserved: the lease had run out. A removal that outruns the claim takes what came
+        before it: the question gets a newer ticket, and comes after it.
         """
         floor = max(floor, self.health.epoch_floor)
-        epoch = await self._cluster.ticket(entry.name.session, floor)
-        entry.claim = Claim(name=entry.name, epoch=epoch)
-        entry.sent = time.monotonic()
+        while True:
+            epoch = await self._cluster.ticket(entry.name.session, floor)
+            entry.claim = Claim(name=entry.name, epoch=epoch)
+            entry.sent = time.monotonic()
+            with suppress(Outdated):
+                await self._claim(entry, entry.claim, on_conflict)
+                return
+
+    async def _claim(self, entry: Entry, claim: Claim, on_conflict: OnConflict) -> None:
         try:
-            entry.older = await self._cluster.claim(entry.claim, on_conflict=on_conflict)
+            entry.older = await self._cluster.claim(claim, on_conflict=on_conflict)
             if on_conflict == "rollback":
                 entry.rolls_back = [
                     one
@@ -500,7 +508,10 @@ class Node:
         return left
 
     async def claim_again(self, stream: Stream) -> None:
-        """Ask whether it is the turn of a stream in the queue; raises Busy, Outrun, StoreLost."""
+        """Ask whether it is the turn of a stream in the queue.
+
+        Raises Busy, Outrun, Outdated, StoreLost.
+        """
         hold = self._holds[stream.key]
         sent = time.monotonic()
         hold.older = await self._cluster.claim(hold.claim, on_conflict="enqueue")
@@ -561,6 +572,8 @@ class Node:
                 await self._claim_again_after_loss(hold)
             else:
                 self._on_fenced(hold, news.by, rollback=news.rollback)
+            if news.removed:
+                self._on_removed(hold, by=news.by)
             if news.cancelled:
                 self._hear(Word(kind="cancel", session=stream.session_key, stream=stream.key))
             if hold in deserted:
@@ -599,6 +612,12 @@ class Node:
         else:  # somebody thought this node dead, and has ended it
             hold.stream.lapse()
 
+    def _on_removed(self, hold: _Hold, *, by: str = "") -> None:
+        """Repeat what the notification of a removal says: it may have been lost."""
+        epoch = hold.claim.epoch
+        session = hold.stream.session_key
+        self._hear(Word(kind="forgotten", session=session, first=epoch, before=epoch + 1, by=by))
+
     async def _claim_again_after_loss(self, hold: _Hold) -> None:
         """The store has lost writes: the same ticket again, unless the stream has ended."""
         self.counts.regressed += 1
@@ -611,6 +630,8 @@ class Node:
             await self._cluster.claim(hold.claim)
         except Outrun as outrun:
             self._on_fenced(hold, outrun.by, rollback=False)
+        except Outdated:
+            self._on_removed(hold)
         except StoreLost:
             self._unrenewed.add(hold)  # which finds it regressed once more
         else:
@@ -761,7 +782,7 @@ class Node:
         patience = time.monotonic() + CATCH_UP_TIME
         while True:
             tail = only(await self._cluster.read([(name, END)]))
-            if tail is None or tail.vacated:
+            if tail is None or tail.vacated or tail.removed:
                 return None
             if tail.last >= after or tail.closed or time.monotonic() > patience:
                 break
@@ -783,12 +804,6 @@ class Node:
         """Let go the readers of other nodes' streams."""
         for mirror in tuple(self._mirrors):
             mirror.lose()
-
-    def lose_mirrors_of(self, session: str, before: int) -> None:
-        """Let go those of a session's streams with a lower epoch."""
-        for mirror in tuple(self._mirrors):
-            if mirror.name.session == session and 0 < mirror.epoch < before:
-                mirror.lose()
 
     async def _poll(self) -> None:
         if not self._mirrors:
@@ -924,7 +939,7 @@ class Node:
                 continue
             for watcher, seen in self._watched.get(session, {}).items():
                 for one in living:
-                    if one.name.nonce not in seen and self._is_abroad(one):
+                    if one.name.nonce not in seen and self._is_abroad(one) and not one.removed:
                         watcher.see(Mirror(one.name, self, epoch=one.epoch, watched=True))
                 seen.clear()
                 seen.update(one.name.nonce for one in living)
@@ -958,14 +973,32 @@ class Node:
             await self._outlive(name, until)
         return len(names)
 
-    async def forget(self, session: str, before: int, *, live: bool) -> None:
-        """Let nobody replay a session's streams with a lower epoch. Raises StoreLost.
+    async def remove(
+        self, session: str, first: int, before: int, by: str = "", *, seconds: float
+    ) -> None:
+        """Remove a session's streams with an epoch from `first` on, and under `before`, everywhere.
 
-        `live`: it was speaking just now, and whoever reads it elsewhere shall see the end.
+        Readers that follow one see its end; no new reader may follow it, and no claim of the span
+        is accepted any more. `by` is the stream that takes their place. Repeated for `seconds`
+        while the store does not answer; then raises StoreLost.
         """
-        if live:
-            await asyncio.sleep(2 * DOZE)
-        await self._cluster.forget(session, before)
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                await self._cluster.remove(session, first, before, by)
+                return
+            except StoreLost:
+                if time.monotonic() + RETRY > until:
+                    raise
+            await asyncio.sleep(RETRY)
+
+    def remove_soon(self, session: str, first: int, before: int, by: str) -> None:
+        """Do the same in a task of its own, as long as a lease."""
+        self._send(self.remove(session, first, before, by, seconds=self._cluster.lease))
+
+    async def is_removed(self, session: str, epoch: int) -> bool:
+        """Return whether a removal covers this epoch; raises StoreLost."""
+        return await self._cluster.is_removed(session, epoch)
 
     async def _outlive(self, name: Name, until: float) -> Stopped:
         while True:
@@ -990,7 +1023,9 @@ class Node:
         for living in await self._cluster.living(sessions):
             if isinstance(living, StoreLost):
                 living = ()
-            claimed = [one for one in living if not (one.position or one.by or one.closed)]
+            claimed = [
+                one for one in living if not (one.position or one.by or one.closed or one.removed)
+            ]
             head = claimed[-1] if claimed else None
             heads.append(head if head and self._is_abroad(head) and not head.expired else None)
         return heads
@@ -1001,7 +1036,7 @@ class Node:
         seq = 0
         while True:
             tail = only(await self._cluster.read([(name, seq)]))
-            if tail is None:
+            if tail is None or tail.removed:
                 return None
             for line in tail.frames.splitlines():
                 frame = orjson.loads(line)

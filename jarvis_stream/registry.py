@@ -45,7 +45,16 @@ from typing import Any
 from loguru import logger
 
 from jarvis_stream.agents.base import Agent, Turn
-from jarvis_stream.cluster.base import Busy, Name, OnConflict, Outrun, StoreLost, Vacated, Word
+from jarvis_stream.cluster.base import (
+    Busy,
+    Name,
+    OnConflict,
+    Outdated,
+    Outrun,
+    StoreLost,
+    Vacated,
+    Word,
+)
 from jarvis_stream.errors import (
     AgentFailure,
     Answered,
@@ -63,7 +72,16 @@ from jarvis_stream.errors import (
     Unavailable,
 )
 from jarvis_stream.frames import Done, Ending, Failed
-from jarvis_stream.history.base import Begun, EndStatus, History, TurnEnd, TurnRecord, TurnStart
+from jarvis_stream.history.base import (
+    Begun,
+    EndStatus,
+    History,
+    Removed,
+    Span,
+    TurnEnd,
+    TurnRecord,
+    TurnStart,
+)
 from jarvis_stream.ids import TraceParent, id_of, key_of, new_session_id
 from jarvis_stream.journal import CURRENT_STREAM
 from jarvis_stream.mirror import Mirror
@@ -83,6 +101,12 @@ loses the oldest."""
 
 LOOKUP_TIMEOUT = 0.25
 """Seconds the history may take to tell whether a stream_id was used before."""
+
+MAX_DELETIONS = 1000
+"""Deletions of sessions at a time; each is finished, even if its client has left."""
+
+REMOVE_TIMEOUT = 5.0
+"""Seconds that a shutdown waits for them."""
 
 LOOK_AGAIN = 0.5
 """Seconds between two looks for streams that do not stop, while all are waited for."""
@@ -243,6 +267,7 @@ class StreamRegistry:
         """Of the revoked streams that have not stopped: when to give them up."""
         self._unsaved: set[asyncio.Future[None]] = set()
         """Of the answers that the history is keeping: `Stream.ended`."""
+        self._deletions: set[asyncio.Task[bool]] = set()
         self._draining = False
         self.endings: Counter[str] = Counter()
         """How many streams ended, by finish reason or error code."""
@@ -279,8 +304,11 @@ class StreamRegistry:
         return self._shelf
 
     def find(self, stream_id: str, owner: str = "") -> Stream | None:
-        """A stream of this owner that lives or can still be replayed."""
-        key = key_of(owner, stream_id)
+        """A stream of this owner that lives or can still be replayed, unless it was removed."""
+        stream = self._known(key_of(owner, stream_id))
+        return None if stream is None or stream.deleted else stream
+
+    def _known(self, key: str) -> Stream | None:
         return self._streams.get(key) or self._shelf.get(key)
 
     def knows(self, opening: Opening) -> bool:
@@ -291,7 +319,9 @@ class StreamRegistry:
         """The newest stream that has claimed a session, while it has not ended."""
         session = self._sessions.get(key_of(owner, session_id))
         head = session.head if session else None
-        return head if head is not None and head.state is not State.ENDED else None
+        if head is None or head.deleted or head.state is State.ENDED:
+            return None
+        return head
 
     async def active(self, session_ids: Sequence[str], owner: str = "") -> list[bool]:
         """Which sessions have a live stream, on whatever node as far as that can be asked."""
@@ -409,7 +439,7 @@ class StreamRegistry:
         if opening.replaces is None or opening.replaces_from is not None:
             return opening.replaces_from
         stream = self.find(opening.replaces, opening.owner)
-        if stream is None or stream.forgotten or stream.session_id != opening.session_id:
+        if stream is None or stream.session_id != opening.session_id:
             return None
         return stream.epoch
 
@@ -435,7 +465,7 @@ class StreamRegistry:
         Raises Gone, NotFound, Unavailable.
         """
         stream = self.find(stream_id, owner)
-        if stream is not None:
+        if stream is not None and not await self._is_removed_elsewhere(stream):
             return stream
         if self.node is not None:
             with _asking():
@@ -448,6 +478,20 @@ class StreamRegistry:
             raise missing
         return stream
 
+    async def _is_removed_elsewhere(self, stream: Stream) -> bool:
+        """Whether another node has removed a stream that has ended here.
+
+        The notification may be lost; of a stream that lives, the heartbeat learns it. Raises
+        Unavailable.
+        """
+        if self.node is None or stream.state is not State.ENDED:
+            return False
+        with _asking():
+            if not await self.node.is_removed(stream.session_key, stream.epoch):
+                return False
+        self._hide(stream.session_key, stream.epoch, stream.epoch + 1)
+        return True
+
     # The verbs: start (look_up and open), cancel
 
     async def start(self, opening: Opening) -> Stream | Mirror:
@@ -455,7 +499,8 @@ class StreamRegistry:
 
         Raises what `look_up` and `open` raise; then nothing has happened.
         """
-        if self.node is None or self.knows(opening):
+        known = self.find(opening.stream_id, opening.owner) if opening.may_be_known else None
+        if self.node is None or (known and not await self._is_removed_elsewhere(known)):
             opening = await self.look_up(opening)
             async with self._room_for(opening):
                 return self.open(opening)
@@ -534,8 +579,10 @@ class StreamRegistry:
         One step, no await. Raises Conflict, CursorAhead, NotFound, TooMany, Unavailable; then
         nothing has happened. Where other nodes have a say, only `start` may call it.
         """
-        known = self.find(opening.stream_id, opening.owner)
+        known = self._known(opening.key)
         if known is not None:
+            if known.deleted:
+                raise _gone(opening.stream_id)
             if opening.session_id not in (None, known.session_id):
                 raise _others(opening.stream_id)
             self.starts[opening.transport, "attached"] += 1
@@ -582,6 +629,8 @@ class StreamRegistry:
             raise
         if self.node is not None and opening.entry is not None:
             self.node.hold(stream, opening.entry)
+            if opening.replaces_from is not None:
+                self._notify_removal(stream, opening.replaces_from, stream.epoch)
         self.starts[opening.transport, "started"] += 1
         stream.tell(
             f"stream_started trace={stream.trace_id} session={session_id}"
@@ -606,7 +655,7 @@ class StreamRegistry:
         remembered and will end as cancelled when it comes, but is unknown now: raises NotFound,
         and only when it is awaited where another node may have the stream.
         """
-        stream = self.find(stream_id, owner)
+        stream = self._known(key_of(owner, stream_id))
         if stream is None and self.node is not None:
             return self._stop_elsewhere(self.node, stream_id, owner)
         if stream is None:
@@ -638,10 +687,7 @@ class StreamRegistry:
         """Do what another node has decided about a stream of this one. Idempotent."""
         stream = self._streams.get(word.stream)
         if word.kind == "forgotten":
-            self._shelf.drop(word.session, word.before)
-            self.history.forget(word.session, word.before)
-            if self.node is not None:
-                self.node.lose_mirrors_of(word.session, word.before)
+            self._on_removed(word)
         elif word.kind == "cancel":
             if stream is None:
                 self._tombstones.add(word.stream)
@@ -650,8 +696,37 @@ class StreamRegistry:
         elif word.kind == "superseded" and stream is not None:
             done = _superseded_by(id_of(word.by))
             if stream.revoke(done, "registry_new_stream") and word.rollback:
-                stream.forgotten = True
-                self.history.discard(stream.key, stream.epoch)
+                self._hide(stream.session_key, stream.epoch, stream.epoch + 1)
+                self.history.remove(_span_of(stream.session_key, stream.epoch))
+
+    def _on_removed(self, word: Word) -> None:
+        """Do what another node's removal says; that node changes the history."""
+        done = _superseded_by(id_of(word.by)) if word.by else Done("cancelled")
+        reason = "registry_new_stream" if word.by else "client_stop"
+        for stream in reversed(self._hide(word.session, word.first, word.before)):
+            stream.revoke(done, reason)
+        self.history.drop(Span(word.session, word.first, word.before))
+
+    def _hide(self, session_key: str, first: int, before: int) -> list[Stream]:
+        """Let nobody replay a session's streams with an epoch from `first` on, and under `before`.
+
+        Readers that follow one already see its end. Return those that are not retired, oldest
+        first. Idempotent.
+        """
+        self._shelf.drop(session_key, first, before)
+        streams = [
+            stream
+            for stream in self._session(session_key).streams
+            if first <= stream.epoch < before
+        ]
+        for stream in streams:
+            stream.forgotten = stream.deleted = True
+        return streams
+
+    def _notify_removal(self, stream: Stream, first: int, before: int) -> None:
+        """Have the other nodes remove what a stream takes the place of."""
+        if self.node is not None:
+            self.node.remove_soon(stream.session_key, first, before, stream.key)
 
     def disown(self, stream: Stream) -> None:
         """Other readers have seen another end of it: nobody may see this one's any more."""
@@ -689,42 +764,81 @@ class StreamRegistry:
         await self._outlive([stream for stream in streams if not stream.undead])
         if self._unsaved:  # the history bounds this
             await asyncio.wait(tuple(self._unsaved))
+        if self._deletions:
+            await asyncio.wait(tuple(self._deletions), timeout=REMOVE_TIMEOUT)
+            for task in (left := tuple(self._deletions)):
+                task.cancel()
+            if left:
+                await asyncio.wait(left)
         self._shelf.clear()
 
     async def delete(self, session_id: str, owner: str = "") -> bool:
-        """Stop what a session does, and forget all of it; whether there was anything.
+        """Stop what a session does, and remove all of it; return whether there was anything.
 
-        A message that comes meanwhile begins it anew. Raises Unavailable when the history could
-        not be told in time.
+        A message that comes meanwhile begins it again. The deletion is finished even if the caller
+        is cancelled. Raises Unavailable when the store or the history could not be told in time;
+        what was told stays removed, and the deletion may be repeated. Raises Overloaded for more
+        deletions at a time than MAX_DELETIONS.
         """
+        if len(self._deletions) >= MAX_DELETIONS:
+            raise Overloaded(
+                f"the server has {MAX_DELETIONS} deletions under way; retry later", retry_after=1
+            )
         key = key_of(owner, session_id)
-        floor = self._session(key).last_epoch
         if self.node is None:
-            before = max(floor + 1, self._clock())
+            before = max(self._session(key).last_epoch + 1, self._clock())
+            deletion = self._remove(key, before)
         else:
-            with suppress(TimeoutError, Unavailable):  # a store that lost writes may be behind it
-                async with asyncio.timeout(LOOKUP_TIMEOUT):
-                    newest = await self.history.turns(key, limit=1)
-                floor = max([floor, *(turn.epoch for turn in newest)])
-            with _asking():
-                before = await self.node.bound(key, floor)
-        streams = [stream for stream in self._session(key).streams if stream.epoch < before]
+            deletion = self._remove_everywhere(self.node, key)
+        task = asyncio.create_task(deletion)
+        self._deletions.add(task)
+        task.add_done_callback(self._on_deletion_done)
+        await asyncio.wait([task])
+        return task.result()
+
+    def _on_deletion_done(self, task: asyncio.Task[bool]) -> None:
+        self._deletions.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The caller, who may have left, has the same in its answer.
+            logger.warning("delete_failed error={}", type(error).__name__)
+
+    async def _remove_everywhere(self, node: Node, key: str) -> bool:
+        floor = self._session(key).last_epoch
+        with suppress(TimeoutError, Unavailable):  # a store that lost writes may be behind it
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                newest = await self.history.turns(key, limit=1)
+            floor = max([floor, *(turn.epoch for turn in newest)])
+        with _asking():
+            before = await node.bound(key, floor)
+        return await self._remove(key, before)
+
+    def _remove(self, key: str, before: int) -> Coroutine[Any, Any, bool]:
+        """Remove a session's turns with a lower epoch.
+
+        When this returns, nothing of them can be read here; the rest is done in the coroutine.
+        """
+        streams = self._hide(key, 0, before)
         for stream in reversed(streams):
-            stream.forgotten = stream.deleted = True
             stream.revoke(Done("cancelled"), "client_stop")
+        return self._finish_removal(key, before, streams, self.history.remove(Span(key, 0, before)))
+
+    async def _finish_removal(
+        self, key: str, before: int, streams: list[Stream], removing: asyncio.Future[Removed]
+    ) -> bool:
         live = len(streams)
-        if self.node is not None:
-            with _asking():
-                live += await self.node.stop_all(key, before, self._cancel_timeout)
         try:
-            found = await self.history.delete(key, before)
-        finally:
+            if self.node is not None:
+                with _asking():
+                    await self.node.remove(key, 0, before, seconds=self._cancel_timeout)
+                    live += await self.node.stop_all(key, before, self._cancel_timeout)
+        finally:  # whatever becomes of the store
+            removed = await removing
             await self._outlive(streams)
-            self._shelf.drop(key, before)
-        if self.node is not None:
-            with _asking():
-                await self.node.forget(key, before, live=live > 0)
-        return found or live > 0
+        if not removed.accepted:
+            raise Unavailable("too many deletions wait for the database", retry_after=5)
+        if not removed.saved:
+            raise Unavailable("the history cannot be written now", retry_after=1)
+        return removed.existed or live > 0
 
     # Who looks on
 
@@ -736,7 +850,7 @@ class StreamRegistry:
             watchers.append(watcher)
         session = self._sessions.get(key)
         for stream in session.streams if session else ():
-            if stream.state is not State.ENDED:
+            if stream.state is not State.ENDED and not stream.deleted:
                 watcher.see(stream)
         if self.node is not None:
             self.node.watch(key, watcher)
@@ -757,14 +871,14 @@ class StreamRegistry:
     def _claim(self, session: _Session, stream: Stream, opening: Opening) -> None:
         interrupted = session.head if session.head is not None and session.head.is_open else None
         if opening.replaces_from is not None:
-            for other in (*session.streams, *self._shelf.of(stream.session_key)):
-                other.forgotten |= opening.replaces_from <= other.epoch < stream.epoch
+            self._hide(stream.session_key, opening.replaces_from, stream.epoch)
         for waiting in reversed(tuple(session.queue)):
             waiting.revoke(_superseded_by(stream.stream_id), "registry_new_stream")
         self._take_over(session, stream)
         if interrupted is not None and opening.on_conflict == "rollback":
-            interrupted.forgotten = True
-            self.history.discard(interrupted.key, interrupted.epoch)
+            self._hide(interrupted.session_key, interrupted.epoch, interrupted.epoch + 1)
+            self._notify_removal(stream, interrupted.epoch, interrupted.epoch + 1)
+            self.history.remove(_span_of(interrupted.session_key, interrupted.epoch))
         stream.begun = self._begin(stream, opening.prompt, opening.replaces_from)
 
     def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:
@@ -880,6 +994,8 @@ class StreamRegistry:
             except Outrun as outrun:
                 stream.revoke(_superseded_by(id_of(outrun.by)), "registry_new_stream")
                 raise StreamRevoked from None
+            except Outdated:
+                self._on_late_turn(stream)
         if not stream.is_open:
             raise StreamRevoked
         session = self._sessions[stream.session_key]
@@ -1028,6 +1144,8 @@ class StreamRegistry:
                     await self._wait(stream)
                     stream.activate()
                     begun = await self._told(stream, prompt, again=stream.called is not None)
+                if begun.removed:
+                    self._on_late_turn(stream)
                 if begun.taken:
                     raise Answered
                 turn = Turn(
@@ -1063,14 +1181,23 @@ class StreamRegistry:
             finally:
                 stream.tell(f"stream_cleanup trace={stream.trace_id}")
 
+    def _on_late_turn(self, stream: Stream) -> None:
+        """End a stream whose turn comes after its removal. Raises StreamRevoked."""
+        self._hide(stream.session_key, stream.epoch, stream.epoch + 1)
+        stream.revoke(Done("cancelled"), "client_stop")
+        raise StreamRevoked
+
     async def _begin_among_others(self, stream: Stream, prompt: str, node: Node) -> Begun:
         """Where others go on when this process dies, frame 1 says that the question is kept."""
         if stream.called is not None:
             await self._stand_in_line(stream, node)
         abroad = await self._wait(stream)
         for one in await node.rolled_back(stream):
-            self.history.discard(one.name.stream, one.epoch)
+            self.history.remove(_span_of(one.name.session, one.epoch))
+            self._notify_removal(stream, one.epoch, one.epoch + 1)
         begun = await self._told(stream, prompt, again=abroad or stream.called is not None)
+        if begun.removed:
+            self._on_late_turn(stream)
         stream.activate()
         return begun
 
@@ -1189,6 +1316,10 @@ def _asking() -> Iterator[None]:
     except StoreLost as error:
         _store_failures.log("WARNING", "store_lost error={}", error)
         raise Unavailable("the servers have lost touch with each other", retry_after=1) from error
+
+
+def _span_of(session_key: str, epoch: int) -> Span:
+    return Span(session_key, epoch, epoch + 1)
 
 
 def _superseded_by(stream_id: str) -> Done:

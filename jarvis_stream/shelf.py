@@ -68,10 +68,11 @@ class Shelf:
             self._evict(stream.key)
         self._wind()
 
-    def drop(self, session_key: str, before: int) -> None:
-        """Let a session's streams with a lower epoch go."""
+    def drop(self, session_key: str, first: int, before: int) -> None:
+        """Let a session's streams with an epoch from `first` on, and under `before`, go."""
         for key, kept in tuple(self._streams.items()):
-            if kept.stream.session_key == session_key and kept.stream.epoch < before:
+            stream = kept.stream
+            if stream.session_key == session_key and first <= stream.epoch < before:
                 self._evict(key)
         self._wind()
 

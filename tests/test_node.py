@@ -17,7 +17,7 @@ from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.cluster.base import Appended, Batch, StoreLost
 from jarvis_stream.cluster.memory import Fate
 from jarvis_stream.errors import Conflict, CursorAhead, Gone, NotFound, Unavailable
-from jarvis_stream.history.base import TurnStart
+from jarvis_stream.history.base import Removed, Span, TurnStart
 from jarvis_stream.history.memory import MemoryHistory
 from jarvis_stream.mirror import Mirror
 from jarvis_stream.stream import Followed, Stream
@@ -339,8 +339,8 @@ async def test_rollback_takes_another_nodes_turn_out_of_the_history() -> None:
         assert [turn.prompt for turn in await shared.history.turns("s")] == ["new"]
 
 
-class NothingDiscarded:
-    """A history whose database does not come to the discards it was told of."""
+class NothingRemoved:
+    """A history whose database does not come to the removals it was told of."""
 
     def __init__(self, history: MemoryHistory) -> None:
         self._history = history
@@ -348,7 +348,7 @@ class NothingDiscarded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._history, name)
 
-    def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
+    def remove(self, span: Span) -> asyncio.Future[Removed]:
         return asyncio.get_running_loop().create_future()
 
 
@@ -357,7 +357,7 @@ async def test_who_rolls_back_another_nodes_turn_is_not_told_of_it_however_late_
     async with cloud("a", "b", q=says("x"), old=talks("x"), new=says("new")) as (shared, a, b):
         await (await a.start("1", "q")).end()
         await (await a.start("2", "old")).sees("x")
-        a.registry.history = NothingDiscarded(shared.history)
+        a.registry.history = NothingRemoved(shared.history)
         await (await b.start("3", "new", on_conflict="rollback")).end()
         told = [message["content"] for message in b.agents.turns[-1].messages]
         assert told == ["q", "x", "new"]
@@ -1039,3 +1039,78 @@ async def test_the_log_in_the_store_and_its_nodes_own_say_the_same() -> None:
         there: Any = await b.follow("1")
         await there.end()
         assert there.data == read_all(here.stream)
+
+
+# Removals
+
+
+@in_virtual_time
+async def test_a_question_whose_claim_comes_after_a_deletion_gets_a_newer_epoch() -> None:
+    async with cloud("a", "b", q=talks("x")) as (shared, a, b):
+        slow = Fate(out=0.2)
+        shared.store.fate = lambda node, call: slow if (node, call) == ("b", "claim") else Fate()
+        asking = asyncio.ensure_future(b.start("1", "q", on_disconnect="continue"))
+        await asyncio.sleep(0.1)  # its ticket is older than that of the deletion
+        assert not await a.registry.delete("s")
+        here = await asking
+        await here.sees("x")
+        there = await a.follow("1")
+        await there.sees("x")
+        assert [turn.stream_id for turn in await shared.history.turns("s")] == ["1"]
+        await b.registry.cancel("1")
+        await there.end()
+
+
+@in_virtual_time
+async def test_a_node_that_misses_a_deletion_learns_of_it() -> None:
+    async with cloud("a", "b", old=says("old"), q=talks("x")) as (shared, a, b):
+        await (await a.start("0", "old")).end()
+        await asyncio.sleep(0.5)
+        shared.mute = True
+        live = await a.start("1", "q")
+        await live.sees("x")
+        stop = shared.store.stop
+        shared.store.stop = lambda stream: None  # it is told by no stop, either
+        assert await b.registry.delete("s")
+        for member in (a, b):
+            with pytest.raises((NotFound, Gone)):
+                await member.follow("0")
+            with pytest.raises((NotFound, Gone)):
+                await member.start("0", "old", may_be_known=True)
+        await live.end()
+        assert reason(live) == "cancelled"
+        assert a.registry.find("1") is None
+        shared.store.stop = stop
+
+
+@in_virtual_time
+async def test_what_is_replaced_or_rolled_back_cannot_be_replayed_at_another_node() -> None:
+    async with cloud("a", "b", q=says("x"), old=talks("y"), new=says("z")) as (_, a, b):
+        for stream_id in ("0", "1"):
+            await (await a.start(stream_id, "q")).end()
+        following = await b.follow("1")
+        await (await b.start("2", "q", replaces="1")).end()
+        await following.end()
+        assert following.text == "x"
+        await (await a.start("3", "old")).sees("y")
+        await (await b.start("4", "new", on_conflict="rollback")).end()
+        for member in (a, b):
+            for stream_id in ("0", "2", "4"):
+                await (await member.follow(stream_id)).end()
+            for stream_id in ("1", "3"):
+                with pytest.raises((NotFound, Gone)):
+                    await member.follow(stream_id)
+
+
+@in_virtual_time
+async def test_a_deletion_is_repeated_while_the_store_does_not_answer() -> None:
+    async with cloud("a", "b", q=says("x")) as (shared, a, b):
+        await (await b.start("1", "q")).end()
+        lost = iter([True, True])
+        shared.store.fate = lambda node, call: Fate(
+            lost=(node, call) == ("a", "remove") and next(lost, False)
+        )
+        assert await a.registry.delete("s")
+        for member in (a, b):
+            with pytest.raises((NotFound, Gone)):
+                await member.follow("1")

@@ -199,7 +199,7 @@ class World:
         try:
             told = await self.registry.cancel(name)
         except NotFound:
-            if seen is not None:
+            if seen is not None and not (seen.gone and seen.stream.stopped.done()):
                 raise Violation(6, f"the stop of {name} did not find it") from None
             return None
         if self.loop.time() - asked_at > BOUND:

@@ -21,8 +21,10 @@ from fakes import (
 from house import House, now, settle
 
 from jarvis_stream.agents.base import Piece, Turn
-from jarvis_stream.errors import Conflict, NotFound, TooMany, Unavailable
-from jarvis_stream.stream import State
+from jarvis_stream.errors import Conflict, Gone, NotFound, Overloaded, TooMany, Unavailable
+from jarvis_stream.history.base import Removed, Span
+from jarvis_stream.history.views import resolved
+from jarvis_stream.stream import Followed, State
 
 
 def positions(reader: FakeReader) -> list[int]:
@@ -627,11 +629,82 @@ async def test_a_history_that_cannot_delete_now_does_not_keep_the_streams_alive(
     a = await house.busy("tidy")
     [b] = house.line_up("B")
 
-    async def fail(session_id: str, before: int) -> bool:
-        raise Unavailable("not now", retry_after=1)
+    def fail(span: Span) -> asyncio.Future[Removed]:
+        return resolved(Removed(saved=False, existed=True))
 
-    house.history.delete = fail  # type: ignore[method-assign]
+    house.history.remove = fail  # type: ignore[method-assign]
     with pytest.raises(Unavailable):
         await house.registry.delete("s")
     assert [outcome(reader) for reader in (a, b)] == ["cancelled"] * 2
     assert house.empty
+
+
+@in_virtual_time
+async def test_a_deletion_is_finished_after_its_caller_has_left() -> None:
+    tidy = Tidy(1.0, "a")
+    house = House(tidy=tidy)
+    await house.busy("tidy")
+    deleting = asyncio.ensure_future(house.registry.delete("s"))
+    await settle()
+    deleting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deleting
+    await house.registry.shutdown()
+    assert tidy.complete == 1
+    assert await house.kept() == []
+    assert house.empty
+
+
+@in_virtual_time
+async def test_two_deletions_at_once_do_no_harm() -> None:
+    house = House(tidy=Tidy(1.0, "a"))
+    a = await house.busy("tidy")
+    deleted = await asyncio.gather(house.registry.delete("s"), house.registry.delete("s"))
+    assert deleted[0]
+    assert outcome(a) == "cancelled"
+    assert await house.kept() == []
+
+
+@in_virtual_time
+async def test_deletions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jarvis_stream.registry.MAX_DELETIONS", 1)
+    house = House(tidy=Tidy(1.0, "a"))
+    await house.busy("tidy")
+    deleting = asyncio.ensure_future(house.registry.delete("s"))
+    await settle()
+    with pytest.raises(Overloaded):
+        await house.registry.delete("s")
+    assert await deleting
+    assert not await house.registry.delete("s")
+
+
+class Tab:
+    """A watcher that remembers what it is shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[Followed] = []
+
+    def see(self, stream: Followed) -> None:
+        """See node.Watcher."""
+        self.shown.append(stream)
+
+
+@in_virtual_time
+async def test_a_deleted_stream_cannot_be_read_while_its_agent_does_not_stop() -> None:
+    house = House(stubborn=stubborn(10.0, "a"))
+    old = await house.busy("stubborn")
+    deleting = asyncio.ensure_future(house.registry.delete("s"))
+    await settle()
+    tab = Tab()
+    house.registry.watch("s", tab)
+    assert tab.shown == []
+    assert house.registry.head("s") is None
+    with pytest.raises(NotFound):
+        await house.registry.reach("A")
+    with pytest.raises(Gone):
+        house.open("A", "hello")
+    assert await deleting
+    with pytest.raises(NotFound):
+        await house.registry.reach("A")
+    assert not (await house.registry.cancel("A")).clean
+    await old.stream.stopped

@@ -128,12 +128,14 @@ async def test_the_same_request_again_attaches_though_what_it_replaced_is_gone()
 
 
 @in_virtual_time
-async def test_what_was_replaced_can_be_replayed_but_not_replaced_again() -> None:
+async def test_a_replaced_turn_can_be_neither_replayed_nor_replaced_again() -> None:
     house = House(hello=says("a"))
     await asked(house, "A", "B")
     await house.read("C", "hello", replaces="A").end()
-    assert house.registry.find("B") is not None
     for gone in "AB":
+        assert house.registry.find(gone) is None
+        with pytest.raises(NotFound):
+            await house.registry.reach(gone)
         with pytest.raises(NotFound):
             house.open("D", "hello", replaces=gone)
         with pytest.raises(NotFound):

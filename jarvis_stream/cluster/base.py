@@ -108,6 +108,8 @@ class Living(Claim):
     """The stream that superseded it."""
     closed: bool = False
     """Whether its log has its end: only its agent may still tidy up."""
+    removed: bool = False
+    """Whether a removal covers it: no new reader may follow it."""
 
 
 class Outrun(JarvisError):
@@ -125,6 +127,10 @@ class Vacated(Outrun):
 
     def __init__(self) -> None:
         super().__init__("")
+
+
+class Outdated(JarvisError):
+    """A removal covers the ticket: the claim came too late, and needs a newer one."""
 
 
 class Busy(JarvisError):
@@ -171,6 +177,8 @@ class Renewed:
     """The stream that superseded it."""
     rollback: bool = False
     """Whether its turn is to leave the history for that."""
+    removed: bool = False
+    """Whether a removal covers it."""
 
 
 class Tail(NamedTuple):
@@ -187,6 +195,8 @@ class Tail(NamedTuple):
     """Whether it is not closed, and its node is thought dead: bury it."""
     vacated: bool = False
     """Whether its start was given up before the first frame: the log stays empty."""
+    removed: bool = False
+    """Whether a removal covers it: readers that follow it see its end, new ones see nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,11 +208,13 @@ class Word:
     stream: str = ""
     """Empty for `forgotten`."""
     by: str = ""
-    """superseded: the stream that took its place."""
+    """superseded: the stream that took its place; forgotten: likewise, if there is one."""
     rollback: bool = False
     """superseded: whether its turn is to leave the history."""
+    first: int = 0
+    """forgotten: the lowest epoch of the span."""
     before: int = 0
-    """forgotten: the streams with a lower epoch."""
+    """forgotten: the epoch after the highest of the span."""
 
 
 class Health:
@@ -307,12 +319,12 @@ class Cluster(Protocol):
         """Own the session; returns those of `older`, oldest first. Starts its lease.
 
         The owner before is told (superseded), so are the older ones in the queue; and who watches
-        (claimed). Raises Outrun for a ticket not newer than the last claim, or when its log was
-        closed before; Vacated when it was freed, or released before its log was closed; Busy for
-        `reject` while there is a living owner or a queue, and for `enqueue` while there is a living
-        owner or a living older one in the queue: then it is in the queue, its lease begins, and it
-        asks again. An owner whose log is closed is none. After REGRESSED,
-        claim with `interrupt`.
+        (claimed). Raises Outdated for a ticket that a removal covers; Outrun for one not newer than
+        the last claim, or when its log was closed before; Vacated when it was freed, or released
+        before its log was closed; Busy for `reject` while there is a living owner or a queue, and
+        for `enqueue` while there is a living owner or a living older one in the queue: then it is
+        in the queue, its lease begins, and it asks again. An owner whose log is closed is none.
+        After REGRESSED, claim with `interrupt`.
         """
         ...
 
@@ -339,11 +351,17 @@ class Cluster(Protocol):
         first, the queue last. One trip for all."""
         ...
 
-    async def forget(self, session: str, before: int) -> None:
-        """Let nobody read a log of this session any more that has a lower epoch.
+    async def remove(self, session: str, first: int, before: int, by: str = "") -> None:
+        """Remove the streams of a session with an epoch from `first` on, and under `before`.
 
-        Every node is told (forgotten).
+        From then on a claim with such an epoch is refused, and a log with one is marked as removed.
+        `by` is the stream that takes their place. Every node is notified (forgotten). Removals may
+        come in any order, and be repeated.
         """
+        ...
+
+    async def is_removed(self, session: str, epoch: int) -> bool:
+        """Return whether a removal of the session covers this epoch."""
         ...
 
     # Logs

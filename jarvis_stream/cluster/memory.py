@@ -27,6 +27,7 @@ from jarvis_stream.cluster.base import (
     Living,
     Name,
     OnConflict,
+    Outdated,
     Outrun,
     Renewed,
     Reserved,
@@ -44,6 +45,8 @@ MAX_LEASE = 60.0
 """Seconds after which any lease is over that is not renewed, whatever the clock did."""
 STOP_KEPT = 60.0
 """Seconds a stop waits for its stream."""
+MAX_REMOVALS = 64
+"""Spans that a session remembers; the newest stay."""
 READ_BYTES = 64 * 1024
 """About how much one `read` returns of a log."""
 _BEGINNING = 1_700_000_000.0
@@ -125,9 +128,12 @@ class _Session:
     """The highest epoch that has claimed it."""
     owner: str = ""
     """The nonce of who may append."""
-    forgotten: int = 0
-    """Up to which epoch nobody may read its logs."""
+    removed: list[tuple[int, int]] = field(default_factory=list)
+    """The spans of its removals: the first epoch, and the one after the last."""
     members: dict[str, _Member] = field(default_factory=dict)
+
+    def is_removed(self, epoch: int) -> bool:
+        return any(first <= epoch < before for first, before in self.removed)
 
     def queue(self) -> list[_Member]:
         waiting = [member for member in self.members.values() if member.waits]
@@ -248,6 +254,8 @@ class MemoryStore:
         self, claim: Claim, on_conflict: OnConflict, lease: float, horizon: float
     ) -> list[Living]:
         session, log = self._session(claim.name.session), self._log(claim.name)
+        if session.is_removed(claim.epoch):
+            raise Outdated
         if session.owner != claim.name.nonce:
             self._check_newest(session, log, claim)
             self._check_busy(session, log, claim, on_conflict, lease, horizon)
@@ -348,6 +356,7 @@ class MemoryStore:
             attended=attended > min(now, horizon),
             by=by,
             rollback=member is not None and member.rollback,
+            removed=claim.epoch > 0 and session.is_removed(claim.epoch),
         )
 
     def release(self, claim: Claim) -> None:
@@ -374,15 +383,22 @@ class MemoryStore:
                 position=queue.index(member) + 1 if member.waits else 0,
                 by=member.by,
                 closed=member.closed,
+                removed=known.is_removed(member.claim.epoch),
             )
             for member in members
         ]
 
-    def forget(self, session: str, before: int) -> None:
+    def remove(self, session: str, first: int, before: int, by: str) -> None:
         known = self._session(session)
-        known.forgotten = max(known.forgotten, before - 1)
+        known.removed.append((first, before))
+        del known.removed[:-MAX_REMOVALS]
+        by = by if first else ""
+        word = Word(kind="forgotten", session=session, first=first, before=before, by=by)
         for node in list(self.nodes):
-            self._say(node, Word(kind="forgotten", session=session, before=before))
+            self._say(node, word)
+
+    def is_removed(self, session: str, epoch: int) -> bool:
+        return self._session(session).is_removed(epoch)
 
     # Logs
 
@@ -437,8 +453,6 @@ class MemoryStore:
         log = self._state.logs.get(name.nonce)
         if log is None or log.due < self.clock():
             return None
-        if 0 < log.epoch <= self._session(name.session).forgotten:
-            return None
         last, frames = log.after(cursor)
         return Tail(
             epoch=log.epoch,
@@ -447,6 +461,7 @@ class MemoryStore:
             closed=log.closed and last == log.last,
             expired=not log.closed and self._is_expired(Claim(name=name, epoch=log.epoch), horizon),
             vacated=log.over and not (log.closed or log.last),
+            removed=log.epoch > 0 and self._session(name.session).is_removed(log.epoch),
         )
 
     def attend(self, name: Name, lease: float) -> None:
@@ -586,8 +601,13 @@ class MemoryCluster:
         works = [partial(self._store.living, key, self._horizon) for key in sessions]
         return await self._ask_each("living", works, sessions)
 
-    async def forget(self, session: str, before: int) -> None:
-        await self._ask("forget", partial(self._store.forget, session, before), session)
+    async def remove(self, session: str, first: int, before: int, by: str = "") -> None:
+        work = partial(self._store.remove, session, first, before, by)
+        await self._ask("remove", work, session)
+
+    async def is_removed(self, session: str, epoch: int) -> bool:
+        work = partial(self._store.is_removed, session, epoch)
+        return await self._ask("is_removed", work, session)
 
     async def append(self, batches: Sequence[Batch]) -> Sequence[Appended | StoreLost]:
         works = [partial(self._store.append, batch) for batch in batches]

@@ -35,6 +35,7 @@ from jarvis_stream.cluster.base import (
     Living,
     Name,
     OnConflict,
+    Outdated,
     Outrun,
     Renewed,
     Reserved,
@@ -90,7 +91,8 @@ class Scripts:
         self.living = script("living")
         self.renew = script("renew")
         self.release = script("release")
-        self.forget = script("forget")
+        self.remove = script("remove")
+        self.removed = script("removed")
         self.append = script("append")
         self.close = script("close")
         self.bury = script("bury")
@@ -317,6 +319,8 @@ class RedisCluster:
             raise Vacated
         if outcome == b"outrun":
             raise Outrun(rest[0].decode())
+        if outcome == b"removed":
+            raise Outdated
         if outcome == b"busy":
             by, epoch, position = rest
             raise Busy(by.decode(), epoch, position)
@@ -357,8 +361,15 @@ class RedisCluster:
             for rows in replies
         ]
 
-    async def forget(self, session: str, before: int) -> None:
-        await self._ask([_LUA.forget([_session_key(session)], session, before)])
+    async def remove(self, session: str, first: int, before: int, by: str = "") -> None:
+        command = _LUA.remove(
+            [_session_key(session)], session, first, before, by, round(SESSION_TTL * 1000)
+        )
+        await self._ask([command])
+
+    async def is_removed(self, session: str, epoch: int) -> bool:
+        (removed,) = await self._ask([_LUA.removed([_session_key(session)], epoch)])
+        return bool(removed)
 
     # Logs
 
@@ -483,13 +494,14 @@ def _renewed(reply: Any, taken: Any) -> Renewed | StoreLost:
     """From what is replied about the session; the name may be elsewhere, and lost alone."""
     if isinstance(reply, StoreLost):
         return reply
-    verdict, attended, by, rollback = reply
+    verdict, attended, by, rollback, removed = reply
     return Renewed(
         verdict=_VERDICTS[verdict],
         cancelled=taken == b"!",
         attended=bool(attended),
         by=by.decode(),
         rollback=bool(rollback),
+        removed=bool(removed),
     )
 
 
@@ -570,6 +582,7 @@ def _living_of(members: Iterable[dict[str, Any]]) -> list[Living]:
             position=max(0, place - claimed),
             by=member.get("by", ""),
             closed="closed" in member,
+            removed="removed" in member,
         )
         for place, member in enumerate(members, start=1)
     ]
@@ -588,7 +601,7 @@ def _tail(reply: list[Any] | None, cursor: int) -> Tail | None:
     """From what read.lua returns."""
     if reply is None:
         return None
-    epoch, last, closed, expired, vacated, *entries = reply
+    epoch, last, closed, expired, vacated, removed, *entries = reply
     if cursor < last and not entries:
         return None  # the log itself has gone
     end, frames = min(cursor, last), []
@@ -605,4 +618,5 @@ def _tail(reply: list[Any] | None, cursor: int) -> Tail | None:
         closed=bool(closed) and end == last,
         expired=bool(expired),
         vacated=bool(vacated),
+        removed=bool(removed),
     )

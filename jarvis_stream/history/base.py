@@ -1,6 +1,6 @@
 """The port of what is kept: sessions, each a row of turns, each a question and its answer.
 
-Writing never waits and never raises: `begin`, `finish` and `discard` are called from the middle of
+Writing never waits and never raises: `begin`, `finish` and `remove` are called from the middle of
 a stream's life, hand back a future, and the stream decides how much of it it waits for. Reading
 is async and raises Unavailable while the database cannot be read.
 
@@ -37,7 +37,7 @@ class Limits:
     begin_timeout: float = 1.0
     """How long `begin` waits for the database; reading in its stead may take half of it more."""
     save_timeout: float = 2.0
-    """How long `finish`, `discard` and `delete` wait for it."""
+    """How long `finish`, `remove` and `rename` wait for it."""
     read_timeout: float = 5.0
     checkpoint_every: float = 0.5
     lease: float = 15.0
@@ -90,6 +90,39 @@ class TurnEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """The turns of a session with an epoch from `first` on, and under `before`."""
+
+    session_id: str
+    first: int
+    before: int
+
+    def holds(self, turn: TurnRecord | TurnStart) -> bool:
+        """Whether this is one of them."""
+        return self.session_id == turn.session_id and self.first <= turn.epoch < self.before
+
+    def covers(self, other: Span) -> bool:
+        """Whether this holds every turn that the other one holds."""
+        return (
+            self.session_id == other.session_id
+            and self.first <= other.first
+            and other.before <= self.before
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What became of a removal."""
+
+    saved: bool
+    """Whether it is durable."""
+    existed: bool
+    """Whether there was a turn to remove, as far as it is known."""
+    accepted: bool = True
+    """False: too many removals wait already, and this one does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """What an agent may know before it speaks."""
 
@@ -102,6 +135,8 @@ class Begun:
     """
     taken: bool = False
     """Whether the stream_id is already that of another turn; this one is then not kept."""
+    removed: bool = False
+    """Whether a removal covers the turn; this one is then not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,16 +250,22 @@ class History(Protocol):
         """
         ...
 
-    def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
-        """Remove a turn, question and answer, of whatever process. True once it is gone.
+    def remove(self, span: Span) -> asyncio.Future[Removed]:
+        """Remove turns, questions and answers, of whatever process.
 
-        With another epoch it is another turn, which has had the stream_id before: that stays.
-        False, and nothing happens, when too many removals wait already.
+        A removal is final: from then on no turn of the span is kept, whenever, in whatever order
+        and by whatever process it is written. Removals may be repeated, and come in any order. When
+        its last turn leaves, the session is gone. A span from epoch 0 also removes the session's
+        title, unless it was given when a later turn was there.
+
+        Resolves when the removal is durable, or after a bound with `saved` False: it stays queued
+        then. Later calls here return nothing of the span. When too many removals wait already,
+        nothing happens, and `accepted` is False.
         """
         ...
 
-    def forget(self, session_id: str, before: int) -> None:
-        """Save nothing more of the turns with a lower epoch: another process has deleted them."""
+    def drop(self, span: Span) -> None:
+        """Write nothing more of the turns of a span: another process removes them."""
         ...
 
     async def turn(self, stream_id: str) -> TurnRecord | None:
@@ -282,15 +323,6 @@ class History(Protocol):
         """Give a session a title, which it keeps as long as it has turns; None for no session.
 
         Raises Unavailable when that did not become durable in time; it stays queued.
-        """
-        ...
-
-    async def delete(self, session_id: str, before: int) -> bool:
-        """Remove a session's turns with a lower epoch; whether there was anything.
-
-        What begins later has a higher one, and stays, whenever this comes to the database. With its
-        last turn the session is gone; its title goes in any case, unless it is given later. Raises
-        Unavailable when that did not become durable in time; it stays queued.
         """
         ...
 

@@ -14,7 +14,7 @@ from jarvis_stream.history import schema
 from jarvis_stream.history.backends import Backend
 from jarvis_stream.history.base import HistoryUnusable, Limits
 from jarvis_stream.history.open import MEMORY, describe_url, make_backend, make_store
-from jarvis_stream.history.schema import instances, removed, sessions, turns
+from jarvis_stream.history.schema import instances, removals, sessions, turns
 from jarvis_stream.history.sql import SqlStore
 
 KEYS: Final = 1000
@@ -154,7 +154,13 @@ async def _copy(
 async def _copy_epoch(origin: _Place, copy: _Place) -> None:
     epoch = await origin.store.last_epoch()
     if epoch > await copy.store.last_epoch():
-        await copy.backend.write(_change(copy.backend.insert(removed), [{"epoch": epoch}]))
+        empty = {
+            "session_id": "",
+            "first_epoch": epoch + 1,
+            "before_epoch": epoch + 1,
+            "removed_at": 0.0,
+        }
+        await copy.backend.write(_change(copy.backend.insert(removals), [empty]))
 
 
 async def _check_counts(origin: _Place, copy: _Place, *, exactly: bool) -> Copied:

@@ -6,13 +6,17 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from typing import Final
 
+from jarvis_stream.frames import Message
 from jarvis_stream.history.base import (
     Answer,
     Begun,
     Health,
+    Removed,
     SessionPage,
     SessionRecord,
+    Span,
     TurnEnd,
     TurnPage,
     TurnRecord,
@@ -31,6 +35,11 @@ from jarvis_stream.history.views import (
     words_of,
 )
 from jarvis_stream.ids import owner_of
+
+MAX_REMOVALS: Final = 10_000
+"""Removals that are remembered; the oldest are forgotten first."""
+MAX_REMOVALS_EACH: Final = 64
+"""Those of one session; each question of it is compared with them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -85,7 +94,10 @@ class MemoryHistory:
         self._max_kept_chars = max_kept_chars
         self._sessions: OrderedDict[str, list[_Turn]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
-        self._titles: dict[str, str] = {}
+        self._titles: dict[str, tuple[str, int]] = {}
+        """With the epoch of the newest turn that there was when it was given."""
+        self._removals: OrderedDict[Span, None] = OrderedDict()
+        self._removals_of: dict[str, list[Span]] = {}
         self._chars = 0
         self._last_epoch = 0
         self._saved = 0
@@ -98,6 +110,8 @@ class MemoryHistory:
 
     def begin(self, turn: TurnStart, answer: Answer) -> asyncio.Future[Begun]:
         """See History.begin."""
+        if any(span.holds(turn) for span in self._removals_of.get(turn.session_id, ())):
+            return resolved(Begun(False, [Message(role="user", content=turn.prompt)], removed=True))
         turns = self._sessions.get(turn.session_id, [])
         # Of a long session only the end is looked at.
         place = bisect_left(turns, turn.epoch, key=_epoch)
@@ -117,6 +131,8 @@ class MemoryHistory:
             place += 1  # begun again
         for other in turns[first:place]:
             self._forget(other)
+        if turn.replaces_from is not None:
+            self._remember(Span(turn.session_id, turn.replaces_from, turn.epoch))
         kept = self._turns[turn.stream_id] = _Turn(turn, answer)
         turns[first:place] = [kept]
         self._sessions[turn.session_id] = turns
@@ -138,20 +154,14 @@ class MemoryHistory:
         self._trim()
         return resolved(True)
 
-    def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
-        """See History.discard."""
-        turn = self._turns.get(stream_id)
-        if turn is not None and turn.start.epoch == epoch:
-            turns = self._sessions[turn.start.session_id]
-            turns.remove(turn)
-            self._forget(turn)
-            if not turns:
-                self._delete(turn.start.session_id)
-        return resolved(True)
+    def remove(self, span: Span) -> asyncio.Future[Removed]:
+        """See History.remove."""
+        self._remember(span)
+        return resolved(Removed(True, self._remove(span)))
 
-    def forget(self, session_id: str, before: int) -> None:
-        """See History.forget. There is nothing but what this process has kept."""
-        self._delete(session_id, before)
+    def drop(self, span: Span) -> None:
+        """See History.drop. There is nothing but what this process has kept."""
+        self.remove(span)
 
     async def turn(self, stream_id: str) -> TurnRecord | None:
         """See History.turn."""
@@ -229,12 +239,8 @@ class MemoryHistory:
     async def rename(self, session_id: str, title: str) -> SessionRecord | None:
         """See History.rename."""
         if session_id in self._sessions:
-            self._titles[session_id] = title
+            self._titles[session_id] = title, self._sessions[session_id][-1].start.epoch
         return await self.session(session_id)
-
-    async def delete(self, session_id: str, before: int) -> bool:
-        """See History.delete."""
-        return self._delete(session_id, before)
 
     async def last_epoch(self) -> int:
         """See History.last_epoch."""
@@ -244,14 +250,14 @@ class MemoryHistory:
         turns = self._sessions[session_id]
         return SessionRecord(
             session_id=session_id,
-            title=self._titles.get(session_id) or title_of(turns[0].start.prompt),
+            title=self._title(session_id) or title_of(turns[0].start.prompt),
             created_at=turns[0].start.created_at,
             updated_at=updated_at,
             message_count=2 * len(turns),
         )
 
     def _holds(self, session_id: str, wanted: str) -> bool:
-        texts = [self._titles.get(session_id, "")]
+        texts = [self._title(session_id)]
         for turn in self._sessions[session_id]:
             texts += (turn.start.prompt, turn.text)
         return any(wanted in text.casefold() for text in texts)
@@ -262,17 +268,38 @@ class MemoryHistory:
                 return snippet
         return None
 
-    def _delete(self, session_id: str, before: int | None = None) -> bool:
-        turns = self._sessions.get(session_id, [])
-        place = len(turns) if before is None else bisect_left(turns, before, key=_epoch)
-        for turn in turns[:place]:
+    def _title(self, session_id: str) -> str:
+        return self._titles.get(session_id, ("", 0))[0]
+
+    def _remember(self, span: Span) -> None:
+        """Keep every turn of a span out from now on, as long as there are not too many spans."""
+        self._last_epoch = max(self._last_epoch, span.before - 1)
+        if span in self._removals:
+            return
+        self._removals[span] = None
+        self._removals_of.setdefault(span.session_id, []).append(span)
+        if len(spans := self._removals_of[span.session_id]) > MAX_REMOVALS_EACH:
+            del self._removals[spans.pop(0)]
+        if len(self._removals) > MAX_REMOVALS:
+            oldest, _ = self._removals.popitem(last=False)
+            spans = self._removals_of[oldest.session_id]
+            spans.remove(oldest)
+            if not spans:
+                del self._removals_of[oldest.session_id]
+
+    def _remove(self, span: Span) -> bool:
+        """Remove the turns of a span; return whether there were any."""
+        turns = self._sessions.get(span.session_id, [])
+        first, last = (bisect_left(turns, at, key=_epoch) for at in (span.first, span.before))
+        for turn in turns[first:last]:
             self._forget(turn)
-        del turns[:place]
-        if place or not turns:
-            self._titles.pop(session_id, None)
+        del turns[first:last]
         if not turns:
-            self._sessions.pop(session_id, None)
-        return place > 0
+            self._sessions.pop(span.session_id, None)
+        _, given = self._titles.get(span.session_id, ("", 0))
+        if not turns or (not span.first and given < span.before):
+            self._titles.pop(span.session_id, None)
+        return first < last
 
     def _forget(self, turn: _Turn) -> None:
         del self._turns[turn.start.stream_id]
@@ -284,4 +311,4 @@ class MemoryHistory:
         ):
             oldest, turns = next(iter(self._sessions.items()))
             self._dropped += len(turns)
-            self._delete(oldest)
+            self._remove(Span(oldest, 0, turns[-1].start.epoch + 1))

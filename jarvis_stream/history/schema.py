@@ -3,8 +3,8 @@
 `jarvis_sessions` and `jarvis_turns` are what is kept. `jarvis_pieces` holds the text of answers
 that are still streaming: appended to, never rewritten, and folded into the turn when it ends.
 `jarvis_instances` tells which processes are alive, so that a turn whose process died can be told
-from one that is still being answered. `jarvis_removed` remembers the highest epoch that a removed
-turn had.
+from one that is still being answered. `jarvis_removals` holds spans of epochs: no turn of such a
+span is kept, however late it comes.
 
 A new database is made from the tables here, without alembic, which takes long to import; an older
 one goes through the migrations. A test compares the two: a change belongs into both.
@@ -40,7 +40,7 @@ from sqlalchemy import (
 
 from jarvis_stream.history.base import HistoryUnusable
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The version of the schema this program reads and writes: the newest file in migrations."""
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -90,6 +90,8 @@ sessions = Table(
     Column("owner", _KEY, nullable=False, server_default=""),
     # Kept by triggers: to count the turns of a long session takes long.
     Column("turn_count", Integer, nullable=False, server_default="0"),
+    # The newest turn when the title was given: a removal of what is older takes the title too.
+    Column("titled_epoch", BigInteger, nullable=False, server_default="0"),
     Index("jarvis_sessions_newest", "owner", "updated_at", "session_id"),
 )
 
@@ -190,7 +192,17 @@ instances = Table(
     Column("seen_at", Double, nullable=False),
 )
 
-removed = Table("jarvis_removed", metadata, Column("epoch", BigInteger, primary_key=True))
+# The newest row stays, whatever its age: no epoch is given twice.
+removals = Table(
+    "jarvis_removals",
+    metadata,
+    # Not a foreign key: the session may be gone, and may come again.
+    Column("session_id", _KEY, primary_key=True),
+    Column("before_epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("first_epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("removed_at", Double, nullable=False),
+    Index("jarvis_removals_removed_at", "removed_at"),
+)
 
 # As alembic makes it, and reads it.
 _version = Table(

@@ -18,10 +18,10 @@ from jarvis_stream.clock import StoreClock
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.history import schema
 from jarvis_stream.history.backends import Backend
-from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord
-from jarvis_stream.history.schema import AnyText, instances, pieces, removed, sessions, turns
+from jarvis_stream.history.base import SessionPage, SessionRecord, Span, TurnRecord
+from jarvis_stream.history.schema import AnyText, instances, pieces, removals, sessions, turns
 from jarvis_stream.history.search import find_sessions, snippets
-from jarvis_stream.history.store import Batch, Piece, Span, Written
+from jarvis_stream.history.store import Batch, Piece, Written
 from jarvis_stream.history.views import (
     TITLE_CHARS,
     Position,
@@ -37,6 +37,12 @@ _Rows = Sequence[sa.Row[*tuple[Any, ...]]]
 
 SEARCH_TIMEOUT: Final = 3.0
 """Seconds that a search may take, in which it waits for earlier ones of its owner too."""
+REMOVALS_KEPT: Final = 24 * 3600.0
+"""Seconds that a removal is remembered: a process that writes later than that is not fenced."""
+COLLECT_INTERVAL: Final = 3600.0
+"""Seconds between two looks for older ones."""
+LATE_TITLE: Final = 0.5
+"""Seconds after which a title may have been overtaken by a removal."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for leaving, and for closing the connections."""
 
@@ -154,6 +160,12 @@ _has_others: sa.ColumnElement[bool] = sa.exists().where(
     _other.c.session_id == sa.literal_column(f"{turns.name}.session_id"),
     _other.c.stream_id != sa.literal_column(f"{turns.name}.stream_id"),
 )
+# In the statement that inserts, for one look at an index: in most cases there is nothing.
+_is_removed: sa.ColumnElement[bool] = sa.exists().where(
+    removals.c.session_id == sa.literal_column(f"{turns.name}.session_id"),
+    removals.c.before_epoch > sa.literal_column(f"{turns.name}.epoch"),
+    removals.c.first_epoch <= sa.literal_column(f"{turns.name}.epoch"),
+)
 
 _END_TURN: Final = (
     sa.update(turns)
@@ -232,7 +244,7 @@ class SqlStore:
                 turns.c.session_id == turn.excluded.session_id,
                 turns.c.epoch == turn.excluded.epoch,
             ),
-        ).returning(turns.c.stream_id, _has_others)
+        ).returning(turns.c.stream_id, _has_others, _is_removed)
         values = [sa.bindparam(column.name, type_=column.type) for column in pieces.c]
         piece = backend.insert(pieces).from_select(
             pieces.c.keys(),
@@ -245,7 +257,11 @@ class SqlStore:
         self._append_piece = piece.on_conflict_do_update(
             index_elements=[pieces.c.stream_id, pieces.c.start], set_={"text": piece.excluded.text}
         )
-        self._keep_epoch = backend.insert(removed).on_conflict_do_nothing()
+        removal = backend.insert(removals)
+        self._keep_removal = removal.on_conflict_do_update(
+            index_elements=[*removals.primary_key], set_={"removed_at": removal.excluded.removed_at}
+        )
+        self._collect_at = 0.0
 
     # The process
 
@@ -315,6 +331,9 @@ class SqlStore:
 
     async def reclaim(self, *, opening: bool) -> int:
         """See Store.reclaim."""
+        if time.monotonic() >= self._collect_at:
+            self._collect_at = time.monotonic() + COLLECT_INTERVAL
+            await self._write(self._collect)
         sent = time.monotonic()
         ((now,),) = await self._rows(sa.select(self._backend.now))
         self._clock.observe(float(now), sent, time.monotonic(), "the database")
@@ -340,6 +359,16 @@ class SqlStore:
                     partial(self._reclaim_from, instance_id, leave, look=not late)
                 )
         return count
+
+    def _collect(self, connection: sa.Connection) -> None:
+        """Forget old removals, but not the highest epoch."""
+        highest = sa.select(sa.func.max(removals.c.before_epoch)).scalar_subquery()
+        connection.execute(
+            sa.delete(removals).where(
+                removals.c.removed_at < self._backend.now - REMOVALS_KEPT,
+                removals.c.before_epoch < highest,
+            )
+        )
 
     def _reclaim_from(
         self, instance_id: str, leave: sa.Delete, connection: sa.Connection, *, look: bool
@@ -397,19 +426,15 @@ class SqlStore:
         if batch.interrupts:
             these = _INTERRUPT.where(turns.c.stream_id.in_(batch.interrupts))
             self._interrupt(connection, these, self._me)
-        if batch.deletes:
-            written.deleted = self._delete(connection, batch.deletes, batch.untitled)
-        if batch.discards:
-            self._discard(connection, batch.discards)
+        if batch.removals:
+            written.removed = self._remove(connection, batch.removals)
         if batch.begins:
-            written.begun, known = self._begin(connection, batch.begins)
-        for stream_id, span in batch.replaced:
-            if stream_id is None or stream_id in written.begun:
-                self._remove(connection, [_within(span)])
-        for session_id, title in batch.titles:
-            connection.execute(
-                sa.update(sessions).where(sessions.c.session_id == session_id).values(title=title)
-            )
+            written.begun, written.fenced, known = self._begin(connection, batch.begins)
+        replaced = [span for id, span in batch.replaced.items() if id in written.begun]
+        if replaced:
+            self._remove(connection, replaced)
+        for session_id, title, age in batch.titles:
+            self._rename(connection, session_id, title, age)
         if batch.ends:
             written.ended = self._end(connection, batch.ends)
         # Of another's turn with the same stream_id, pieces stay.
@@ -436,8 +461,8 @@ class SqlStore:
 
     def _begin(
         self, connection: sa.Connection, begins: Sequence[TurnRecord]
-    ) -> tuple[set[str], set[str]]:
-        """Which of them are there now, and the sessions that have other turns."""
+    ) -> tuple[set[str], set[str], set[str]]:
+        """Which of them are there now, which were removed before, and the sessions with others."""
         newest: dict[str, float] = {}
         for turn in begins:
             newest[turn.session_id] = max(newest.get(turn.session_id, 0.0), turn.created_at)
@@ -465,11 +490,19 @@ class SqlStore:
             }
             for turn in sorted(begins, key=_stream_of)
         ]
-        begun: dict[str, bool] = dict(connection.execute(self._upsert_turn, rows).all())
+        begun: dict[str, bool] = {}
+        fenced: set[str] = set()
+        for stream_id, has_others, is_removed in connection.execute(self._upsert_turn, rows):
+            begun[stream_id] = has_others
+            if is_removed:
+                fenced.add(stream_id)
+        if fenced:
+            left = sa.delete(turns).where(turns.c.stream_id.in_(fenced))
+            self._tidy(connection, set(connection.scalars(left.returning(turns.c.session_id))))
         if taken := newest.keys() - {turn.session_id for turn in begins if turn.stream_id in begun}:
             self._forget_empty(connection, list(taken))
         known = {turn.session_id for turn in begins if begun.get(turn.stream_id, True)}
-        return set(begun), known
+        return begun.keys() - fenced, fenced, known
 
     def _end(self, connection: sa.Connection, ends: Sequence[TurnRecord]) -> set[str]:
         ids = {turn.stream_id for turn in ends}
@@ -494,45 +527,64 @@ class SqlStore:
         connection.execute(_FORGET_PIECES, {"ids": ids})
         return len(ids)
 
-    def _delete(
-        self, connection: sa.Connection, spans: Sequence[Span], untitled: Sequence[str]
-    ) -> set[str]:
-        """The sessions of which there was something."""
+    def _remove(self, connection: sa.Connection, spans: Sequence[Span]) -> set[str]:
+        """Remove the turns of these spans, now and for good; return the sessions that had any."""
         connection.execute(
-            sa.update(sessions).where(sessions.c.session_id.in_(untitled)).values(title=None)
+            self._keep_removal.values(removed_at=self._backend.now),
+            [
+                {
+                    "session_id": span.session_id,
+                    "first_epoch": span.first,
+                    "before_epoch": span.before,
+                }
+                for span in spans
+            ],
         )
-        return self._remove(connection, [*map(_within, spans)])
-
-    def _discard(self, connection: sa.Connection, discards: Sequence[tuple[str, int]]) -> None:
-        these = (
-            sa.and_(turns.c.stream_id == stream_id, turns.c.epoch == epoch)
-            for stream_id, epoch in sorted(discards)
-        )
-        self._remove(connection, [*these])
-
-    def _remove(
-        self, connection: sa.Connection, conditions: Sequence[sa.ColumnElement[bool]]
-    ) -> set[str]:
-        """Remove the turns that meet one of the conditions; return their sessions."""
         left: set[str] = set()
-        highest = 0
-        # One by one: an index serves each condition, but not all of them joined by OR.
-        for these in conditions:
-            gone = sa.delete(turns).where(these).returning(turns.c.session_id, turns.c.epoch)
-            for session_id, epoch in connection.execute(gone):
-                left.add(session_id)
-                highest = max(highest, epoch)
-        if not left:
-            return left
-        self._remember_epoch(connection, highest)
+        for span in spans:
+            if not span.first:
+                connection.execute(
+                    sa.update(sessions)
+                    .where(
+                        sessions.c.session_id == span.session_id,
+                        sessions.c.titled_epoch < span.before,
+                    )
+                    .values(title=None)
+                )
+            gone = sa.delete(turns).where(_within(span)).returning(turns.c.session_id)
+            left.update(connection.scalars(gone))
+        self._tidy(connection, left)
+        return left
+
+    def _tidy(self, connection: sa.Connection, session_ids: set[str]) -> None:
+        """Bring sessions that turns have left up to date, and remove those without turns."""
+        if not session_ids:
+            return
         newest = _first.order_by(None).order_by(turns.c.epoch.desc())
         connection.execute(
             sa.update(sessions)
-            .where(sessions.c.session_id.in_(left), sa.exists().where(_of_session))
+            .where(sessions.c.session_id.in_(session_ids), sa.exists().where(_of_session))
             .values(updated_at=newest.with_only_columns(turns.c.created_at).scalar_subquery())
         )
-        self._forget_empty(connection, list(left))
-        return left
+        self._forget_empty(connection, list(session_ids))
+
+    def _rename(self, connection: sa.Connection, session_id: str, title: str, age: float) -> None:
+        newest = sa.select(sa.func.coalesce(sa.func.max(turns.c.epoch), 0)).where(
+            turns.c.session_id == session_id
+        )
+        rename = (
+            sa.update(sessions)
+            .where(sessions.c.session_id == session_id)
+            .values(title=title, titled_epoch=newest.scalar_subquery())
+        )
+        if age > LATE_TITLE:
+            overtaken = sa.exists().where(
+                removals.c.session_id == session_id,
+                removals.c.first_epoch == 0,
+                removals.c.removed_at > self._backend.now - age,
+            )
+            rename = rename.where(~overtaken)
+        connection.execute(rename)
 
     def _forget_empty(self, connection: sa.Connection, session_ids: list[str]) -> None:
         # Locked first: else a turn that another process begins just now would go with its session.
@@ -540,13 +592,6 @@ class SqlStore:
         locked = sa.select(sessions.c.session_id).where(these).order_by(sessions.c.session_id)
         connection.execute(locked.with_for_update())
         connection.execute(sa.delete(sessions).where(these, ~sa.exists().where(_of_session)))
-
-    def _remember_epoch(self, connection: sa.Connection, epoch: int) -> None:
-        connection.execute(self._keep_epoch, {"epoch": epoch})
-        # A row that another process deletes just now is not waited for.
-        lower = sa.select(removed.c.epoch).where(removed.c.epoch < epoch)
-        lower = lower.with_for_update(skip_locked=True)
-        connection.execute(sa.delete(removed).where(removed.c.epoch.in_(lower)))
 
     def _earlier(
         self, connection: sa.Connection, session_ids: set[str], without: list[str]
@@ -676,7 +721,7 @@ class SqlStore:
     async def last_epoch(self) -> int:
         """See Store.last_epoch."""
         kept = sa.select(sa.func.max(turns.c.epoch)).scalar_subquery()
-        gone = sa.select(sa.func.max(removed.c.epoch)).scalar_subquery()
+        gone = sa.select(sa.func.max(removals.c.before_epoch) - 1).scalar_subquery()
         ((kept_epoch, gone_epoch),) = await self._rows(sa.select(kept, gone))
         return max(kept_epoch or 0, gone_epoch or 0)
 
@@ -700,13 +745,10 @@ def _stream_of(what: TurnRecord | Piece) -> str:
 def _touched(batch: Batch) -> tuple[list[str], list[str]]:
     """The sessions that a batch changes, and the streams of which it does not say the session."""
     session_ids = {turn.session_id for turn in (*batch.begins, *batch.ends)}
-    session_ids.update(span.session_id for span in batch.deletes)
-    session_ids.update(span.session_id for _, span in batch.replaced)
-    session_ids.update(batch.untitled)
-    session_ids.update(session_id for session_id, _ in batch.titles)
+    session_ids.update(span.session_id for span in (*batch.removals, *batch.replaced.values()))
+    session_ids.update(session_id for session_id, _, _ in batch.titles)
     stream_ids = {piece.stream_id for piece in batch.pieces}
     stream_ids.update(batch.interrupts)
-    stream_ids.update(stream_id for stream_id, _ in batch.discards)
     return list(session_ids), list(stream_ids)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jarvis_stream.history.base import SessionPage, SessionRecord, TurnRecord, TurnStart
+from jarvis_stream.history.base import SessionPage, SessionRecord, Span, TurnRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,37 +18,22 @@ class Piece:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The turns of a session with an epoch from `first` on, and under `before`."""
-
-    session_id: str
-    first: int
-    before: int
-
-    def holds(self, turn: TurnRecord | TurnStart) -> bool:
-        """Whether this is one of them."""
-        return self.session_id == turn.session_id and self.first <= turn.epoch < self.before
-
-
 @dataclass(slots=True)
 class Batch:
     """Changes for one transaction, made in the order of the fields."""
 
     interrupts: list[str] = field(default_factory=list)
     """This process's turns to end as interrupted, with the text of their pieces."""
-    deletes: list[Span] = field(default_factory=list)
-    """Turns to remove, all that their sessions had then."""
-    untitled: list[str] = field(default_factory=list)
-    """Of these sessions those whose title goes too, if there are younger turns."""
-    discards: list[tuple[str, int]] = field(default_factory=list)
-    """Turns to remove: stream_id and epoch."""
+    removals: list[Span] = field(default_factory=list)
+    """Turns to remove, and never to keep again."""
     begins: list[TurnRecord] = field(default_factory=list)
-    """Turns to insert; one that is there already and this process's own is overwritten."""
-    replaced: list[tuple[str | None, Span]] = field(default_factory=list)
-    """Turns to remove, unless the begin with this stream_id found it taken."""
-    titles: list[tuple[str, str]] = field(default_factory=list)
-    """Sessions, and the titles they are given."""
+    """Turns to insert, unless a removal covers them; one that is there already and this process's
+    own is overwritten."""
+    replaced: dict[str, Span] = field(default_factory=dict)
+    """Turns to remove likewise, unless the begin with this stream_id was left out."""
+    titles: list[tuple[str, str, float]] = field(default_factory=list)
+    """Sessions, the titles they are given, and how many seconds ago; a removal of all that a
+    session had, made since then, has removed the title too."""
     ends: list[TurnRecord] = field(default_factory=list)
     """This process's turns to end."""
     pieced: list[str] = field(default_factory=list)
@@ -61,10 +46,12 @@ class Batch:
 class Written:
     """What a batch has done, and found."""
 
-    deleted: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
     """The sessions of which there was something to remove."""
     begun: set[str] = field(default_factory=set)
-    """The begins that are in the database now; the others' stream_id is another turn's."""
+    """The begins that are in the database now."""
+    fenced: set[str] = field(default_factory=set)
+    """The begins that a removal covers; what is in neither has the stream_id of another turn."""
     ended: set[str] = field(default_factory=set)
     """The ends that found their turn."""
     earlier: dict[str, list[TurnRecord]] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """The one writer of a process: what streams owe the database, in as few transactions as possible.
 
-    begin, finish, discard --> backlog --> one task --> batch after batch --> Store
+    begin, finish, remove --> backlog --> one task --> batch after batch --> Store
 
 Not a queue of operations but of turns: each is written as it stands when its batch is made, so
 that a question and its answer's end can share a statement, an attempt that failed is simply made
@@ -34,14 +34,16 @@ from jarvis_stream.history.base import (
     Begun,
     Health,
     Limits,
+    Removed,
     SessionPage,
     SessionRecord,
+    Span,
     TurnEnd,
     TurnPage,
     TurnRecord,
     TurnStart,
 )
-from jarvis_stream.history.store import Batch, Piece, Span, Store, Written
+from jarvis_stream.history.store import Batch, Piece, Store, Written
 from jarvis_stream.history.views import (
     count_fitting,
     merged,
@@ -133,32 +135,24 @@ class _Turn:
 
 @dataclass(slots=True, eq=False)
 class _Removal:
-    """One turn, or those that a session had at a time, that shall leave."""
+    """Turns that shall leave."""
 
-    what: Span | tuple[str, int]
-    """A session's, or of one turn its stream_id and epoch."""
-    done: _Promise[bool]
+    spans: list[Span]
+    """The first is the one that was asked for."""
+    done: _Promise[Removed]
     existed: bool
     """Whether there was anything to remove, as far as it is known."""
-    keeps_title: bool = False
-    """Whether the session has been given another one since."""
     owed: int = 0
     since: float = 0.0
     tries: int = 0
 
     def holds(self, turn: TurnRecord | TurnStart) -> bool:
         """Whether this is one of them."""
-        if isinstance(self.what, Span):
-            return self.what.holds(turn)
-        return self.what == (turn.stream_id, turn.epoch)
+        return any(span.holds(turn) for span in self.spans)
 
     def concerns(self, session_id: str | None) -> bool:
         """Whether it may remove turns of this session; None is any session."""
-        return not isinstance(self.what, Span) or session_id in (None, self.what.session_id)
-
-    def is_of(self, session_id: str) -> bool:
-        """Whether it removes what this session had."""
-        return isinstance(self.what, Span) and self.what.session_id == session_id
+        return session_id is None or any(span.session_id == session_id for span in self.spans)
 
 
 @dataclass(slots=True, eq=False)
@@ -168,6 +162,8 @@ class _Renaming:
     session_id: str
     title: str
     done: _Promise[bool]
+    given_at: float
+    """On the monotonic clock."""
     owed: int = 0
     since: float = 0.0
     tries: int = 0
@@ -282,7 +278,7 @@ class HistoryWriter:
         self._overlays: set[_Overlay] = set()
         self._renamings: set[_Renaming] = set()
         # What leaves with the coming of a turn, or would have left.
-        self._spans: dict[_Work, Span] = {}
+        self._spans: dict[_Turn, Span] = {}
         # By stream_id. Not bounded by themselves: each was a turn that the database has taken.
         self._interruptions: dict[str, _Interruption] = {}
         # What has something to write, in the order in which it came to.
@@ -419,40 +415,39 @@ class HistoryWriter:
         self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
         return done.future
 
-    def discard(self, stream_id: str, epoch: int) -> asyncio.Future[bool]:
-        """See History.discard."""
-        turn = self._turns.get(stream_id)
-        if turn is not None and turn.start.epoch != epoch:
-            turn = None
+    def remove(self, span: Span) -> asyncio.Future[Removed]:
+        """See History.remove."""
         if self._has_no_room_for_changes():
-            return resolved(False)
-        span = self._spans.get(turn) if turn else None
-        removal = self._remove((stream_id, epoch), [turn] if turn else [])
-        if span is not None and removal in self._removals:
-            self._set_span(removal, span)  # what it would have replaced does not come back
+            return resolved(Removed(saved=False, existed=True, accepted=False))
+        if not span.first:
+            for renaming in [one for one in self._renamings if one.session_id == span.session_id]:
+                self._drop(renaming)
+        turns = self._held(span)
+        spans = [span]
+        for turn in turns:
+            # What it would have replaced does not come back.
+            if (replaced := self._spans.get(turn)) is not None and not span.covers(replaced):
+                spans.append(replaced)
+            self._let_go(turn, removed=True)
+        removal = _Removal(spans, _Promise(), existed=bool(turns))
+        if self._closing.is_set():
+            removal.done.resolve(Removed(False, removal.existed))
+            return removal.done.future
+        self._removals.add(removal)
+        for overlay in self._overlays:
+            overlay.add_removal(removal)
+        self._owe(removal, CHANGE_BYTES)
+        self._bound(
+            removal.done,
+            self._limits.save_timeout,
+            lambda: removal.done.resolve(Removed(False, removal.existed)),
+        )
         return removal.done.future
 
-    def forget(self, session_id: str, before: int) -> None:
-        """See History.forget."""
-        span = Span(session_id, 0, before)
-        turns = self._held(span)
-        if turns and self._has_no_room_for_changes():
-            for turn in turns:
-                self._let_go(turn)
-        elif turns:
-            self._remove(span, turns)  # one may be on its way to the database just now
-
-    async def delete(self, session_id: str, before: int) -> bool:
-        """See History.delete."""
-        if self._has_no_room_for_changes():
-            raise _too_many_changes()
-        span = Span(session_id, 0, before)
-        for renaming in [one for one in self._renamings if one.session_id == session_id]:
-            self._drop(renaming)
-        removal = self._remove(span, self._held(span))
-        if not await removal.done.wait():
-            raise Unavailable("the history cannot be written now", retry_after=1)
-        return removal.existed
+    def drop(self, span: Span) -> None:
+        """See History.drop."""
+        for turn in self._held(span):
+            self._let_go(turn, removed=True)
 
     async def rename(self, session_id: str, title: str) -> SessionRecord | None:
         """See History.rename."""
@@ -462,9 +457,7 @@ class HistoryWriter:
         for older in self._renamings:
             if older.session_id == session_id:
                 older.title = title
-        for removal in self._removals:
-            removal.keeps_title |= removal.is_of(session_id)
-        renaming = _Renaming(session_id, title, _Promise())
+        renaming = _Renaming(session_id, title, _Promise(), time.monotonic())
         done = renaming.done
         if self._closing.is_set():
             done.resolve(False)
@@ -486,11 +479,11 @@ class HistoryWriter:
         for other in self._held(Span(start.session_id, first, start.epoch)):
             if (span := self._spans.get(other)) is not None:
                 first = min(first, span.first)
-            self._let_go(other)
+            self._let_go(other, removed=True)
         self._set_span(turn, Span(start.session_id, first, start.epoch))
 
-    def _set_span(self, work: _Work, span: Span) -> None:
-        self._spans[work] = span
+    def _set_span(self, turn: _Turn, span: Span) -> None:
+        self._spans[turn] = span
         for overlay in self._overlays:
             overlay.add_removal(span)
 
@@ -503,21 +496,6 @@ class HistoryWriter:
     def _held(self, span: Span) -> list[_Turn]:
         turns = self._sessions.get(span.session_id, {}).values()
         return [turn for turn in turns if span.holds(turn.start)]
-
-    def _remove(self, what: Span | tuple[str, int], turns: Sequence[_Turn]) -> _Removal:
-        removal = _Removal(what, _Promise(), existed=bool(turns))
-        for turn in turns:
-            self._let_go(turn)
-        if self._closing.is_set():
-            removal.done.resolve(False)
-            return removal
-        self._removals.add(removal)
-        for overlay in self._overlays:
-            overlay.add_removal(removal)
-        self._owe(removal, CHANGE_BYTES)
-        done = removal.done
-        self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
-        return removal
 
     def _bound(self, promise: _Promise[T], timeout: float, give_up: Callable[[], object]) -> None:
         """Keep the promise at the latest after `timeout`, or at once when waiting is no use."""
@@ -620,12 +598,12 @@ class HistoryWriter:
             return
         if isinstance(work, _Removal):
             self._removals.discard(work)
-            self._spans.pop(work, None)
+            work.done.resolve(Removed(saved, work.existed))
         else:
             self._renamings.discard(work)
-        work.done.resolve(saved)
+            work.done.resolve(saved)
 
-    def _let_go(self, turn: _Turn, *, saved: bool = False) -> None:
+    def _let_go(self, turn: _Turn, *, saved: bool = False, removed: bool = False) -> None:
         """Nothing of it is to be written any more; whoever waits for it is told."""
         turn.gone, turn.complete = True, saved
         self._spans.pop(turn, None)
@@ -639,7 +617,7 @@ class HistoryWriter:
         if not siblings:
             del self._sessions[start.session_id]
         if not turn.begun.future.done():
-            turn.begun.resolve(Begun(False, self._messages(start)))
+            turn.begun.resolve(Begun(False, self._messages(start), removed=removed))
         if turn.finished is not None:
             turn.finished.resolve(saved)
 
@@ -757,23 +735,17 @@ class HistoryWriter:
 
     def _add(self, batch: Batch, work: _Work) -> _Part:
         if isinstance(work, _Removal):
-            if isinstance(work.what, Span):
-                batch.deletes.append(work.what)
-                if not work.keeps_title:
-                    batch.untitled.append(work.what.session_id)
-            else:
-                batch.discards.append(work.what)
-            if (span := self._spans.get(work)) is not None:
-                batch.replaced.append((None, span))
+            batch.removals += work.spans
             return _Part(work, work.owed, work.owed)
         if isinstance(work, _Interruption):
             batch.interrupts.append(work.stream_id)
             return _Part(work, work.owed, work.owed)
         if isinstance(work, _Renaming):
-            batch.titles.append((work.session_id, work.title))
+            age = time.monotonic() - work.given_at
+            batch.titles.append((work.session_id, work.title, age))
             return _Part(work, work.owed, work.owed)
         if not work.stored and (span := self._spans.get(work)) is not None:
-            batch.replaced.append((work.start.stream_id, span))
+            batch.replaced[work.start.stream_id] = span
         if work.answer is None:
             (batch.ends if work.stored else batch.begins).append(work.record)
             if work.pieced:
@@ -791,8 +763,8 @@ class HistoryWriter:
 
     def _settle(self, parts: list[_Part], written: Written) -> None:
         for work in (part.work for part in parts):
-            if isinstance(work, _Removal) and isinstance(work.what, Span):
-                work.existed |= work.what.session_id in written.deleted
+            if isinstance(work, _Removal):
+                work.existed |= work.spans[0].session_id in written.removed
             if not isinstance(work, _Turn) and not self._is_gone(work):
                 self._done(work, True)
         # What agents are told, before anything is forgotten that they must be told of.
@@ -800,9 +772,15 @@ class HistoryWriter:
             turn = part.work
             if isinstance(turn, _Turn) and part.begins and not turn.begun.future.done():
                 begun = turn.start.stream_id in written.begun
+                fenced = turn.start.stream_id in written.fenced
                 earlier = written.earlier.get(turn.start.session_id, [])
                 turn.begun.resolve(
-                    Begun(begun, self._messages(turn.start, earlier), taken=not begun)
+                    Begun(
+                        begun,
+                        self._messages(turn.start, earlier),
+                        taken=not (begun or fenced),
+                        removed=fenced,
+                    )
                 )
         for part in parts:
             part.work.tries = 0
@@ -823,6 +801,8 @@ class HistoryWriter:
         if part.ends:
             self._saved += there
             self._let_go(turn, saved=there)
+        elif stream_id in written.fenced:
+            self._let_go(turn, removed=True)
         elif part.begins and not there:
             logger.warning("history_stream_id_taken stream={}", stream_id)
             self._let_go(turn)

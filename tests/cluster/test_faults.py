@@ -477,7 +477,7 @@ async def test_a_user_with_the_permissions_that_are_documented_may_do_all() -> N
             await theirs.append(new, 0, 1)
             await ours.hears(Word(kind="superseded", session="s", stream="A", by="B"))
             await ours.close(old, 0, 1)
-            await theirs.cluster.forget("s", 5)
+            await theirs.cluster.remove("s", 0, 5)
         router = shared_router(url)
         async with router.running():
             keeper = RedisPasses(router, "login", seconds=30)

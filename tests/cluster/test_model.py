@@ -24,6 +24,7 @@ from jarvis_stream.cluster.base import (
     Cluster,
     Name,
     OnConflict,
+    Outdated,
     Outrun,
     Renewed,
     Reserved,
@@ -97,7 +98,7 @@ class Twins:
 
     async def run(self) -> None:
         steps = [self.start] * 4 + [self.say] * 6 + [self.claim_again] * 2 + [self.close] * 2
-        steps += [self.release, self.bury, self.renew, self.stop, self.free, self.forget]
+        steps += [self.release, self.bury, self.renew, self.stop, self.free, self.remove]
         for _ in range(STEPS):
             await self.dice.choice(steps)()
             await self.look()
@@ -203,10 +204,13 @@ class Twins:
                 await self.both(start.node, "free", [start.claim.name])
                 await self.start(start.claim.name.stream)  # which the second time is another's
 
-    async def forget(self) -> None:
-        if self.dice.random() < 0.3:
+    async def remove(self) -> None:
+        if self.dice.random() < 0.1:
             before = await self.both("one", "ticket", "s", self._floor)
-            await self.both("one", "forget", "s", before - self.dice.randrange(3))
+            if self.dice.random() < 0.5:
+                await self.both("one", "remove", "s", 0, before - self.dice.randrange(3))
+            elif epochs := [start.claim.epoch for start in self.starts[-4:]]:
+                await self.both("one", "remove", "s", min(epochs), max(epochs), "stream0")
 
     async def look(self) -> None:
         """Everything that can be seen is the same, and no log has a hole or a stranger's frame."""
@@ -237,6 +241,8 @@ async def _outcome(call: Awaitable[Any]) -> Any:
         return "vacated"
     except Outrun as outrun:
         return "outrun", outrun.by
+    except Outdated:
+        return "removed"
     except StoreLost as lost:
         return "lost", str(lost)
     except Busy as busy:
@@ -313,7 +319,9 @@ MUTANTS = {
     "a name for two": ("name_reserve", "owner ~= '' and owner ~= ARGV[1]", "false"),
     "a stop is lost": ("name_reserve", "mark .. ARGV[1]", "'=' .. ARGV[1]"),
     "anybody frees a name": ("name_free", "== ARGV[1]", "~= ''"),
-    "nothing is forgotten": ("forget", "before - 1", "0"),
+    "nothing is removed": ("remove", "{first, before}", "{0, 0}"),
+    "a removal forgets those before it": ("remove", "table.insert(kept, span)", ""),
+    "a claim outlives a removal": ("claim", "is_removed(me.epoch)", "false"),
 }
 
 

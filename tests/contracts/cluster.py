@@ -21,6 +21,7 @@ from jarvis_stream.cluster.base import (
     Living,
     Name,
     OnConflict,
+    Outdated,
     Outrun,
     Renewed,
     Reserved,
@@ -723,20 +724,49 @@ class ClusterContract:
         await ours.cluster.attend([name])
         assert await ours.read(name) is None
 
-    async def test_a_forgotten_session_cannot_be_read(self, ours: Node, theirs: Node) -> None:
+    async def test_readers_see_that_a_log_is_removed(self, ours: Node, theirs: Node) -> None:
         claim = await ours.start("A")
         await ours.append(claim, 0, 2)
         other = await ours.start("B", "t")
         before = claim.epoch + 1
-        await theirs.cluster.forget("s", before)
+        await theirs.cluster.remove("s", 0, before)
         for node in (ours, theirs):
             await node.hears(Word(kind="forgotten", session="s", before=before))
-        assert await theirs.read(claim.name) is None
-        assert await theirs.read(other.name) is not None
         new = await ours.start("C")
         await ours.append(new, 0, 1)
-        assert await theirs.read(new.name) is not None
-        assert await theirs.read(claim.name) is None
+        for of, removed in ((claim, True), (other, False), (new, False)):
+            tail = await theirs.read(of.name)
+            assert tail is not None
+            assert tail.removed is removed
+            assert await ours.cluster.is_removed(of.name.session, of.epoch) is removed
+        (living,) = told(await theirs.cluster.living(["s"]))
+        assert [one.removed for one in living] == [True, False]
+        renewed = told(await ours.cluster.renew([claim, other, new]))
+        assert [one.removed for one in renewed] == [True, False, False]
+
+    async def test_a_claim_that_comes_after_a_removal_is_refused(
+        self, ours: Node, theirs: Node
+    ) -> None:
+        late = await ours.ticket("A")
+        before = await theirs.cluster.ticket("s", 0)
+        await theirs.cluster.remove("s", 0, before)
+        for on_conflict in ("interrupt", "enqueue"):
+            with pytest.raises(Outdated):
+                await ours.cluster.claim(late, on_conflict=on_conflict)
+        assert told(await theirs.cluster.living(["s"])) == [[]]
+        assert await ours.start("B")
+
+    async def test_removals_take_effect_in_any_order(self, ours: Node, theirs: Node) -> None:
+        claims = [await ours.start(stream) for stream in "ABCD"]
+        epochs = [claim.epoch for claim in claims]
+        await ours.cluster.remove("s", epochs[2], epochs[3], "D")
+        word = Word(kind="forgotten", session="s", first=epochs[2], before=epochs[3], by="D")
+        await theirs.hears(word)
+        await theirs.cluster.remove("s", 0, epochs[1])
+        await ours.cluster.remove("s", epochs[2], epochs[3])
+        await ours.cluster.remove("s", 0, epochs[0])
+        removed = [await ours.cluster.is_removed("s", epoch) for epoch in epochs]
+        assert removed == [True, False, True, False]
 
     # Burial
 

@@ -12,14 +12,16 @@ from typing import Any, Protocol
 
 import pytest
 
-from jarvis_stream.errors import Invalid
+from jarvis_stream.errors import Invalid, Unavailable
 from jarvis_stream.frames import Message
 from jarvis_stream.history.base import (
     Begun,
     EndStatus,
     History,
     Limits,
+    Removed,
     SessionRecord,
+    Span,
     TurnEnd,
     TurnRecord,
     TurnStart,
@@ -67,6 +69,7 @@ class Speaker:
         self.history = history
         self._epochs = itertools.count(first)
         self._epoch_of: dict[str, int] = {}
+        self._session_of: dict[str, str] = {}
 
     def ask(
         self,
@@ -80,6 +83,7 @@ class Speaker:
         if epoch is None:
             epoch = next(self._epochs)
         self._epoch_of[stream_id] = epoch
+        self._session_of[stream_id] = session_id
         answer = FakeAnswer()
         turn = TurnStart(
             session_id=session_id,
@@ -102,10 +106,19 @@ class Speaker:
         return max(self._epoch_of.values(), default=0) + 1
 
     def discard(self, stream_id: str) -> asyncio.Future[bool]:
-        return self.history.discard(stream_id, self._epoch_of[stream_id])
+        """Remove one turn; resolves to whether that is durable."""
+        epoch = self._epoch_of[stream_id]
+        removing = self.history.remove(Span(self._session_of[stream_id], epoch, epoch + 1))
+        saved: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if removing.done():
+            saved.set_result(removing.result().saved)
+        else:
+            removing.add_done_callback(lambda done: saved.set_result(done.result().saved))
+        return saved
 
     async def delete(self, session_id: str) -> bool:
-        return await self.history.delete(session_id, self.after_all)
+        """Remove what a session has; return whether that was anything."""
+        return await deleted(self.history, session_id, self.after_all)
 
     async def turn(
         self, session_id: str, stream_id: str, prompt: str = "q", text: str = "a"
@@ -124,6 +137,14 @@ class Speaker:
         answer.say(text)
         await self.end(stream_id)
         await saved(self.history)
+
+
+async def deleted(history: History, session_id: str, before: int) -> bool:
+    """Remove a session's turns with a lower epoch; return whether there were any."""
+    removed = await asyncio.shield(history.remove(Span(session_id, 0, before)))
+    if not removed.saved:
+        raise Unavailable("not now")
+    return removed.existed
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -245,8 +266,8 @@ class HistoryContract:
         assert await history.sessions() == type(await history.sessions())([], None)
         assert await history.last_epoch() == 0
         assert not await history.finish("1", TurnEnd(status="complete"))
-        assert await history.discard("1", 1)
-        assert not await history.delete("s", 2)
+        assert await history.remove(Span("s", 1, 2)) == Removed(saved=True, existed=False)
+        assert not await deleted(history, "s", 2)
         assert await history.session("s") is None
         assert await history.rename("s", "title") is None
         assert (await history.sessions(query="title")).sessions == []
@@ -479,8 +500,8 @@ class HistoryContract:
         await history.rename("s", "given")
         before = speaker.after_all
         await speaker.turn("s", "2", "new")
-        assert await history.delete("s", before)
-        assert not await history.delete("s", before)
+        assert await deleted(history, "s", before)
+        assert not await deleted(history, "s", before)
         assert shapes(await history.turns("s")) == [("2", "new", "a", "complete")]
         (session,) = (await history.sessions()).sessions
         assert (session.title, session.created_at) == ("new", session.updated_at)
@@ -778,7 +799,7 @@ class HistoryContract:
         for number in range(4):
             await speaker.turn("s", str(number), "llamas", f"number{number}")
         assert await speaker.discard("2")
-        await history.delete("s", 3)
+        await deleted(history, "s", 3)
         for query, found in [("number1", 0), ("number2", 0), ("number3", 1)]:
             assert len((await history.sessions(query=query)).sessions) == found
 
@@ -1103,7 +1124,7 @@ class DurableContract(HistoryContract):
             speaker = Speaker(ours)
             begun, answer = speaker.ask("s", "1")
             await begun
-            assert await theirs.delete("s", 2)
+            assert await deleted(theirs, "s", 2)
             answer.say("a")
             await speaker.turn("t", "2")
             assert not await speaker.end("1")
@@ -1121,8 +1142,8 @@ class DurableContract(HistoryContract):
             before = speaker.after_all
             new, answer = speaker.ask("s", "3", "new")
             answer.say("a3")
-            assert await theirs.delete("s", before)
-            ours.forget("s", before)
+            assert await deleted(theirs, "s", before)
+            ours.drop(Span("s", 0, before))
             await late
             assert not await speaker.end("2")
             assert (await new).saved
@@ -1160,5 +1181,5 @@ class DurableContract(HistoryContract):
         async with backend() as ours, backend() as theirs:
             speaker = Speaker(ours)
             await speaker.turn("s", "1")
-            assert await theirs.discard("1", 1)
+            assert (await theirs.remove(Span("s", 1, 2))).existed
             assert await ours.turns("s") == []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from contracts.history import PATIENT, FakeAnswer, plain
+from contracts.history import PATIENT, FakeAnswer, deleted, plain
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 from postgres_server import PostgresServer
 
-from jarvis_stream.history.base import EndStatus, History, TurnEnd, TurnStart
+from jarvis_stream.history.base import EndStatus, History, Span, TurnEnd, TurnStart
 from jarvis_stream.history.open import open_history
 from jarvis_stream.history.views import title_of
 
@@ -55,6 +55,10 @@ class Turn:
     @property
     def shape(self) -> tuple[str, str, str, str]:
         return self.stream_id, self.prompt, self.text, self.status
+
+
+def span_of(turn: Turn) -> Span:
+    return Span(turn.session_id, turn.epoch, turn.epoch + 1)
 
 
 class HistoryMachine(RuleBasedStateMachine):
@@ -172,12 +176,12 @@ class HistoryMachine(RuleBasedStateMachine):
 
         async def act() -> None:
             ended = self.history.finish(turn.stream_id, TurnEnd(status="superseded"))
-            discarded = self.history.discard(turn.stream_id, turn.epoch) if roll_back else None
+            discarded = self.history.remove(span_of(turn)) if roll_back else None
             begun = await begin()
             assert begun.saved
             assert plain(begun.messages) == told
             assert await ended == known or roll_back
-            assert discarded is None or await discarded
+            assert discarded is None or (await discarded).saved
 
         self.await_(act())
         return new
@@ -214,7 +218,7 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule(turn=streams)
     def discard(self, turn: Turn) -> None:
         async def act() -> None:
-            assert await self.history.discard(turn.stream_id, turn.epoch)
+            assert (await self.history.remove(span_of(turn))).saved
 
         self.await_(act())
         if turn in self.turns:
@@ -223,7 +227,7 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule(session_id=session_ids)
     def delete(self, session_id: str) -> None:
         there = bool(self.of(session_id))
-        assert self.await_(self.history.delete(session_id, self.epoch + 1)) == there
+        assert self.await_(deleted(self.history, session_id, self.epoch + 1)) == there
         self.turns = [turn for turn in self.turns if turn.session_id != session_id]
 
     @precondition(lambda self: self.durable)
@@ -329,6 +333,6 @@ def test_postgres_does_what_the_model_does(postgres: PostgresServer) -> None:
 
         def teardown(self) -> None:
             super().teardown()
-            postgres.execute("TRUNCATE jarvis_sessions, jarvis_removed CASCADE", url)
+            postgres.execute("TRUNCATE jarvis_sessions, jarvis_removals CASCADE", url)
 
     check(Machine, 12)

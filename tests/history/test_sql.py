@@ -16,11 +16,11 @@ from postgres_server import PostgresServer
 
 from jarvis_stream.errors import Unavailable
 from jarvis_stream.history import postgres, sql, sqlite_search
-from jarvis_stream.history.base import Limits, TurnEnd, TurnStart
+from jarvis_stream.history.base import Limits, Span, TurnEnd, TurnStart
 from jarvis_stream.history.open import make_backend, make_store
 from jarvis_stream.history.search import Found, find_sessions
 from jarvis_stream.history.sql import SqlStore
-from jarvis_stream.history.store import Batch, Span
+from jarvis_stream.history.store import Batch
 from jarvis_stream.history.views import record_of
 
 LONG = 5_000
@@ -110,10 +110,11 @@ async def test_what_a_question_costs_does_not_depend_on_its_session(url: str) ->
             batches = (
                 Batch(begins=[begun]),
                 Batch(ends=[ended]),
-                Batch(titles=[(session_id, "title")]),
-                Batch(deletes=[leaving]),
+                Batch(titles=[(session_id, "title", 0.0)]),
+                Batch(removals=[leaving]),
+                Batch(begins=[record_of(start(session_id, number + 1), "", None)]),
+                Batch(removals=[Span(session_id, number + 1, number + 2)]),
                 Batch(begins=[begun]),
-                Batch(discards=[(begun.stream_id, number)]),
             )
             return [
                 await cost(store, lambda c, b=batch: store._make(b, c), read=False)  # type: ignore[misc]
@@ -180,9 +181,9 @@ async def test_a_session_knows_how_many_messages_it_has(url: str) -> None:
             return sorted(one.message_count for one in page.sessions)
 
         assert await counts() == [6, 20]
-        await store.write(Batch(deletes=[Span("s", 0, 4), Span("t", 3, 4)]))
+        await store.write(Batch(removals=[Span("s", 0, 4), Span("t", 3, 4)]))
         assert await counts() == [4, 14]
-        await store.write(Batch(discards=[("t-000001", 1), ("t-000002", 2)]))
+        await store.write(Batch(removals=[Span("t", 1, 3)]))
         assert await counts() == [14]
 
 
@@ -201,8 +202,8 @@ async def test_two_processes_that_change_the_same_sessions_never_deadlock(
                 await store.write(Batch(begins=turns))
                 await store.write(
                     Batch(
-                        deletes=[Span(name, 0, number - 3) for name in names],
-                        titles=[(name, str(number)) for name in names],
+                        removals=[Span(name, 0, number - 3) for name in names],
+                        titles=[(name, str(number), 0.0) for name in names],
                         ends=[record_of(start(name, number), "a", ended) for name in names],
                     )
                 )

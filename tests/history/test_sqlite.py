@@ -29,6 +29,7 @@ from contracts.history import (
     Backend,
     DurableContract,
     Speaker,
+    deleted,
     eventually,
     plain,
     saved,
@@ -582,14 +583,14 @@ async def test_what_has_ended_comes_into_the_index_and_leaves_it_with_its_turn(
         await eventually(lambda: all_is_indexed(file))
         assert await index_of(file, "herds") == 11
         assert await speaker.discard("3")
-        await history.delete("t", 1000)
+        await deleted(history, "t", 1000)
         await eventually(lambda: all_is_indexed(file))
         assert await index_of(file, "herds") == 9
         assert await rows(file, "SELECT count(*) FROM jarvis_search_turns") == [(9,)]
         (found,) = (await history.sessions(query="herds llamas")).sessions
         assert found.session_id == "s"
     async with backend() as history:
-        await history.delete("s", 1000)
+        await deleted(history, "s", 1000)
         await eventually(lambda: all_is_indexed(file))
         assert await index_of(file, "herds") == 0
 

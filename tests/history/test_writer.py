@@ -15,7 +15,7 @@ import pytest
 from contracts.history import FakeAnswer, Speaker, eventually, plain, saved, shapes
 
 from jarvis_stream.errors import Unavailable
-from jarvis_stream.history.base import Begun, Limits, SessionPage, SessionRecord, TurnRecord
+from jarvis_stream.history.base import Begun, Limits, SessionPage, SessionRecord, Span, TurnRecord
 from jarvis_stream.history.store import Batch, Written
 from jarvis_stream.history.writer import HistoryWriter
 
@@ -40,6 +40,9 @@ class FakeStore:
         """Every batch it was asked to write, those that failed too."""
         self.kept: dict[str, TurnRecord] = {}
         self.titles: dict[str, str] = {}
+        self.titled: dict[str, int] = {}
+        """By session: the newest epoch that there was when it was given its title."""
+        self.removals: list[Span] = []
         self.failing = False
         self.failing_if: Callable[[Batch], bool] = lambda batch: False
         self.hanging_if: Callable[[Batch], bool] = lambda batch: False
@@ -78,25 +81,36 @@ class FakeStore:
         written = Written()
         for stream_id in self.kept.keys() & set(batch.interrupts):
             self.kept[stream_id] = replace(self.kept[stream_id], status="interrupted")
-        for stream_id, epoch in batch.discards:
-            if stream_id in self.kept and self.kept[stream_id].epoch == epoch:
-                del self.kept[stream_id]
-        for span in batch.deletes:
-            written.deleted |= {turn.session_id for turn in self.kept.values() if span.holds(turn)}
-            self.kept = {id: turn for id, turn in self.kept.items() if not span.holds(turn)}
-        for _, span in batch.replaced:
-            self.kept = {id: turn for id, turn in self.kept.items() if not span.holds(turn)}
-        for session_id in batch.untitled:
-            self.titles.pop(session_id, None)
-        self.titles.update(batch.titles)
+        written.removed = self._remove(batch.removals)
         for turn in batch.begins:
             earlier = [other for other in self.kept.values() if other.session_id == turn.session_id]
             written.earlier[turn.session_id] = earlier
-        for turn in [*batch.begins, *batch.ends]:
-            self.kept[turn.stream_id] = turn
-        written.begun = {turn.stream_id for turn in batch.begins}
-        written.ended = {turn.stream_id for turn in batch.ends}
+            if any(span.holds(turn) for span in self.removals):
+                written.fenced.add(turn.stream_id)
+            else:
+                written.begun.add(turn.stream_id)
+                self.kept[turn.stream_id] = turn
+        self._remove([span for id, span in batch.replaced.items() if id in written.begun])
+        for session_id, title, _ in batch.titles:
+            epochs = [turn.epoch for turn in self.kept.values() if turn.session_id == session_id]
+            if epochs:
+                self.titles[session_id] = title
+                self.titled[session_id] = max(epochs)
+        for turn in batch.ends:
+            if turn.stream_id in self.kept:
+                written.ended.add(turn.stream_id)
+                self.kept[turn.stream_id] = turn
         return written
+
+    def _remove(self, spans: list[Span]) -> set[str]:
+        removed: set[str] = set()
+        for span in spans:
+            self.removals.append(span)
+            removed |= {turn.session_id for turn in self.kept.values() if span.holds(turn)}
+            self.kept = {id: turn for id, turn in self.kept.items() if not span.holds(turn)}
+            if not span.first and self.titled.get(span.session_id, 0) < span.before:
+                self.titles.pop(span.session_id, None)
+        return removed
 
     async def recent(self, session_id: str) -> list[TurnRecord]:
         self.reads += 1
@@ -326,9 +340,7 @@ async def test_nobody_waits_at_all_for_a_database_that_is_known_to_be_down(
         assert not (await begun).saved
         answer.say("a")
         assert not await speaker.end("1")
-        assert not await patient.discard("0", 0)
-        with pytest.raises(Unavailable):
-            await patient.delete("s", 9)
+        assert not (await patient.remove(Span("s", 0, 9))).saved
         assert not (await waiting).saved
     store.failing = False
 
@@ -368,7 +380,9 @@ async def test_nothing_waits_while_one_attempt_takes_longer_than_any_promise(
         await asyncio.sleep(2 * LIMITS.save_timeout)
         assert speaker.discard("1").done()
     await saved(history)
-    assert await history.discard("2", 0)  # and after a success everything waits again
+    assert (
+        await history.remove(Span("s", 2, 3))
+    ).saved  # and after a success everything waits again
 
 
 async def test_a_cancelled_deletion_or_renaming_is_made_all_the_same(
@@ -492,7 +506,7 @@ async def test_what_is_replaced_leaves_in_the_transaction_in_which_the_question_
     assert (await begun).saved
     [batch] = [batch for batch in store.batches if batch.replaced]
     assert "3" in [turn.stream_id for turn in batch.begins]
-    assert [(stream_id, span.first) for stream_id, span in batch.replaced] == [("3", 1)]
+    assert batch.replaced["3"].first == 1
     assert "1" not in store.kept
     await asyncio.gather(first, *many)
 
@@ -623,12 +637,12 @@ async def test_leaving_is_bounded_however_the_database_is(store: FakeStore) -> N
         speaker = Speaker(history)
         begun, _ = speaker.ask("s", "1")
         ended = speaker.end("1")
-        promise = history.discard("0", 0)
+        promise = history.remove(Span("s", 0, 1))
         impatient = asyncio.timeout(20)
         await impatient.__aenter__()
     await impatient.__aexit__(None, None, None)
     assert not (await begun).saved
-    assert (await ended, await promise) == (False, False)
+    assert (await ended, (await promise).saved) == (False, False)
     assert not (await speaker.ask("s", "2")[0]).saved
     assert not await speaker.discard("1")
     with pytest.raises(Unavailable):
@@ -917,13 +931,12 @@ async def test_only_so_many_removals_and_titles_wait_and_further_ones_change_not
         speaker.ask("s4", "live")
         for number in range(3):
             speaker.discard(str(number))
-        with pytest.raises(Unavailable, match="3 deletions and new titles wait"):
-            await speaker.delete("s3")
+        assert not (await history.remove(Span("s3", 0, speaker.after_all))).accepted
         with pytest.raises(Unavailable, match="3 deletions and new titles wait"):
             await history.rename("s3", "title")
         assert not await speaker.discard("live")
         assert [turn.stream_id for turn in await history.turns("s4")] == ["4", "live"]
-        history.forget("s4", speaker.after_all)
+        history.drop(Span("s4", 0, speaker.after_all))
         assert await history.turn("live") is None
         store.failing = False
         await saved(history)
@@ -1013,7 +1026,7 @@ async def test_a_second_cancel_while_the_history_is_left_leaves_no_promise_open(
         async with HistoryWriter(store, PATIENT).running(flush_timeout=0.0) as history:
             store.write = stubborn  # type: ignore[method-assign]
             promises.append(Speaker(history).ask("s", "1")[0])
-            promises.append(history.discard("2", 0))
+            promises.append(history.remove(Span("s", 2, 3)))
             await asyncio.Event().wait()
 
     living = asyncio.create_task(live())
@@ -1121,7 +1134,7 @@ async def test_a_deletion_that_fails_for_a_while_does_not_take_what_came_after_i
 ) -> None:
     speaker = Speaker(patient)
     await speaker.turn("s", "1")
-    store.failing_if = lambda batch: bool(batch.deletes)
+    store.failing_if = lambda batch: bool(batch.removals)
     deleting = asyncio.ensure_future(speaker.delete("s"))
     await asyncio.sleep(0)
     speaker.ask("s", "2")
@@ -1139,7 +1152,7 @@ async def test_a_title_given_after_a_deletion_that_fails_for_a_while_stays(
     for session_id in "st":
         await speaker.turn(session_id, session_id)
         await patient.rename(session_id, "old")
-    store.failing_if = lambda batch: bool(batch.deletes)
+    store.failing_if = lambda batch: bool(batch.removals)
     deleting = [asyncio.ensure_future(speaker.delete(session_id)) for session_id in "st"]
     await asyncio.sleep(0)
     speaker.ask("s", "2")

@@ -1,10 +1,14 @@
 -- ARGV: the claim as JSON, on_conflict, lease, ttl, ttl of the session, horizon. Returns the living
--- after `owner`; or `vacated`; or `outrun` and by whom; or `busy`, with whom, the last claim, and the
--- place in the queue.
+-- after `owner`; or `vacated`; or `outrun` and by whom; or `removed`, when a removal covers the
+-- ticket; or `busy`, with whom, the last claim, and the place in the queue.
 local me, on_conflict, lease, ttl = cjson.decode(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local horizon = ARGV[6]
 local session = redis.call('HMGET', SESSION, 'owner', 'claimed')
 local claimed = tonumber(session[2] or 0)
+
+if is_removed(me.epoch) then
+  return {'removed'}
+end
 
 local function supersede(member, rollback)
   member.by, member.rollback = me.stream, rollback

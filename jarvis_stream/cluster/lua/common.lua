@@ -1,5 +1,5 @@
 -- What the scripts about a session begin with. KEYS, as far as one needs them:
---   SESSION   hash: ticket, claimed, owner (a nonce), forgotten
+--   SESSION   hash: ticket, claimed, owner (a nonce), removed (JSON: spans of epochs)
 --   STREAM    hash, of one start: epoch, last, queued, closed, buried, over, attended
 --   LOG       its frames: a Redis Stream; each entry is a batch, its id is epoch-seq of the last one
 --   LEASES    sorted set: nonces by when their leases end
@@ -50,6 +50,17 @@ local function waits(member)
   return member.queued and not member.by and not member.closed
 end
 
+-- Whether a removal covers this epoch. A span is its first epoch, and the one after its last.
+local function is_removed(epoch)
+  local spans = redis.call('HGET', SESSION, 'removed')
+  for _, span in ipairs(spans and cjson.decode(spans) or {}) do
+    if span[1] <= epoch and epoch < span[2] then
+      return true
+    end
+  end
+  return false
+end
+
 -- When a stream is released its lease goes.
 -- A lease that ends before `horizon`, up to which the caller trusts this server's clock, has
 -- expired. One that ends too late was set before the clock stepped back.
@@ -72,11 +83,12 @@ local function renew(nonce, lease, ttl)
   keep_alive(ttl)
 end
 
--- Each member as JSON, and whether its lease has run out.
+-- Each member as JSON, whether its lease has run out, and whether it was removed.
 local function living(horizon)
   local rows = {}
   for _, member in ipairs(members()) do
     member.expired = is_expired(member.nonce, horizon)
+    member.removed = is_removed(member.epoch) or nil
     table.insert(rows, cjson.encode(member))
   end
   return rows

@@ -1,5 +1,5 @@
 -- ARGV: nonce, epoch, lease, ttl, horizon. Returns a verdict, whether it is read elsewhere, by whom
--- it was superseded, and whether its turn is to leave the history.
+-- it was superseded, whether its turn is to leave the history for that, and whether it was removed.
 local nonce, epoch = ARGV[1], tonumber(ARGV[2])
 local stream = redis.call('HMGET', STREAM, 'over', 'attended')
 local me = member_of(nonce)
@@ -25,4 +25,7 @@ if attended > time + MAX_LEASE then -- set before the clock stepped back
   redis.call('HSET', STREAM, 'attended', time + MAX_LEASE)
 end
 attended = attended > math.min(time, tonumber(ARGV[5]))
-return {verdict, attended and 1 or 0, by, me and me.rollback and 1 or 0}
+local removed = epoch > 0 and is_removed(epoch)
+return {
+  verdict, attended and 1 or 0, by, me and me.rollback and 1 or 0, removed and 1 or 0
+}
