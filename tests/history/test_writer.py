@@ -843,10 +843,11 @@ async def test_whatever_fails_or_is_cancelled_all_is_written_and_nothing_is_left
                 case "end" if live:
                     waiting.append(speaker.end(live.popitem()[0]))
                 case "discard":
-                    waiting.append(history.discard(earlier, int(earlier)))
+                    span = Span(session_id, int(earlier), int(earlier) + 1)
+                    waiting.append(history.remove(span))
                 case "rest":
                     calls = (
-                        history.delete(session_id, number),
+                        history.remove(Span(session_id, 0, number)),
                         history.rename(session_id, "title"),
                         history.turns(session_id),
                     )
