@@ -7,10 +7,14 @@ live.
 
 from __future__ import annotations
 
+import sys
 from array import array
 
 from jarvis_stream.errors import AnswerTooLong
 from jarvis_stream.frames import FrameEncoder
+
+OTHER_BYTES = 64
+"""What an object for a frame that is no token takes, beside its bytes, and its number."""
 
 READ_BYTES = 64 * 1024
 """About how much one `read` returns."""
@@ -58,8 +62,19 @@ class FrameLog:
 
     @property
     def size(self) -> int:
-        """The bytes this log holds in memory, nearly."""
+        """The bytes of its frames, as they are kept."""
         return len(self._text) + len(self._ends) * self._ends.itemsize + self._others_size
+
+    @property
+    def held(self) -> int:
+        """The bytes it takes in memory, nearly: what its objects take, too."""
+        parts = (self._text, self._ends, self._others)
+        return sum(map(sys.getsizeof, parts)) + self._others_size + len(self._others) * OTHER_BYTES
+
+    def check_room(self, text: str) -> None:
+        """Raise AnswerTooLong if a text does not fit."""
+        if len(self._text) + len(text.encode()) > self._room:
+            raise AnswerTooLong
 
     def add_token(self, text: str) -> None:
         """Append a piece of the answer (not empty, no lone surrogates)."""

@@ -7,7 +7,7 @@ encoded once per stream; a token then costs one format and one `orjson.dumps` of
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, TypeGuard
 
@@ -20,6 +20,13 @@ PROTOCOL: Final = 1
 
 AGENT_REASONS: Final = frozenset({"stop", "length", "content_filter", "tool_calls"})
 """The finish reasons an agent may give; the others are the server's own."""
+
+MAX_STRUCTURE_BYTES: Final = 64 * 1024
+"""Bytes of JSON of a status's fields, or of `usage`."""
+MAX_STRUCTURE_DEPTH: Final = 16
+"""How deep their objects and arrays may be nested."""
+MAX_SENTENCE_CHARS: Final = 4000
+"""Characters of the sentence of an agent's failure; the rest is left out."""
 
 _RESERVED: Final = frozenset(
     {"type", "stream_id", "trace_id", "epoch", "seq", "status", "session_id", "role", "protocol"}
@@ -41,6 +48,31 @@ def json_copy(value: Any) -> Any:
     Raises TypeError for a value that JSON cannot express.
     """
     return None if value is None else orjson.loads(_dumps(value))
+
+
+def check_structure(name: str, value: Any) -> None:
+    """Raise ValueError for an agent's structure that is larger or deeper than a frame may be.
+
+    Raises TypeError for one that JSON cannot express.
+    """
+    encoded = _dumps(value)
+    size = len(encoded)
+    if size > MAX_STRUCTURE_BYTES:
+        raise ValueError(
+            f"{name} of an agent has {size} bytes of JSON, more than {MAX_STRUCTURE_BYTES}"
+        )
+    level = [orjson.loads(encoded)]
+    for _ in range(MAX_STRUCTURE_DEPTH):
+        level = [item for one in level for item in _items(one)]
+        if not level:
+            return
+    raise ValueError(f"{name} of an agent is nested more than {MAX_STRUCTURE_DEPTH} levels deep")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _dumps(value: Any) -> bytes:
@@ -127,7 +159,7 @@ class Failed:
             code = failure.code
             return cls(
                 code if isinstance(code, str) and _CODE.fullmatch(code) else AgentFailure.code,
-                well_formed(str(failure.sentence)),
+                well_formed(str(failure.sentence)[:MAX_SENTENCE_CHARS]),
                 bool(failure.retryable),
             )
         except Exception:

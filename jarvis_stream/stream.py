@@ -33,6 +33,7 @@ from jarvis_stream.frames import (
     Failed,
     FrameEncoder,
     Status,
+    check_structure,
     json_copy,
     well_formed,
 )
@@ -49,6 +50,13 @@ TURN_BUDGET = 0.005
 
 DELAYS_EVERY = 16
 """Of so many turns of the loop one is timed: looking at the clock costs too."""
+
+MAX_PIECE_CHARS = 64 * 1024
+"""Characters of a token's frame; a longer piece is cut. As JSON they are at most six times as many
+bytes, so every frame is shorter than 512 KiB."""
+
+STREAM_BYTES = 3 * 1024
+"""About what an ended stream takes in memory beside its log."""
 
 LARGEST_OFFER = 128 * 1024
 """Bytes handed to a reader at once; of more it takes piece by piece from the log what it has room
@@ -316,8 +324,8 @@ class Stream:
 
     @property
     def size(self) -> int:
-        """The bytes its log holds."""
-        return self._log.size
+        """About the bytes it takes in memory."""
+        return STREAM_BYTES + self._log.held
 
     @property
     def logger(self) -> Logger:
@@ -392,7 +400,8 @@ class Stream:
                 self.lapse()
                 raise StreamRevoked
         if type(piece) is str:
-            if not piece:
+            if not 0 < len(piece) <= MAX_PIECE_CHARS:
+                self._append_in_parts(piece)
                 return
             try:
                 self._log.add_token(piece)
@@ -404,11 +413,19 @@ class Stream:
             if self._followers:
                 self._fresh.append(piece)
         elif isinstance(piece, Status):
+            check_structure("a status", {"status": piece.status, **piece.fields})
             self._add_frame(self._encoder.status(self.seq + 1, piece))
         elif isinstance(piece, str):  # a subclass, which may show itself as something else
             self.append(str.__str__(piece))
         else:
             raise TypeError(f"an agent yields str, Status or Done, not {type(piece).__name__}")
+
+    def _append_in_parts(self, piece: str) -> None:
+        """Append an empty piece, or one that is too long for one frame: all of it or nothing."""
+        piece = well_formed(piece)  # first: a cut may separate the halves of a surrogate pair
+        self._log.check_room(piece)
+        for start in range(0, len(piece), MAX_PIECE_CHARS):
+            self.append(piece[start : start + MAX_PIECE_CHARS])
 
     def _note_first_token(self) -> None:
         self.first_token_at = time.monotonic()
@@ -430,6 +447,7 @@ class Stream:
                         raise ValueError(f"no agent ends with {piece.finish_reason!r}")
                     if piece.superseded_by is not None:
                         raise ValueError("an agent cannot name a stream that supersedes it")
+                    check_structure("usage", piece.usage)
                     # A copy: what the agent still holds of it may change until it is written.
                     done = Done(piece.finish_reason, json_copy(piece.usage))
                     break

@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import time
 import tracemalloc
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 from explorer import VirtualLoop, in_virtual_time
 from fakes import FakeReader, parse, read_all
@@ -20,7 +21,7 @@ from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import AnswerTooLong, CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import Done, Ending, Failed, Status
-from jarvis_stream.stream import Delivery, Follower, State, Stream
+from jarvis_stream.stream import MAX_PIECE_CHARS, Delivery, Follower, State, Stream
 
 
 def make(**more: Any) -> Stream:
@@ -669,4 +670,75 @@ async def test_a_long_answer_is_kept_compactly() -> None:
     finally:
         tracemalloc.stop()
     assert after - before < 16 * 2**20
-    assert stream.size <= tokens * (len(text) + 4) + 1000
+    assert stream.size <= 1.25 * tokens * (len(text) + 4)
+
+
+async def test_a_long_piece_is_cut_at_characters_into_frames_that_every_client_takes() -> None:
+    stream = begin()
+    text = '"\n\x00\U0001f600' * 50_000
+    stream.append(text)
+    assert stream.text == text
+    assert stream.seq == 1 + -(-len(text) // MAX_PIECE_CHARS)
+    seq, whole = 0, b""
+    while seq < stream.seq:
+        seq, some = stream.read(seq)
+        whole += some
+    lines = whole.splitlines()
+    assert max(map(len, lines)) < 512 * 1024
+    frames = [orjson.loads(line) for line in lines]
+    assert [frame["seq"] for frame in frames] == list(range(1, stream.seq + 1))
+    assert "".join(frame.get("text", "") for frame in frames) == text
+
+
+async def test_a_long_piece_over_the_bound_leaves_the_answer_as_it_was() -> None:
+    stream = begin(max_bytes=100_000)
+    stream.append("x" * 60_000)
+    seq = stream.seq
+    with pytest.raises(AnswerTooLong):
+        stream.append("x" * 70_000)
+    assert (stream.seq, stream.text_size) == (seq, 60_000)
+    stream.append("y")
+    assert stream.text_size == 60_001
+
+
+@pytest.mark.parametrize(
+    "fields", [{"a": "x" * 70_000}, {"a": [[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]}, {"n": [1] * 40_000}]
+)
+async def test_what_an_agent_tells_beside_its_text_is_bounded(fields: dict[str, Any]) -> None:
+    stream = begin()
+    with pytest.raises(ValueError, match=r"65536|16 levels"):
+        stream.append(Status("tool", **fields))
+    assert stream.seq == 1
+
+    async def agent() -> AsyncIterator[Done]:
+        yield Done("stop", usage=fields)
+
+    with pytest.raises(ValueError, match=r"usage .*(65536|16 levels)"):
+        await stream.produce(agent())
+
+
+async def test_a_streams_size_is_about_what_it_holds_in_memory() -> None:
+    def ended(text: str, count: int) -> list[Stream]:
+        made = []
+        for number in range(count):
+            stream = Stream(session_id="s", stream_id=f"A{number}", trace_id="t", epoch=1)
+            stream.activate()
+            for _ in range(10):
+                stream.append(text)
+            stream.append(Status("tool", name="search"))
+            stream.end(Done("stop"))
+            made.append(stream)
+        return made
+
+    ended("x", 5)
+    for text in ("x", "y" * 2000):
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            streams = ended(text, 200)
+            await asyncio.sleep(0)
+            held = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        counted = sum(stream.size for stream in streams)
+        assert 0.5 < counted / held < 2.0

@@ -119,6 +119,15 @@ class Pump:
         """How many streams it follows."""
         return len(self._followers)
 
+    @property
+    def watched(self) -> int:
+        """How many of them are only watched."""
+        return len(self._watched)
+
+    def is_watched(self, stream_id: str) -> bool:
+        """Whether a stream is carried, but only watched."""
+        return stream_id in self._watched
+
     def __contains__(self, stream_id: str) -> bool:
         return stream_id in self._followers
 

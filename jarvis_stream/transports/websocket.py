@@ -199,8 +199,14 @@ class Socket:
 
     def see(self, stream: Followed) -> None:
         """See node.Watcher."""
-        if stream.stream_id not in self._pump:
-            self._pump.follow(stream, 0, watched=True)
+        if stream.stream_id in self._pump:
+            return
+        most = self._limits.max_streams_per_socket
+        if self._pump.watched >= most:
+            sentence = f"this socket follows {most} streams of the sessions that it watches already"
+            self._refuse({"stream_id": stream.stream_id}, TooMany.code, sentence)
+            return
+        self._pump.follow(stream, 0, watched=True)
 
     @property
     def _is_idle(self) -> bool:
@@ -302,7 +308,9 @@ class Socket:
 
     def _check_room(self, stream_id: str) -> None:
         most = self._limits.max_streams_per_socket
-        if len(self._pump) >= most and stream_id not in self._pump:
+        # What it only watches has a limit of its own, and does not hinder its own starts.
+        is_own = stream_id in self._pump and not self._pump.is_watched(stream_id)
+        if len(self._pump) - self._pump.watched >= most and not is_own:
             raise TooMany(f"this socket follows {most} streams already")
 
     def _reply(self, fields: dict[str, Any]) -> None:

@@ -315,3 +315,25 @@ async def test_only_so_many_sessions_can_be_watched_at_a_time(house: House) -> N
     await tab.send(type="watch", session_id="one-more")
     await up_to_date(tab)
     assert set(house.registry._watchers) == {"s1", "s2", "s3", "one-more"}
+
+
+async def test_watched_streams_have_a_limit_of_their_own_and_do_not_hinder_own_starts(
+    house: House,
+) -> None:
+    watcher, other = await house.tab(), await house.tab()
+    sessions = [f"s{number}" for number in range(MAX_STREAMS)]
+    for session_id in sessions:
+        await watcher.send(type="watch", session_id=session_id)
+    await up_to_date(watcher)
+    for session_id in sessions:
+        stream_id = await start(other, "talks", session_id=session_id)
+        await watcher.spoke(stream_id)
+    # One more of a session that is watched: it is not followed, and the socket is told so.
+    async with house.api.posting(
+        "hello", session_id="s0", on_conflict="enqueue", stream_id=(more := new_id())
+    ):
+        answer = await watcher.until(lambda frame: frame["type"] == "error")
+        assert (answer["code"], answer["stream_id"]) == ("too_many", more)
+        mine = await start(watcher, "hello", session_id="mine")
+        await watcher.ended(mine)
+    assert not watcher.of(more)
