@@ -188,8 +188,7 @@ class PostgresBackend:
                 driver.prepare_threshold = None
                 self.known_as = POOLED + self._instance_id
             else:
-                for setting in settings:
-                    cursor.execute(setting)
+                cursor.execute("; ".join(settings))
                 if engine is self._writer:
                     cursor.execute(
                         f"SELECT pg_try_advisory_lock(hashtextextended('{self._instance_id}', 0))"

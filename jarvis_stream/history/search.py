@@ -15,13 +15,15 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
-from jarvis_stream.history.schema import sessions, turns
+from jarvis_stream.history.schema import AnyText, sessions, turns
 from jarvis_stream.history.views import Position, snippet_of, spellings
 
 FEW_TURNS: Final = 300
 """An owner with no more of them has his texts read."""
 FEW_SESSIONS: Final = 200
 """When no more of them are left, their texts are read."""
+FEW_CHARS: Final = 20_000
+"""Of a text so much is read at first, for a snippet."""
 CHUNK: Final = 50
 """Sessions whose texts one statement reads."""
 
@@ -132,26 +134,43 @@ def _read_texts(
 
 
 def snippets(
-    connection: sa.Connection, finder: Finder, found: Iterable[Found], words: Sequence[str]
+    connection: sa.Connection, finder: Finder, found: Sequence[Found], words: Sequence[str]
 ) -> dict[str, str]:
     """For each session, some text of a turn around one of the words.
 
-    One turn at a time: together they may be long.
+    In few statements, however many sessions there are; but long texts one at a time.
     """
-    texts = sa.select(turns.c.answer, turns.c.prompt).limit(1)
+    streams = dict(found)
+    if unknown := [session_id for session_id, stream_id in found if stream_id is None]:
+        holding = (holds_word(finder, word, turns.c.prompt, turns.c.answer) for word in words)
+        newest = (
+            sa.select(turns.c.stream_id)
+            .where(turns.c.session_id == sessions.c.session_id, sa.or_(*holding))
+            .order_by(turns.c.epoch.desc())
+            .limit(1)
+            .correlate(sessions)
+            .scalar_subquery()
+        )
+        of_session = sa.select(sessions.c.session_id, newest)
+        of_session = of_session.where(sessions.c.session_id.in_(unknown))
+        streams |= dict(connection.execute(of_session).all())
     result: dict[str, str] = {}
-    for session_id, stream_id in found:
-        if stream_id is not None:
-            statement = texts.where(turns.c.stream_id == stream_id)
-        else:
-            holding = (holds_word(finder, word, turns.c.prompt, turns.c.answer) for word in words)
-            statement = texts.where(turns.c.session_id == session_id, sa.or_(*holding))
-            statement = statement.order_by(turns.c.epoch.desc())
-        row = connection.execute(statement).first()
-        if row is None:
-            continue
-        for word in words:
-            if snippet := snippet_of(row, word):
+
+    def look(rows: Iterable[sa.Row[str, str, str, str]]) -> None:
+        for session_id, _, *texts in rows:
+            snippets = filter(None, (snippet_of(texts, word) for word in words))
+            if snippet := next(snippets, None):
                 result[session_id] = snippet
-                break
+
+    ids = {stream_id for stream_id in streams.values() if stream_id is not None}
+    of_turn = turns.c.session_id, turns.c.stream_id
+    beginnings = (
+        sa.func.substr(text, 1, FEW_CHARS, type_=AnyText)
+        for text in (turns.c.answer, turns.c.prompt)
+    )
+    look(connection.execute(sa.select(*of_turn, *beginnings).where(turns.c.stream_id.in_(ids))))
+    for session_id, stream_id in streams.items():
+        if session_id not in result and stream_id is not None:
+            whole = sa.select(*of_turn, turns.c.answer, turns.c.prompt)
+            look(connection.execute(whole.where(turns.c.stream_id == stream_id)))
     return result
