@@ -77,6 +77,9 @@ TICK: Final = 0.03
 SLICE: Final = 32
 """Logs that are given to the store in one batch of batches; claims that are released in one."""
 
+BEAT_SLICE: Final = 128
+"""Leases that are renewed in one trip."""
+
 SLICE_BYTES: Final = 256 * 1024
 """Bytes of frames after which a batch of batches takes no further log."""
 
@@ -235,7 +238,8 @@ class Node:
         self._subscribed: set[str] = set()
         self._deserted: set[_Hold] = set()
         self._unrenewed: set[_Hold] = set()
-        """Those of which the last beat learnt nothing."""
+        """Those to renew at once: the last heartbeat learnt nothing of them, a reader left,
+        or the store refused their frames."""
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         """By session: who waits for something to happen there."""
         self._early_stops = FairSet(MAX_EARLY_STOPS)
@@ -542,25 +546,35 @@ class Node:
             stream.abandon()
         else:
             self._deserted.add(hold)
-            self._beat_at = 0.0
+            self._unrenewed.add(hold)
             self._to_beat.set()
 
     async def _beat(self) -> None:
         rest = self._beat_at - time.monotonic()
         await _pause(self._to_beat, min(rest, RETRY) if self._unrenewed else rest)
-        sent = time.monotonic()
-        deserted = tuple(self._deserted)
-        if sent < self._beat_at:
-            holds = [hold for hold in self._holds.values() if hold in self._unrenewed]
+        now = time.monotonic()
+        if now < self._beat_at:
+            holds = [hold for hold in self._unrenewed if self._holds.get(hold.stream.key) is hold]
+            self._unrenewed.clear()
         else:
-            self._beat_at = sent + self._cluster.lease / 3
+            self._beat_at = now + self._cluster.lease / 3
             holds = list(self._holds.values())
+            self._unrenewed.clear()
             names = {mirror.name for mirror in self._mirrors}
             if names:
                 with suppress(StoreLost):  # the next beat comes soon enough
                     await self._cluster.attend(list(names))
-        self._unrenewed.clear()
-        renewed = await self._cluster.renew([hold.claim for hold in holds]) if holds else ()
+        for at in range(0, len(holds), BEAT_SLICE):
+            if not await self._renew(holds[at : at + BEAT_SLICE]):
+                self._unrenewed.update(holds[at:])  # the store is away: asked again in a moment
+                break
+
+    async def _renew(self, holds: Sequence[_Hold]) -> bool:
+        """Renew one slice of the leases; False when the store has answered nothing of it."""
+        sent = time.monotonic()
+        deserted = self._deserted.intersection(holds)
+        renewed = await self._cluster.renew([hold.claim for hold in holds])
+        regressed = []
         for hold, news in zip(holds, renewed, strict=True):
             stream = hold.stream
             if isinstance(news, StoreLost):
@@ -569,7 +583,7 @@ class Node:
             if news.verdict is Verdict.GOOD:
                 stream.deadline = sent + self._cluster.lease
             elif news.verdict is Verdict.REGRESSED:
-                await self._claim_again_after_loss(hold)
+                regressed.append(hold)
             else:
                 self._on_fenced(hold, news.by, rollback=news.rollback)
             if news.removed:
@@ -582,6 +596,8 @@ class Node:
                 elif not news.attended and sent >= hold.unread_from:
                     self._deserted.discard(hold)
                     stream.abandon()
+        await self._claim_again_after_loss(regressed)
+        return not all(isinstance(news, StoreLost) for news in renewed)
 
     async def _guard(self) -> None:
         """The streams look at their deadlines when they speak; this is for the silent ones."""
@@ -618,8 +634,15 @@ class Node:
         session = hold.stream.session_key
         self._hear(Word(kind="forgotten", session=session, first=epoch, before=epoch + 1, by=by))
 
-    async def _claim_again_after_loss(self, hold: _Hold) -> None:
-        """The store has lost writes: the same ticket again, unless the stream has ended."""
+    async def _claim_again_after_loss(self, holds: Sequence[_Hold]) -> None:
+        """Claim the same tickets again, in one trip: the store has lost writes."""
+        if holds:
+            async with asyncio.TaskGroup() as group:
+                for hold in holds:
+                    group.create_task(self._claim_one_again(hold))
+
+    async def _claim_one_again(self, hold: _Hold) -> None:
+        """Claim again, unless the stream has ended."""
         self.counts.regressed += 1
         hold.unread_from = time.monotonic() + self._cluster.lease
         stream = hold.stream
@@ -696,6 +719,7 @@ class Node:
     async def _append(self, appends: Sequence[tuple[_Hold, Batch]]) -> None:
         results = await self._cluster.append([batch for _, batch in appends])
         self.counts.batches += len(appends)
+        regressed = []
         for (hold, batch), result in zip(appends, results, strict=True):
             if isinstance(result, StoreLost):
                 hold.retry_at = time.monotonic() + RETRY
@@ -704,12 +728,13 @@ class Node:
                 hold.shipped = result.last
             elif result.verdict is Verdict.REGRESSED:
                 hold.shipped = result.last
-                await self._claim_again_after_loss(hold)
+                regressed.append(hold)
             elif not hold.fenced:
                 self.counts.fenced += 1
                 hold.fenced = True
-                self._beat_at = 0.0  # which tells by whom
+                self._unrenewed.add(hold)  # the next heartbeat returns by which stream
                 self._to_beat.set()
+        await self._claim_again_after_loss(regressed)
 
     async def _close(self, closes: Sequence[tuple[_Hold, Batch]]) -> None:
         results = await self._cluster.close([batch for _, batch in closes])

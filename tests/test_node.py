@@ -14,7 +14,7 @@ from fakes import FakeReader, Tidy, parse, read_all, says, stubborn, talks
 from nodes import BOUND, LEASE, cloud, in_virtual_time, until
 
 from jarvis_stream.agents.base import Piece, Turn
-from jarvis_stream.cluster.base import Appended, Batch, StoreLost
+from jarvis_stream.cluster.base import Appended, Batch, Claim, Renewed, StoreLost
 from jarvis_stream.cluster.memory import Fate
 from jarvis_stream.errors import Conflict, CursorAhead, Gone, NotFound, Unavailable
 from jarvis_stream.history.base import Removed, Span, TurnStart
@@ -749,6 +749,63 @@ async def test_where_the_live_stream_of_another_node_stands_is_known() -> None:
         assert transcript.text == "one two"
         assert (transcript.epoch, transcript.seq) == (here.frames[0]["epoch"], here.stream.seq)
         assert await a.node.heads(["s"]) == [None]  # which knows better than the store
+
+
+# Heartbeats
+
+
+@in_virtual_time
+async def test_leases_are_renewed_in_bounded_slices() -> None:
+    async with cloud("a", q=talks("x")) as (_, a):
+        sizes: list[int] = []
+        renew = a.node._cluster.renew
+
+        async def note(claims: Sequence[Claim]) -> Sequence[Renewed | StoreLost]:
+            sizes.append(len(claims))
+            return await renew(claims)  # type: ignore[no-any-return]
+
+        a.node._cluster.renew = note
+        readers = [await a.start(f"{n}", "q", session_id=f"s{n}") for n in range(300)]
+        await asyncio.sleep(2 * LEASE)
+        assert max(sizes) <= 128
+        assert not any(reader.ends for reader in readers)
+        sizes.clear()
+        await asyncio.sleep(LEASE / 3)
+        assert 300 <= sum(sizes) <= 600
+
+
+@in_virtual_time
+async def test_a_reader_who_leaves_costs_the_renewal_of_one_lease() -> None:
+    async with cloud("a", q=talks("x")) as (shared, a):
+        renewed: list[str] = []
+        renew = shared.store.renew
+
+        def note(claim: Claim, *more: Any) -> Renewed:
+            renewed.append(claim.name.stream)
+            return renew(claim, *more)  # type: ignore[no-any-return]
+
+        readers = [await a.start(f"{n}", "q", session_id=f"s{n}") for n in range(50)]
+        await asyncio.sleep(LEASE / 3)
+        a.node._beat_at = time.monotonic() + LEASE / 3
+        shared.store.renew = note
+        readers[7].leave()
+        await until(lambda: readers[7].stream.stopped.done())
+        assert renewed == ["7"]
+
+
+@in_virtual_time
+async def test_many_claims_that_the_store_has_lost_are_made_again_together() -> None:
+    async with cloud("a", q=talks("x")) as (shared, a):
+        shared.store.fate = lambda node, call: Fate(out=0.01, back=0.01)
+        copied = shared.store.copied()
+        readers = await asyncio.gather(
+            *(a.start(f"{n}", "q", session_id=f"s{n}") for n in range(300))
+        )
+        await asyncio.sleep(1)
+        shared.store.fall_back(copied)
+        await asyncio.sleep(2 * LEASE)
+        assert not any(reader.ends for reader in readers)
+        assert a.node.counts.regressed >= 300
 
 
 # When nodes and the store lose each other

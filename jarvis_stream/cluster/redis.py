@@ -55,6 +55,8 @@ STOP_TTL = 60.0
 """Seconds a stop waits for its stream."""
 READ_BYTES = 64 * 1024
 """About how much one `read` returns of a log."""
+MAX_COMMANDS = 256
+"""Commands that are asked at a time."""
 READ_ALL_BYTES = 4 * 1024 * 1024
 """About how much it returns of all."""
 PROBE_BEATS = 5
@@ -450,9 +452,21 @@ class RedisCluster:
         return replies
 
     async def _ask_each(self, commands: Sequence[bytes]) -> list[Any]:
-        """The replies, or a StoreLost in the place of each; without commands nothing is asked."""
-        if not commands:
-            return []
+        """The replies, or a StoreLost in the place of each; without commands nothing is asked.
+
+        Many commands go in slices, one after the other: each has the whole timeout, and what others
+        ask has a place between them. When nothing of a slice is answered, the rest is not asked.
+        """
+        replies: list[Any] = []
+        for at in range(0, len(commands), MAX_COMMANDS):
+            found = await self._ask_slice(commands[at : at + MAX_COMMANDS])
+            replies += found
+            if all(isinstance(reply, StoreLost) for reply in found):
+                replies += found[-1:] * (len(commands) - len(replies))
+                break
+        return replies
+
+    async def _ask_slice(self, commands: Sequence[bytes]) -> list[Any]:
         asked_at = time.monotonic()
         try:
             replies = await self._router.ask(commands)

@@ -519,7 +519,7 @@ class _Call:
         questions = {line: line.put(part.commands) for line, part in parts.items()}
         try:
             answers = [question.answer for question in questions.values()]
-            await asyncio.wait(answers, timeout=seconds)
+            await wire.wait_for_replies(answers, seconds)
         finally:
             for line, question in questions.items():
                 line.withdraw(question)

@@ -48,6 +48,11 @@ Address = tuple[str, int]
 """Host and port."""
 _DOUBT = re.compile(r"certificate verify failed: (.*?)\.? \(_ssl")
 """As OpenSSL, Python and redis-py say it together."""
+SILENCE = 1.0
+"""Seconds without any reply, while one is due, after which a connection is thought broken. A reply
+that is later than its caller waits for is dropped, and the connection is kept."""
+STALL = 0.05
+"""Seconds by which a timer is late when the process was held up, and not the reply."""
 PULSE = 1.0
 """Seconds after which a silent connection is asked whether it lives."""
 
@@ -240,6 +245,15 @@ async def _hang_up(connection: Connection, *, is_broken: bool = False) -> None:
         await connection.disconnect(nowait=is_broken)
 
 
+async def wait_for_replies(answers: Sequence[asyncio.Future[Any]], seconds: float) -> None:
+    """Wait until all have come, or the time is over: time in which this process could read them."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+    _, pending = await asyncio.wait(answers, timeout=seconds)
+    if pending and loop.time() > due + STALL:  # the loop stood still; they may be here, unread
+        await asyncio.wait(pending, timeout=STALL)
+
+
 @dataclass(slots=True, eq=False)
 class Question:
     """Some commands, and who waits for what is replied to them."""
@@ -305,7 +319,7 @@ class Line(Wire):
         """
         question = self.put(commands)
         try:
-            await asyncio.wait([question.answer], timeout=self.timeout)
+            await wait_for_replies([question.answer], self.timeout)
         finally:
             self.withdraw(question)
         replies = self.take(question)
@@ -378,8 +392,9 @@ class Line(Wire):
             self._asked.clear()
             questions = list(self._unsent)
             self._unsent.clear()
+            if not self._sent:
+                self._be_patient(bool(questions))
             self._sent.extend(questions)
-            self._be_patient()
             await connection.send_packed_command(
                 [question.commands for question in questions], check_health=False
             )
@@ -399,14 +414,15 @@ class Line(Wire):
             question.replies.append(reply)
             if len(question.replies) == question.count:
                 self._sent.popleft()
-                self._be_patient()
+                self._be_patient(bool(self._sent))
                 if not question.answer.done():
                     question.answer.set_result(question.replies)
 
-    def _be_patient(self) -> None:
-        """With the connection, until what was asked first should have been answered."""
+    def _be_patient(self, is_due: bool) -> None:
+        """With the connection, from this moment of progress on, while a reply `is_due`."""
         if self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(self._sent[0].due if self._sent else None)
+            now = asyncio.get_running_loop().time()
+            self._patience.reschedule(now + max(SILENCE, self.timeout) if is_due else None)
 
     def _lost(self) -> None:
         self.tried.set()

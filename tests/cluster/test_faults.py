@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from contracts.passes import ANN
 from redis_proxy import RedisProxy, in_front_of
 from redis_server import RedisServer
 
-from jarvis_stream.cluster import wire
+from jarvis_stream.cluster import redis, wire
 from jarvis_stream.cluster.base import (
     Appended,
     Batch,
@@ -99,6 +99,50 @@ async def test_a_frozen_redis_is_told_in_time_and_the_loop_goes_on(
         tail = await until_it_works(ours.read, claim.name)
         assert tail is not None
         assert tail.frames == lines(0, 2)
+
+
+async def test_a_reply_that_comes_late_is_not_a_lost_connection(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "SILENCE", 3600.0)
+    async with node(redis_server.url, timeout=0.2) as ours:
+        claim = await until_it_works(start, ours, ours.name("A"))
+        connected_at = ours.cluster.health.since
+        redis_server.freeze()
+        for _ in range(3):
+            with pytest.raises(StoreLost):
+                await ours.renew(claim)
+        redis_server.thaw()
+        renewed = await until_it_works(ours.renew, claim)
+        assert renewed.verdict is Verdict.GOOD
+        assert ours.cluster.health.since == connected_at
+
+
+async def test_many_commands_are_asked_in_bounded_slices(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(redis_server.url) as ours:
+        claims = [await ours.start(f"A{number}", f"s{number}") for number in range(20)]
+        router: Any = ours.cluster._router  # type: ignore[attr-defined]
+        sizes: list[int] = []
+        ask = router.ask
+
+        async def note(commands: Sequence[bytes]) -> list[Any]:
+            if len(commands) > 1:  # a ping is one
+                sizes.append(len(commands))
+            return await ask(commands)  # type: ignore[no-any-return]
+
+        monkeypatch.setattr(router, "ask", note)
+        monkeypatch.setattr(redis, "MAX_COMMANDS", 16)
+        renewed = told(await ours.cluster.renew(claims))
+        assert [one.verdict for one in renewed] == [Verdict.GOOD] * 20
+        assert sizes == [16, 16, 8]
+        sizes.clear()
+        redis_server.freeze()
+        lost = await ours.cluster.renew(claims)
+        assert all(isinstance(one, StoreLost) for one in lost)
+        assert sizes == [16], "the rest is not asked of a store that is away"
+        redis_server.thaw()
 
 
 async def test_what_was_sent_to_a_frozen_redis_is_carried_out_late(
