@@ -21,6 +21,7 @@ away, that is so for the sessions in it, and the others go on.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import deque
@@ -96,7 +97,10 @@ WAIT_POLL: Final = 0.05
 """Seconds between two looks whether another node's agent has stopped."""
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at the sessions that are watched."""
+"""Seconds between two looks at watched sessions of which nothing was said."""
+
+LOOK_SLICE: Final = 32
+"""Sessions that one look is at; with more of them, each is looked at less often."""
 
 SETTLE_TIME: Final = 2.0
 """Seconds that a node which stops has for what it owes the store."""
@@ -236,6 +240,12 @@ class Node:
         self._watched: dict[str, dict[Watcher, set[str]]] = {}
         """By session: who watches it, and which streams (their nonces) each has been shown."""
         self._subscribed: set[str] = set()
+        self._looks: dict[str, None] = {}
+        """Sessions to look at, the next one first."""
+        self._rotation: deque[str] = deque()
+        """Those that are looked at in turn, before it is everybody's turn again."""
+        self._look_due = 0.0
+        self._listening_since = math.inf
         self._deserted: set[_Hold] = set()
         self._unrenewed: set[_Hold] = set()
         """Those to renew at once: the last heartbeat learnt nothing of them, a reader left,
@@ -329,8 +339,8 @@ class Node:
                     await asyncio.sleep(TICK)
 
     def _listen(self, word: Word) -> None:
-        if word.kind == "claimed":
-            self._to_look.set()
+        if word.kind == "claimed" and word.session in self._watched:
+            self._look_at(word.session)
         self._stir(word.session)
         self._hear(word)
 
@@ -937,6 +947,10 @@ class Node:
     def watch(self, session: str, watcher: Watcher) -> None:
         """Show a watcher the other nodes' streams of a session: the living, and all to come."""
         self._watched.setdefault(session, {}).setdefault(watcher, set())
+        self._look_at(session)
+
+    def _look_at(self, session: str) -> None:
+        self._looks[session] = None
         self._to_look.set()
 
     def unwatch(self, session: str, watcher: Watcher) -> None:
@@ -945,30 +959,57 @@ class Node:
         watchers.pop(watcher, None)
         if not watchers:
             self._watched.pop(session, None)
+            self._to_look.set()
 
     async def _look(self) -> None:
+        """Look at one slice of the watched sessions: first those that something was said about.
+
+        The others are looked at in turn, for what was said and got lost.
+        """
         if not (self._watched or self._subscribed):
             await _pause(self._to_look, None)
         self._to_look.clear()
-        for session in self._subscribed - self._watched.keys():
-            await self._cluster.unwatch(session)
-            self._subscribed.discard(session)
-        # First: what is claimed while we look is not missed then.
-        for session in self._watched.keys() - self._subscribed:
-            await self._cluster.watch(session)
-            self._subscribed.add(session)
-        sessions = list(self._watched)
-        found = await self._cluster.living(sessions) if sessions else ()
+        if len(self._subscribed) > len(self._watched):
+            await self._cluster.unwatch(list(self._subscribed - self._watched.keys()))
+            self._subscribed &= self._watched.keys()
+        sessions = self._next_looks()
+        try:
+            # First: what is claimed while we look is not missed then.
+            if unheard := [session for session in sessions if session not in self._subscribed]:
+                await self._cluster.watch(unheard)
+                self._subscribed.update(unheard)
+            found = await self._cluster.living(sessions) if sessions else ()
+        except BaseException:
+            self._looks.update(dict.fromkeys(sessions))
+            raise
         for session, living in zip(sessions, found, strict=True):
             if isinstance(living, StoreLost):
-                continue
+                continue  # it is looked at again in turn
             for watcher, seen in self._watched.get(session, {}).items():
                 for one in living:
                     if one.name.nonce not in seen and self._is_abroad(one) and not one.removed:
                         watcher.see(Mirror(one.name, self, epoch=one.epoch, watched=True))
                 seen.clear()
                 seen.update(one.name.nonce for one in living)
-        await _pause(self._to_look, LOOK_EVERY)
+        await _pause(self._to_look, 0.0 if self._looks else self._look_due - time.monotonic())
+
+    def _next_looks(self) -> list[str]:
+        """Take the sessions to look at now, one slice."""
+        if self.health.listening_since != self._listening_since:
+            # What was said before it listened there may have got lost.
+            self._listening_since = self.health.listening_since
+            self._looks.update(dict.fromkeys(self._watched))
+        now = time.monotonic()
+        if now >= self._look_due:
+            self._look_due = now + LOOK_EVERY
+            if not self._rotation:
+                self._rotation.extend(self._watched)
+            for _ in range(min(LOOK_SLICE, len(self._rotation))):
+                self._looks[self._rotation.popleft()] = None
+        sessions = list(islice(self._looks, LOOK_SLICE))
+        for session in sessions:
+            del self._looks[session]
+        return [session for session in sessions if session in self._watched]
 
     # What other nodes' streams are asked
 

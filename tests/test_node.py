@@ -751,6 +751,79 @@ async def test_where_the_live_stream_of_another_node_stands_is_known() -> None:
         assert await a.node.heads(["s"]) == [None]  # which knows better than the store
 
 
+# Watching
+
+
+class Quiet:
+    """Watches, and reads nothing."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def see(self, stream: Followed) -> None:
+        """See node.Watcher."""
+        self.seen.append(stream.stream_id)
+
+
+def count_looks(shared: Any) -> list[str]:
+    looks: list[str] = []
+    living = shared.store.living
+
+    def note(session: str, *more: Any) -> Any:
+        looks.append(session)
+        return living(session, *more)
+
+    shared.store.living = note
+    return looks
+
+
+@in_virtual_time
+async def test_quiet_watched_sessions_cost_little_and_busy_ones_only_themselves() -> None:
+    async with cloud("a", "b", hi=says("x")) as (shared, a, b):
+        watcher = Quiet()
+        sessions = [f"s{number}" for number in range(500)]
+        for session in sessions:
+            a.registry.watch(session, watcher)
+        await until(lambda: not a.node._looks)
+        await asyncio.sleep(5)
+        looks = count_looks(shared)
+        await asyncio.sleep(10)
+        assert len(looks) <= 11 * 32
+        looks.clear()
+        for number in range(100):
+            await b.start(str(number), "hi", session_id="s7")
+            await asyncio.sleep(0.05)
+        await until(lambda: len(watcher.seen) == 100)
+        assert len([session for session in looks if session != "s7"]) <= 7 * 32
+        for session in sessions:
+            a.registry.unwatch(session, watcher)
+        await until(lambda: not a.node._subscribed)
+
+
+@in_virtual_time
+async def test_every_watched_session_is_looked_at_in_turn_when_words_are_lost() -> None:
+    async with cloud("a", "b", hi=talks("x")) as (shared, a, b):
+        watcher = Quiet()
+        for number in range(200):
+            a.registry.watch(f"s{number}", watcher)
+        await asyncio.sleep(5)
+        shared.mute = True
+        await b.start("1", "hi", session_id="s150")
+        await until(lambda: watcher.seen == ["1"], 20)
+
+
+@in_virtual_time
+async def test_watched_sessions_are_looked_at_when_words_are_heard_again() -> None:
+    async with cloud("a", "b", hi=talks("x")) as (shared, a, _b):
+        watcher = Quiet()
+        for number in range(200):
+            a.registry.watch(f"s{number}", watcher)
+        await asyncio.sleep(5)
+        looks = count_looks(shared)
+        a.node.health.listening_since = time.monotonic()
+        await until(lambda: len(set(looks)) == 200, 2)
+
+
 # Heartbeats
 
 

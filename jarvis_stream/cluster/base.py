@@ -241,6 +241,8 @@ class Health:
         Tried every few seconds."""
         self.listening = False
         """Whether words are heard."""
+        self.listening_since = math.inf
+        """Since when, without a gap, on the monotonic clock."""
 
     @property
     def epoch_floor(self) -> int:
@@ -415,13 +417,13 @@ class Cluster(Protocol):
 
     # Words
 
-    async def watch(self, session: str) -> None:
-        """Hear of every `claimed` and `released` of a session, until `unwatch`.
+    async def watch(self, sessions: Sequence[str]) -> None:
+        """Hear of every `claimed` and `released` of these sessions, until `unwatch`.
 
         Whoever claims or queues is told of `released` in its session without watching it.
         """
         ...
 
-    async def unwatch(self, session: str) -> None:
+    async def unwatch(self, sessions: Sequence[str]) -> None:
         """Idempotent."""
         ...

@@ -634,11 +634,11 @@ class MemoryCluster:
 
         await self._ask("attend", work)
 
-    async def watch(self, session: str) -> None:
-        self.watched.add(session)
+    async def watch(self, sessions: Sequence[str]) -> None:
+        self.watched.update(sessions)
 
-    async def unwatch(self, session: str) -> None:
-        self.watched.discard(session)
+    async def unwatch(self, sessions: Sequence[str]) -> None:
+        self.watched.difference_update(sessions)
 
     @property
     def _horizon(self) -> float:

@@ -429,11 +429,12 @@ class RedisCluster:
 
     # Words
 
-    async def watch(self, session: str) -> None:
-        await self._ear.listen(_session_key(session) + b":words")
+    async def watch(self, sessions: Sequence[str]) -> None:
+        await self._ear.listen(*(_session_key(session) + b":words" for session in sessions))
 
-    async def unwatch(self, session: str) -> None:
-        self._ear.ignore(_session_key(session) + b":words")
+    async def unwatch(self, sessions: Sequence[str]) -> None:
+        for session in sessions:
+            self._ear.ignore(_session_key(session) + b":words")
 
     def _hear_words(self, channel: bytes, said: bytes) -> None:
         try:

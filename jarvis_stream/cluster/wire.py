@@ -51,6 +51,8 @@ _DOUBT = re.compile(r"certificate verify failed: (.*?)\.? \(_ssl")
 SILENCE = 1.0
 """Seconds without any reply, while one is due, after which a connection is thought broken. A reply
 that is later than its caller waits for is dropped, and the connection is kept."""
+CHANNELS = 256
+"""Channels that are subscribed to in one command."""
 STALL = 0.05
 """Seconds by which a timer is late when the process was held up, and not the reply."""
 PULSE = 1.0
@@ -465,15 +467,16 @@ class Ear(Wire):
         self._unsent: list[bytes] = []
         self._asked = asyncio.Event()
 
-    async def listen(self, channel: bytes) -> None:
-        """Hear a channel from now on; returns when that is so, or the time is over."""
-        has = self._channels.get(channel)
-        if has is None:
-            has = self._channels[channel] = asyncio.Event()
-            self._send(pack("SUBSCRIBE", channel))
+    async def listen(self, *channels: bytes) -> None:
+        """Hear channels from now on; returns when that is so, or the time is over."""
+        if new := [channel for channel in channels if channel not in self._channels]:
+            self._channels.update((channel, asyncio.Event()) for channel in new)
+            self._send(pack("SUBSCRIBE", *new))
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
-                await has.wait()
+                for channel in channels:
+                    if has := self._channels.get(channel):
+                        await has.wait()
 
     def ignore(self, channel: bytes) -> None:
         """Hear it no more. Idempotent."""
@@ -494,10 +497,15 @@ class Ear(Wire):
         # One that nobody speaks in, so that there is always one.
         channels = [b"jarvis:nobody", *self._channels]
         self._greeted = True
+        # Only some of very many, so that the connection is there in time; the others come next.
+        channels, rest = channels[:CHANNELS], channels[CHANNELS:]
+        for at in range(0, len(rest), CHANNELS):
+            self._send(pack("SUBSCRIBE", *rest[at : at + CHANNELS]))
         await connection.send_packed_command(pack("SUBSCRIBE", *channels), check_health=False)
         for _ in channels:
             self._take(await connection.read_response())
         self._health.listening = True
+        self._health.listening_since = time.monotonic()
 
     async def _serve(self, connection: Connection) -> None:
         async with asyncio.TaskGroup() as group:

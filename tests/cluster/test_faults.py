@@ -195,7 +195,7 @@ async def test_a_redis_that_was_killed_comes_back_with_what_it_knew(
     async with node(redis_server.url) as ours, node(redis_server.url, "theirs") as theirs:
         claim = await ours.start("A")
         await ours.append(claim, 0, 3)
-        await theirs.cluster.watch("s")
+        await theirs.cluster.watch(["s"])
         redis_server.kill()
         with pytest.raises(StoreLost):
             await ours.append(claim, 3, 4)

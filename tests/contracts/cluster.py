@@ -858,8 +858,8 @@ class ClusterContract:
         self, ours: Node, theirs: Node
     ) -> None:
         for _ in range(2):
-            await theirs.cluster.watch("s")
-        await theirs.cluster.watch("t")
+            await theirs.cluster.watch(["s"])
+        await theirs.cluster.watch(["t"])
         claim = await ours.start("A")
         waiting, _ = await ours.queue("B")
         await ours.close(claim, 0, 2)
@@ -873,8 +873,8 @@ class ClusterContract:
             Word(kind="claimed", session="s", stream="B"),
         )
         await theirs.hears(Word(kind="claimed", session="t", stream="C"))
-        await theirs.cluster.unwatch("s")
-        await theirs.cluster.unwatch("s")
+        await theirs.cluster.unwatch(["s"])
+        await theirs.cluster.unwatch(["s"])
         await ours.start("D")
         await ours.start("E", "t")
         await theirs.hears(Word(kind="claimed", session="t", stream="E"))
