@@ -555,6 +555,20 @@ class HistoryContract:
         assert plain((await again).messages) == ["u:q1 again"]
         assert [turn.stream_id for turn in await history.turns("s")] == ["2"]
 
+    async def test_a_removal_holds_for_what_comes_later(
+        self, history: History, speaker: Speaker
+    ) -> None:
+        assert not (await history.remove(Span("s", 3, 5))).existed
+        assert not (await history.remove(Span("s", 0, 2))).existed
+        assert not (await history.remove(Span("s", 3, 5))).existed
+        begun = [speaker.ask("s", str(epoch), f"q{epoch}", epoch=epoch)[0] for epoch in range(1, 6)]
+        results = await asyncio.gather(*begun)
+        assert [result.removed for result in results] == [True, False, True, True, False]
+        assert [result.saved for result in results] == [False, True, False, False, True]
+        assert not await speaker.end("1")
+        assert [turn.stream_id for turn in await history.turns("s")] == ["2", "5"]
+        assert await history.turn("3") is None
+
     async def test_epochs_outlive_what_had_them(self, history: History, speaker: Speaker) -> None:
         for number in range(1, 4):
             await speaker.turn("s", str(number))
@@ -1130,6 +1144,109 @@ class DurableContract(HistoryContract):
             assert not await speaker.end("1")
             assert await theirs.turns("s") == []
             assert ours.health.dropped == 0
+
+    async def test_a_question_that_comes_after_its_removal_is_not_kept(
+        self, backend: Backend
+    ) -> None:
+        async with backend(QUICK) as ours, backend() as theirs:
+            speaker = Speaker(ours, first=10)
+            assert not await deleted(theirs, "s", 12)
+            late, answer = speaker.ask("s", "1")
+            answer.say("a")
+            ended = speaker.end("1")
+            begun = await late
+            assert (begun.saved, begun.taken, begun.removed) == (False, False, True)
+            assert not await ended
+            speaker.ask("s", "2", epoch=11)
+            speaker.ask("s", "3", "new", epoch=12)
+            await saved(ours)
+            assert [turn.stream_id for turn in await theirs.turns("s")] == ["3"]
+            assert [one.title for one in (await theirs.sessions()).sessions] == ["new"]
+            assert (ours.health.failures, ours.health.dropped) == (0, 0)
+
+    async def test_what_comes_after_its_removal_leaves_no_session(self, backend: Backend) -> None:
+        async with backend(QUICK) as ours, backend() as theirs:
+            assert not await deleted(theirs, "s", 12)
+            begun, _ = Speaker(ours, first=10).ask("s", "1")
+            assert (await begun).removed
+            assert (await theirs.sessions()).sessions == []
+            assert await theirs.count() == 0
+            assert await theirs.last_epoch() == 11
+
+    async def test_pieces_and_ends_that_come_after_a_removal_are_not_kept(
+        self, backend: Backend
+    ) -> None:
+        async with backend(QUICK) as ours, backend() as theirs:
+            speaker = Speaker(ours)
+            for stream_id in "12":
+                begun, answer = speaker.ask("s", stream_id)
+                await begun
+            await theirs.remove(Span("s", 2, 3))
+            answer.say("late")
+            await speaker.turn("t", "3")  # with it, the piece has been written
+            assert not await speaker.end("2")
+            assert await speaker.end("1")
+            assert [turn.stream_id for turn in await theirs.turns("s")] == ["1"]
+
+    async def test_what_a_turn_replaces_does_not_come_after_it(self, backend: Backend) -> None:
+        async with backend(QUICK) as ours, backend() as theirs:
+            speaker = Speaker(theirs)
+            await speaker.turn("s", "1", "q1")
+            begun, _ = speaker.ask("s", "4", "q1 again", epoch=4, replaces_from=1)
+            assert (await begun).saved
+            late, _ = Speaker(ours, first=3).ask("s", "3", "late")
+            assert (await late).removed
+            assert [turn.stream_id for turn in await ours.turns("s")] == ["4"]
+
+    async def test_a_title_given_for_a_later_turn_outlives_a_removal_that_comes_late(
+        self, backend: Backend
+    ) -> None:
+        async with backend() as ours, backend() as theirs:
+            for session_id in ("new", "old"):
+                await Speaker(ours, first=5).turn(session_id, session_id)
+                assert await ours.rename(session_id, "given") is not None
+            await Speaker(theirs, first=9).turn("old", "later")
+            assert not await deleted(theirs, "new", 5)
+            assert await deleted(theirs, "old", 6)
+            titles = {one.session_id: one.title for one in (await ours.sessions()).sessions}
+            assert titles == {"new": "given", "old": "q"}
+
+    async def test_removals_are_final_in_whatever_order_two_processes_write(
+        self, backend: Backend
+    ) -> None:
+        dice = random.Random(7)
+        async with backend() as ours, backend() as theirs:
+            for round in range(12):
+                session_id = f"s{round}"
+                begins = [("begin", epoch, epoch) for epoch in range(1, 7)]
+                first = dice.randrange(1, 6)
+                removals = [("remove", 0, dice.randrange(1, 5)), ("remove", first, first + 2)]
+                works = begins + removals * 2
+                dice.shuffle(works)
+                for kind, first, last in works:
+                    history = dice.choice([ours, theirs])
+                    if kind == "begin":
+                        name = f"{round}-{first}"
+                        speaker = Speaker(history, first=first)
+                        begun, answer = speaker.ask(session_id, name)
+                        answer.say("a")
+                        speaker.end(name)
+                        if dice.random() < 0.5:
+                            await begun
+                    else:
+                        removing = history.remove(Span(session_id, first, last))
+                        if dice.random() < 0.5:
+                            await removing
+                await saved(ours)
+                await saved(theirs)
+                left = [
+                    epoch
+                    for epoch in range(1, 7)
+                    if not any(first <= epoch < last for _, first, last in removals)
+                ]
+                for history in (ours, theirs):
+                    assert [turn.epoch for turn in await history.turns(session_id)] == left
+                assert (await ours.session(session_id) is not None) == bool(left)
 
     async def test_what_is_not_saved_yet_of_a_session_deleted_elsewhere_is_not_saved(
         self, backend: Backend
