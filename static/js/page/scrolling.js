@@ -4,7 +4,7 @@ import { ScrollAnchor } from './scroll-anchor.js'
 const NEAR = 40
 
 /** After the last `scroll` event the reader is taken to scroll for so long. Milliseconds. */
-const SCROLLING = 150
+const SCROLLING = 400
 
 /** Keys that scroll away from the end, and keys that may lead back to it. */
 const UP = new Set(['ArrowUp', 'PageUp', 'Home'])
