@@ -467,7 +467,9 @@ class HistoryWriter:
             self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
         saved = await done.wait()
         session = await self.session(session_id) if saved else None
-        if not saved or (session is None and session_id in self._sessions):
+        # A session whose question is saved, and which is not there, another process has deleted.
+        held = self._sessions.get(session_id, {}).values()
+        if not saved or (session is None and any(not turn.stored for turn in held)):
             raise Unavailable("the history cannot be written now", retry_after=1)
         return session
 

@@ -33,6 +33,8 @@ class MixedLoad:
         """How many requests of each kind ended with each status."""
         self.wrong: list[str] = []
         """What must not happen."""
+        self._unsaved: dict[str, str] = {}
+        """Streams whose answer was said not to be saved, and their sessions."""
 
     async def run(self, seconds: float, *, rate: float) -> None:
         """Send so many requests a second, for so long."""
@@ -46,6 +48,18 @@ class MixedLoad:
                 await slots.acquire()
                 request = group.create_task(self._request(number))
                 request.add_done_callback(lambda _: slots.release())
+
+    async def check_saved(self) -> None:
+        """An answer is not saved when its turn was removed meanwhile; then it is not there."""
+        for stream_id, session_id in self._unsaved.items():
+            status, found = await call(
+                self.nodes[0], "GET", f"/api/sessions/{session_id}/messages?limit=1000"
+            )
+            there = status == 200 and any(
+                one["stream_id"] == stream_id for one in found["messages"]
+            )
+            if there:
+                self.wrong.append(f"said not to be saved, and is: {stream_id}")
 
     async def _request(self, number: int) -> None:
         which = self.dice.randrange(len(self.nodes))
@@ -81,8 +95,8 @@ class MixedLoad:
                 await self._call(kind, node, "GET", f"{path}/messages")
 
     async def _call(self, kind: str, node: Node, method: str, path: str, **more: Any) -> None:
-        status, _ = await call(node, method, path, **more)
-        self._note(kind, status)
+        status, body = await call(node, method, path, **more)
+        self._note(kind, status, body)
 
     async def _ask(
         self, node: Node, session_id: str, number: int, *, stopped: bool = False, **more: Any
@@ -92,19 +106,21 @@ class MixedLoad:
         prompt = self.dice.choice(["3 0.01 0", "10 0.02 0", "500 0 0"])
         body = {"prompt": prompt, "session_id": session_id, "stream_id": stream_id, **more}
         async with node.api.http.post(f"{node.api.url}/api/chat", json=body) as response:
-            self._note("replace" if more else "stop" if stopped else "ask", response.status)
+            kind = "replace" if more else "stop" if stopped else "ask"
             if response.status != 200:
+                self._note(kind, response.status, await response.json())
                 return
+            self._note(kind, response.status)
             async for line in response.content:
                 with suppress(orjson.JSONDecodeError):
                     frame = orjson.loads(line)
                     if frame.get("saved") is False:
-                        self.wrong.append(f"not saved: {frame}")
+                        self._unsaved[stream_id] = session_id
                     if stopped and frame["type"] == "token":
                         stopped = False
                         await self._call("interrupt", node, "POST", f"/api/chat/{stream_id}/cancel")
 
-    def _note(self, kind: str, status: int) -> None:
+    def _note(self, kind: str, status: int, body: Any = None) -> None:
         self.done[kind, status] += 1
         if status >= 500:
-            self.wrong.append(f"{kind}: {status}")
+            self.wrong.append(f"{kind}: {status} {body}")

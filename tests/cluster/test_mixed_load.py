@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from postgres_server import PostgresServer
 from redis_server import RedisServer
 
@@ -22,14 +25,25 @@ RATE = float(os.environ.get("LOAD_RATE", "100"))
 SEED = int(os.environ.get("LOAD_SEED", "0")) or random.randrange(1, 1 << 32)
 
 
+@pytest.fixture
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that does not wait for the disk."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"), "--appendfsync", "no")
+    server.start()
+    yield server
+    server.kill()
+
+
 async def test_two_servers_on_one_database_fail_no_request(
-    postgres: PostgresServer, redis_server: RedisServer, tmp_path: Path
+    postgres: PostgresServer, redis: RedisServer, tmp_path: Path
 ) -> None:
     print(f"seed={SEED}")
     url = postgres.new_database()
-    async with nodes(2, url, redis_server.url, tmp_path / "diary", "--lease", "10") as servers:
+    async with nodes(2, url, redis.url, tmp_path / "diary", "--lease", "10") as servers:
         load = MixedLoad(servers, SEED)
         await load.run(SECONDS, rate=RATE)
+        await asyncio.sleep(1)
+        await load.check_saved()
         print(dict(sorted(load.done.items())), load.wrong[:5])
         for node in servers:
             log = node.server.log

@@ -24,7 +24,7 @@ from pgbouncer import pooling
 from postgres_server import PostgresServer
 
 from jarvis_stream.errors import Unavailable
-from jarvis_stream.history.base import HistoryUnusable
+from jarvis_stream.history.base import HistoryUnusable, Span
 from jarvis_stream.history.open import open_history
 from jarvis_stream.history.postgres import READERS
 
@@ -302,3 +302,11 @@ async def test_behind_a_pooler_of_transactions_nothing_is_kept_on_a_connection(
         for _ in range(5):
             assert postgres.execute(settings, pooled) == [("0", "on")]
     assert {line.split(" ")[0] for line in log_lines} <= {"history_interrupted"}
+
+
+async def test_a_session_that_another_process_deleted_cannot_be_renamed(backend: Backend) -> None:
+    async with backend() as one, backend() as other:
+        begun, _ = Speaker(one).ask("s", "1")
+        await begun
+        assert (await other.remove(Span("s", 0, 100))).existed
+        assert await one.rename("s", "title") is None
