@@ -692,3 +692,23 @@ async def test_searches_leave_the_connections_for_reading_alone(url: str) -> Non
     finally:
         go_on.set()
         await backend.close()
+
+
+async def test_old_removals_are_forgotten_but_not_the_highest_epoch(
+    backend: Backend, file: Path
+) -> None:
+    async with backend() as history:
+        for before in (5, 9, 7):
+            await deleted(history, f"s{before}", before)
+    connection = sqlite3.connect(file)
+    connection.execute(
+        "UPDATE jarvis_removals SET removed_at = removed_at - 90000 WHERE session_id != 's7'"
+    )
+    connection.commit()
+    connection.close()
+    async with backend() as history:
+        assert await rows(file, "SELECT session_id FROM jarvis_removals ORDER BY 1") == [
+            ("s7",),
+            ("s9",),
+        ]
+        assert await history.last_epoch() == 8
