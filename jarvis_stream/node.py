@@ -1104,15 +1104,18 @@ class Node:
             tail = only(await self._cluster.read([(name, seq)]))
             if tail is None or tail.removed:
                 return None
-            for line in tail.frames.splitlines():
-                frame = orjson.loads(line)
-                if frame["type"] == "token":
-                    text.append(frame["text"])
+            text.append(_text_of(tail.frames))
             if tail.last <= seq or tail.closed:
                 return Transcript(
                     id_of(name.stream), tail.epoch, tail.last, "".join(text), tail.closed
                 )
             seq = tail.last
+
+
+def _text_of(frames: bytes) -> str:
+    """Return the text of the tokens among some frames, all parsed at once."""
+    parsed = orjson.loads(b"[%b]" % frames.rstrip().replace(b"\n", b","))
+    return "".join([frame["text"] for frame in parsed if frame["type"] == "token"])
 
 
 def _is_queued(stream: Stream) -> bool:

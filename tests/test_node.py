@@ -881,6 +881,19 @@ async def test_many_claims_that_the_store_has_lost_are_made_again_together() -> 
         assert a.node.counts.regressed >= 300
 
 
+@in_virtual_time
+async def test_what_another_nodes_stream_has_said_is_read_in_pieces_whatever_the_text() -> None:
+    text = ['"', "\\n\n", "é\u2028", "]},{"] * 2000
+    async with cloud("a", "b", q=talks(*text, "end")) as (_, a, b):
+        here = await a.start("1", "q")
+        await here.sees("end")
+        await asyncio.sleep(1)
+        transcript = await b.registry.abroad("s")
+        assert transcript is not None
+        assert transcript.text == "".join(text) + "end"
+        assert transcript.seq == here.stream.seq
+
+
 # When nodes and the store lose each other
 
 
