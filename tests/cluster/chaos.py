@@ -248,8 +248,12 @@ class Chaos:
         """No question is lost whose frame 1 somebody saw; none streams for ever."""
         kept: dict[str, Frame] = {}
         for session in self.sessions:
-            status, body = await call(self.nodes[0], "GET", f"/api/sessions/{session}/messages")
-            if status == 200:
+            path = f"/api/sessions/{session}/messages?limit=200"
+            status, body = await call(self.nodes[0], "GET", path)
+            pages = [body] if status == 200 else []
+            while pages and (before := pages[-1]["next"]) is not None:
+                pages.append((await call(self.nodes[0], "GET", f"{path}&before={before}"))[1])
+            for body in pages:
                 assert body["active_stream"] is None
                 for message in body["messages"]:
                     if message["role"] == "assistant":
