@@ -176,7 +176,7 @@ inline close_script(i, batch) {
     if
 #ifndef M_TWO_ENDS
     :: closed[i] -> answer = (buried[i] -> FENCED : GOOD)
-    :: !closed[i] && released[i] -> answer = FENCED      /* it was vacated: see bury_script */
+    :: !closed[i] && released[i] -> answer = FENCED      /* bury_script vacated it */
     :: !closed[i] && !released[i] && IS_AHEAD(i, batch) -> answer = REGRESSED
 #endif
     :: else ->
@@ -196,8 +196,8 @@ inline release_script(i) {
     releasing[i] = false
 }
 
-/* The undertaker, on any node: has found the lease expired, and writes `interrupted`. A stream that has
- * said nothing is vacated: released, and its log stays empty, so that its stream_id may be started again. */
+/* The undertaker, on any node: has found the lease expired, and writes `interrupted`. It vacates a stream
+ * without frames: it releases it and leaves its log empty, so that its stream_id can be started again. */
 inline bury_script(i) {
     assert(!leased[i]);
     assert(!holding[i] || pauses > 0);                   /* nobody is buried alive but after a pause */
