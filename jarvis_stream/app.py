@@ -113,6 +113,7 @@ def create_app(
         visitors=shared.visitors,
         # Of this server alone: to ask the store would cost more than most reads.
         reads=Rates(settings.max_reads_per_minute, 60.0),
+        changes=Rates(settings.max_changes_per_minute, 60.0),
         searches=Rates(settings.max_searches_per_minute, 60.0),
         proxies=settings.trusted_proxies,
     )

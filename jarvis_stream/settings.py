@@ -442,6 +442,9 @@ class Settings(BaseSettings):
     max_reads_per_minute: Count = 1200
     """The most lists, conversations and exports one principal, or else one address, may read."""
 
+    max_changes_per_minute: Count = 600
+    """The most sessions one principal, or else one address, may rename or delete in a minute."""
+
     max_searches_per_minute: Count = 120
     """The most searches of one principal, or else one address; two typed letters a second."""
 

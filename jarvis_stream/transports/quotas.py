@@ -35,6 +35,7 @@ class Quotas:
         starts: Limiter,
         visitors: Limiter,
         reads: Limiter,
+        changes: Limiter,
         searches: Limiter,
         proxies: Sequence[Network] = (),
     ) -> None:
@@ -45,6 +46,7 @@ class Quotas:
         self._starts = starts
         self._visitors = visitors
         self._reads = reads
+        self._changes = changes
         self._searches = searches
 
     @contextlib.contextmanager
@@ -98,10 +100,19 @@ class Quotas:
 
     async def read(self, request: web.Request, *, search: bool = False) -> None:
         """Count a read of the history, or a search in it; raises TooFast."""
+        if search:
+            await self._take(self._searches, request, "searches")
+        else:
+            await self._take(self._reads, request, "reads of conversations")
+
+    async def change(self, request: web.Request) -> None:
+        """Count a renaming or a deletion of a session; raises TooFast."""
+        await self._take(self._changes, request, "changes of conversations")
+
+    async def _take(self, limiter: Limiter, request: web.Request, what: str) -> None:
         name = self.starter(request, owner_of(request))
-        wait = await (self._searches if search else self._reads).take(name) if name else 0.0
+        wait = await limiter.take(name) if name else 0.0
         if wait:
-            what = "searches" if search else "reads of conversations"
             raise TooFast(f"there were too many {what} in the last minute", retry_after=wait)
 
     def _address(self, request: web.Request) -> str:

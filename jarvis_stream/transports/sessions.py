@@ -103,6 +103,7 @@ async def rename(request: web.Request) -> web.Response:
     """Give a session a title; it keeps it."""
     session_id = _session_id(request)
     title = parse_title(await json_body(request))
+    await request.app[QUOTAS].change(request)
     registry = request.app[REGISTRY]
     owner = owner_of(request)
     session = await registry.history.rename(key_of(owner, session_id), title)
@@ -116,6 +117,7 @@ async def rename(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """Forget a session; its live stream is stopped first."""
     session_id = _session_id(request)
+    await request.app[QUOTAS].change(request)
     if not await request.app[REGISTRY].delete(session_id, owner_of(request)):
         raise _unknown(session_id)
     return web.Response(status=204)

@@ -152,6 +152,20 @@ async def test_an_address_with_a_port_or_none_at_all_has_limits_too(
     assert (await client.post("/api/chat", json=body, headers=headers)).status == 403
 
 
+async def test_a_principal_renames_and_deletes_so_often_in_a_minute(make: Make) -> None:
+    client = await make(max_changes_per_minute=2, auth_tokens=f"ann:{ANNS},bob:{BOBS}")
+    ann, bob = ({"Authorization": f"Bearer {token}"} for token in (ANNS, BOBS))
+    title = {"title": "a title"}
+    assert (await client.patch("/api/sessions/s", json=title, headers=ann)).status == 404
+    assert (await client.delete("/api/sessions/s", headers=ann)).status == 404
+    for answer in (
+        await client.patch("/api/sessions/s", json=title, headers=ann),
+        await client.delete("/api/sessions/s", headers=ann),
+    ):
+        assert await code(answer) == (429, "too_fast")
+    assert (await client.delete("/api/sessions/s", headers=bob)).status == 404
+
+
 async def test_a_principal_reads_and_searches_so_often_in_a_minute(make: Make) -> None:
     client = await make(
         max_reads_per_minute=3, max_searches_per_minute=1, auth_tokens=f"ann:{ANNS},bob:{BOBS}"
