@@ -46,8 +46,12 @@ class Backend(Protocol):
         """Look at one state of the database, on one of a few connections."""
         ...
 
-    def lock_schema(self, connection: sa.Connection) -> None:
-        """Let no other process change the schema during this transaction."""
+    async def change_schema(self, change: Callable[[sa.Connection], T]) -> T:
+        """Make a change to the schema in one transaction, whatever time it takes.
+
+        Waits for as long as another process changes the schema. The change must look first
+        whether it is still to be made.
+        """
         ...
 
     def lock_sessions(

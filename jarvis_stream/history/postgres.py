@@ -247,11 +247,18 @@ class PostgresBackend:
         if not task.cancelled():
             task.exception()  # looked at: nobody is to be told
 
-    def lock_schema(self, connection: sa.Connection) -> None:
-        """See Backend.lock_schema."""
-        connection.execute(
-            sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("jarvis_schema", 0)))
-        )
+    async def change_schema(self, change: Callable[[sa.Connection], T]) -> T:
+        """See Backend.change_schema."""
+
+        def make(connection: sa.Connection) -> T:
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            lock = sa.func.hashtextextended("jarvis_schema", 0)
+            if not connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(lock))):
+                logger.info("history_schema_busy")
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
+            return change(connection)
+
+        return await self.write(make)
 
     def lock_sessions(
         self, connection: sa.Connection, session_ids: Sequence[str], stream_ids: Sequence[str]
@@ -278,7 +285,7 @@ class PostgresBackend:
         try:
             found = await self.read(_find_index)
             if found is None:
-                found = await self.write(self._make_index)
+                found = await self.change_schema(self._make_index)
         except DBAPIError as error:
             state = getattr(error.orig, "sqlstate", None)
             logger.warning("search_index_unavailable error={} sqlstate={}", _name(error), state)
@@ -286,8 +293,8 @@ class PostgresBackend:
         self._indexed, self._indexes_unicode = True, found
 
     def _make_index(self, connection: sa.Connection) -> bool:
-        self.lock_schema(connection)
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        if (found := _find_index(connection)) is not None:
+            return found
         connection.exec_driver_sql("CREATE EXTENSION IF NOT EXISTS pg_trgm")
         (schema,) = connection.exec_driver_sql(
             "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n"

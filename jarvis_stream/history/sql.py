@@ -276,17 +276,13 @@ class SqlStore:
         # for others, and writing must not.
         look = self._backend.write if self._was_prepared else self._backend.read
         if await look(schema.version_of) != schema.HEAD:
-            await self._backend.write(self._upgrade)
+            await self._backend.change_schema(schema.upgrade)
             await self._backend.prepare_search()
         elif not self._was_prepared:
             await self._backend.prepare_search()
         if self._indexing is None:
             self._indexing = asyncio.create_task(self._backend.keep_searchable())
         self._prepared = self._was_prepared = True
-
-    def _upgrade(self, connection: sa.Connection) -> None:
-        self._backend.lock_schema(connection)
-        schema.upgrade(connection)
 
     async def close(self) -> None:
         """Close the connections and leave: no other process has to wonder about this one.

@@ -10,12 +10,14 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import sqlalchemy as sa
+from loguru import logger
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 
@@ -41,6 +43,8 @@ READERS: Final = 3
 """Connections for reading, and threads."""
 SEARCHERS: Final = 2
 """Connections for searches, and threads."""
+SCHEMA: Final = "schema"
+"""The name of the sign of a process that changes the schema, in place of an instance's."""
 STEPS_BETWEEN_CHECKS: Final = 10_000
 """Steps of SQLite's machine after which a look sees that it is abandoned."""
 
@@ -191,8 +195,38 @@ class SqliteBackend:
         """See Backend.find."""
         return self._index.find(word, owner)
 
-    def lock_schema(self, connection: sa.Connection) -> None:
-        """See Backend.lock_schema: BEGIN IMMEDIATE has done it."""
+    async def change_schema(self, change: Callable[[sa.Connection], T]) -> T:
+        """See Backend.change_schema.
+
+        A change may take longer than BUSY_TIMEOUT: processes wait for each other at a lock file.
+        """
+        return await self._writing.run(partial(self._make_alone, change))
+
+    def _make_alone(self, change: Callable[[sa.Connection], T]) -> T:
+        lock = self._lock_schema()
+        try:
+            deadline = time.monotonic() + BUSY_TIMEOUT
+            while True:
+                try:
+                    return self._make(change)
+                except OperationalError as error:
+                    if not _is_busy(error) or time.monotonic() > deadline:
+                        raise
+        finally:
+            if lock is not None:
+                self._sign_of(SCHEMA).unlink(missing_ok=True)
+                os.close(lock)
+
+    def _lock_schema(self) -> int | None:
+        """Return the descriptor that holds the lock; None where no file can be made."""
+        if sys.platform == "win32":
+            return None
+        sign = self._sign_of(SCHEMA)
+        with contextlib.suppress(OSError):
+            if not _is_free(sign):
+                logger.info("history_schema_busy")
+            return _lock(sign)
+        return None
 
     def lock_sessions(
         self, connection: sa.Connection, session_ids: Sequence[str], stream_ids: Sequence[str]

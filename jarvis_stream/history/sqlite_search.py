@@ -113,6 +113,10 @@ class Database(Protocol):
         """See Backend.write."""
         ...
 
+    async def change_schema(self, change: Callable[[sa.Connection], T]) -> T:
+        """See Backend.change_schema."""
+        ...
+
 
 class SearchIndex:
     """Makes the index, keeps it, and asks it."""
@@ -130,7 +134,7 @@ class SearchIndex:
         try:
             found = await self._database.read(_has_index)
             if not found:
-                found = await self._database.write(_make_index)
+                found = await self._database.change_schema(_make_index)
         except Exception as error:  # a file that cannot be written, or no FTS5
             logger.warning("search_index_unavailable error={}", type(error).__name__)
             return

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from contracts.history import (
     PATIENCE,
     PATIENT,
@@ -24,6 +25,8 @@ from pgbouncer import pooling
 from postgres_server import PostgresServer
 
 from jarvis_stream.errors import Unavailable
+from jarvis_stream.history import postgres as postgres_module
+from jarvis_stream.history import schema
 from jarvis_stream.history.base import HistoryUnusable, Span
 from jarvis_stream.history.open import open_history
 from jarvis_stream.history.postgres import READERS
@@ -164,6 +167,23 @@ async def test_many_processes_may_create_it_together(backend: Backend) -> None:
         opening = (stack.enter_async_context(backend()) for _ in range(8))
         for number, history in enumerate(await asyncio.gather(*opening)):
             await Speaker(history).turn("s", str(number))
+
+
+async def test_processes_that_start_together_wait_for_a_long_upgrade(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = schema.upgrade
+
+    def upgrade_slowly(connection: sa.Connection) -> None:
+        upgrade(connection)
+        connection.exec_driver_sql("SELECT pg_sleep(2)")
+
+    monkeypatch.setattr(postgres_module, "STATEMENT_TIMEOUT", 1)
+    monkeypatch.setattr(schema, "upgrade", upgrade_slowly)
+    async with AsyncExitStack() as stack:
+        opening = (stack.enter_async_context(open_history(url, PATIENT)) for _ in range(2))
+        first, _ = await asyncio.gather(*opening)
+        await Speaker(first).turn("s", "one")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
 from dataclasses import replace
@@ -36,7 +37,7 @@ from contracts.history import (
     shapes,
 )
 
-from jarvis_stream.history import schema, sqlite_search
+from jarvis_stream.history import schema, sqlite, sqlite_search
 from jarvis_stream.history.base import History, HistoryUnusable, TurnEnd, TurnStart
 from jarvis_stream.history.open import make_backend, make_store, open_history
 from jarvis_stream.history.sql import SqlStore
@@ -546,6 +547,24 @@ async def test_sixteen_processes_may_create_it_together(backend: Backend) -> Non
         opening = (stack.enter_async_context(backend()) for _ in range(16))
         for number, history in enumerate(await asyncio.gather(*opening)):
             await Speaker(history).turn("s", str(number))
+
+
+async def test_processes_that_start_together_wait_for_a_long_upgrade(
+    url: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = schema.upgrade
+
+    def upgrade_slowly(connection: sa.Connection) -> None:
+        upgrade(connection)
+        time.sleep(4 * sqlite.BUSY_TIMEOUT)
+
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.25)
+    monkeypatch.setattr(schema, "upgrade", upgrade_slowly)
+    async with AsyncExitStack() as stack:
+        opening = (stack.enter_async_context(open_history(url, PATIENT)) for _ in range(3))
+        first, *_ = await asyncio.gather(*opening)
+        await Speaker(first).turn("s", "one")
+        assert not file.with_name(f"{file.name}-alive-schema").exists()
 
 
 # The index of texts
