@@ -7,7 +7,6 @@ place when the file takes lines again.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import select
@@ -76,7 +75,8 @@ class LineWriter:
         _writers.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector or a signal may log while this thread holds it.
+        self._lock = threading.RLock()
         self._progress = threading.Condition(self._lock)
         self._wake = threading.Event()
         self._urgent = threading.Event()
@@ -105,9 +105,7 @@ class LineWriter:
                     self._unreported += 1
                     return
             if self._unreported:
-                self._append(Dropped(self._unreported), _OVERHEAD)
-                self._unreported = 0
-            # Not _append: this runs for every line.
+                self._report_dropped()
             self._items.append(item)
             self._sizes.append(size)
             self._lines += 1
@@ -165,18 +163,22 @@ class LineWriter:
     def _is_half_full(self) -> bool:
         return self._lines > MAX_QUEUED_LINES // 2 or self._bytes > MAX_QUEUED_BYTES // 2
 
-    def _append(self, item: Any, size: int) -> None:
-        self._items.append(item)
-        self._sizes.append(size)
+    def _report_dropped(self) -> None:
+        count, self._unreported = self._unreported, 0
+        self._items.append(Dropped(count))
+        self._sizes.append(_OVERHEAD)
         self._lines += 1
-        self._bytes += size
+        self._bytes += _OVERHEAD
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-        # Without a thread (the interpreter is about to end) `flush` writes.
-        with contextlib.suppress(RuntimeError):
+        if self._thread is not None:
+            return  # a line of the garbage collector started one
+        self._thread = thread
+        try:
             thread.start()
-            self._thread = thread
+        except RuntimeError:  # the interpreter is about to end: `flush` writes
+            self._thread = None
 
     # In the thread
 
@@ -204,8 +206,8 @@ class LineWriter:
 
     def _write_batch(self, deadline: float | None) -> None:
         with self._lock:
-            items, self._items = self._items, []
-            sizes, self._sizes = self._sizes, []
+            # In one statement: a line that comes in between would be split from its size.
+            items, sizes, self._items, self._sizes = self._items, self._sizes, [], []
         for start in range(0, len(items), MAX_LINES_PER_WRITE):
             part = items[start : start + MAX_LINES_PER_WRITE]
             size = sum(sizes[start : start + MAX_LINES_PER_WRITE])
@@ -234,8 +236,7 @@ class LineWriter:
             self._full = self._full and self._is_half_full
             if is_written and self._unreported and not self._full and not self._items:
                 # Nothing may follow for a long time: the gap is told of now.
-                self._append(Dropped(self._unreported), _OVERHEAD)
-                self._unreported = 0
+                self._report_dropped()
             self._progress.notify_all()
 
     def _write(self, text: str, deadline: float | None) -> None:

@@ -302,7 +302,13 @@ class _Console(io.TextIOBase):
         self._sink = sink
         self._name = name
         self._begun = ""
-        self._lock = threading.Lock()
+        self.unlock()
+        _consoles.append(self)
+
+    def unlock(self) -> None:
+        """Replace the lock, which another thread may have held when this process was forked."""
+        # Reentrant: the garbage collector may print while this thread holds it.
+        self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
         """Queue whole lines; a begun line waits for its end, or for `flush` on a terminal."""
@@ -358,6 +364,20 @@ class _Console(io.TextIOBase):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+_consoles: Final[list[_Console]] = []
+"""Every console there was: `print` of a thread may use one after it was replaced, and keeps no
+reference of its own."""
+
+
+def _unlock_consoles() -> None:
+    for console in _consoles:
+        console.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_consoles)
 
 
 def _ignore(line: journal.Line) -> None:

@@ -186,3 +186,27 @@ with logs.capturing():
 def test_a_pipe_that_nobody_reads_does_not_hold_up_the_end_of_the_process() -> None:
     with subprocess.Popen([sys.executable, "-c", STALLS], stderr=subprocess.PIPE) as process:
         assert process.wait(PATIENCE) == 0
+
+
+def test_the_garbage_collector_may_log_while_a_line_is_queued(
+    pipe: tuple[TextIO, TextIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out = pipe
+    writer = LineWriter(out, render)
+    dropped = Dropped
+
+    def making_garbage(count: int) -> Dropped:
+        if count < 3:
+            writer.put("of the collector", 10)  # as a __del__ would, within the outer put
+        return dropped(count)
+
+    monkeypatch.setattr(line_writer, "Dropped", making_garbage)
+    writer._unreported = 2
+    done = threading.Thread(target=writer.put, args=["of the program", 10], daemon=True)
+    done.start()
+    done.join(PATIENCE)
+    assert not done.is_alive()
+    monkeypatch.undo()
+    assert writer.flush(PATIENCE)
+    assert (writer._lines, writer._bytes) == (0, 0)
+    writer.close()

@@ -514,3 +514,100 @@ async def test_what_is_held_back_is_written_when_the_log_is_set_up_anew() -> Non
     journal.tell("after", **IDS)
     logs.flush()
     assert (told(before), told(after)) == (["before"], ["after"])
+
+
+COLLECTS = """
+from jarvis_stream import logs
+
+class Printing:
+    def __del__(self):
+        print("collected")
+
+entry_now, garbage = logs._entry_now, [Printing()]
+
+def collecting(*fields):
+    garbage.clear()  # the garbage collector may run wherever an object is made
+    return entry_now(*fields)
+
+logs._entry_now = collecting
+logs.configure("INFO", "json")
+with logs.capturing():
+    print("printed")
+"""
+
+
+def test_the_garbage_collector_may_print_while_a_line_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTS], capture_output=True, text=True, timeout=60, check=True
+    )
+    messages = {orjson.loads(line)["message"] for line in done.stdout.splitlines()}
+    assert messages == {"printed", "collected"}
+
+
+PRINTS_AND_FORKS = """
+import os, sys, threading
+from jarvis_stream import logs
+
+logs.configure("INFO", "json", stream=open(os.devnull, "w"))
+with logs.capturing():
+    console, held, go = sys.stdout, threading.Event(), threading.Event()
+    def print_slowly(text):
+        held.set()
+        go.wait()
+    put, console._put = console._put, print_slowly
+    thread = threading.Thread(target=print, args=["one"])
+    thread.start()
+    held.wait()
+    child = os.fork()
+    console._put = put
+    if child == 0:
+        print("from the child")
+        logs.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    go.set()
+    thread.join()
+"""
+
+
+def test_a_process_that_is_forked_while_a_thread_prints_can_print() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS_AND_FORKS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert '"from the child"' in done.stdout
+
+
+OUTLIVES = """
+import sys, threading
+from jarvis_stream import logs
+
+logs.configure("INFO", "json", stream=sys.__stderr__)
+with logs.capturing():
+    console = sys.stdout
+    began, go = threading.Event(), threading.Event()
+    class Slow:
+        def __str__(self):
+            began.set()
+            go.wait()
+            return "late"
+    thread = threading.Thread(target=print, args=[Slow()])
+    thread.start()
+    began.wait()
+    del console
+go.set()
+thread.join()
+logs.flush()
+"""
+
+
+def test_a_thread_that_prints_while_the_capturing_ends_does_no_harm() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OUTLIVES], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0
+    assert '"late"' in done.stdout
+    assert done.stderr == ""
