@@ -66,6 +66,7 @@ async def copy_history(
         await _check_unused(origin)
         if not merge:
             await _check_own(origin, copy)
+        await _check_sessions(origin, copy)
         total = await _count(origin, turns)
         await _copy(origin, copy, sessions, sessions.c.session_id, lambda done: None, merge=merge)
         await _copy(origin, copy, turns, turns.c.stream_id, lambda done: progress(done, total))
@@ -119,6 +120,23 @@ async def _check_own(origin: _Place, copy: _Place) -> None:
                 raise HistoryUnusable(
                     f"{copy.name} holds conversations of its own; say --merge to keep them beside"
                     " the others"
+                )
+
+
+async def _check_sessions(origin: _Place, copy: _Place) -> None:
+    """Raises HistoryUnusable for a turn of the copy with the stream_id of another session's."""
+    key = turns.c.stream_id
+    async for page in _pages(copy, key):
+        these = sa.select(key, turns.c.session_id).where(key.in_([row[0] for row in page]))
+        theirs, ours = [
+            {row[0]: row[1] for row in await place.backend.read(_rows(these))}
+            for place in (origin, copy)
+        ]
+        for stream_id, session_id in theirs.items():
+            if (other := ours.get(stream_id, session_id)) != session_id:
+                raise HistoryUnusable(
+                    f"the stream_id {stream_id} is used in session {session_id} of {origin.name}"
+                    f" and in session {other} of {copy.name}: delete one of the two first"
                 )
 
 

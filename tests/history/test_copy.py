@@ -143,6 +143,23 @@ async def test_of_a_session_that_both_have_the_targets_title_and_the_later_time_
     assert (newest.title, newest.updated_at) == ("the source's", last.created_at)
 
 
+async def test_a_stream_id_of_two_sessions_is_refused_before_anything_is_written(
+    source: str, target: str
+) -> None:
+    async with open_history(source, PATIENT) as history:
+        await Speaker(history).turn("one", "same", "question", "answer")
+    async with open_history(target, PATIENT) as history:
+        await Speaker(history).turn("two", "same", "other question", "other answer")
+    with pytest.raises(
+        HistoryUnusable, match=r"the stream_id same is used in session one of .*two"
+    ):
+        await copy_history(source, target, merge=True)
+    async with open_history(target, PATIENT) as history:
+        (session,) = (await history.sessions()).sessions
+        assert (session.session_id, session.message_count) == ("two", 2)
+        assert [turn.text for turn in await history.turns("two")] == ["other answer"]
+
+
 async def test_not_while_a_server_uses_the_source(source: str, target: str) -> None:
     async with open_history(source, PATIENT) as history:
         await Speaker(history).turn("s", "a")
