@@ -89,6 +89,22 @@ class Api:
             assert response.status == 200, await response.text()
             return await response.read()
 
+    async def messages(self, session_id: str) -> list[dict[str, Any]]:
+        """Return every message of a session, newest page first; empty for an unknown session."""
+        path = f"{self.url}/api/sessions/{session_id}/messages?limit=200"
+        messages: list[dict[str, Any]] = []
+        before = ""
+        while True:
+            async with self.http.get(path + before) as response:
+                if response.status == 404:
+                    return messages
+                assert response.status == 200, await response.text()
+                page = await response.json()
+            messages += page["messages"]
+            if page["next"] is None:
+                return messages
+            before = f"&before={page['next']}"
+
     async def cancel(self, stream_id: str) -> tuple[int, Frame]:
         """The status and body of the answer to a stop."""
         path = f"/api/streams/{stream_id}/cancel"

@@ -173,14 +173,11 @@ class Chaos:
         """Until the history says of every answer how it ended."""
         async with asyncio.timeout(patience):
             for session in self.sessions:
-                path = f"/api/sessions/{session}/messages"
-                while b'"streaming"' in await self._get(path):  # noqa: ASYNC110
+                while any(  # noqa: ASYNC110
+                    message.get("status") == "streaming"
+                    for message in await self.nodes[0].api.messages(session)
+                ):
                     await asyncio.sleep(0.5)
-
-    async def _get(self, path: str) -> bytes:
-        api = self.nodes[0].api
-        async with api.http.get(api.url + path) as response:
-            return await response.read()
 
     async def check(self, diary: Path) -> None:
         """Compare what was seen, kept and done."""
@@ -248,16 +245,11 @@ class Chaos:
         """No question is lost whose frame 1 somebody saw; none streams for ever."""
         kept: dict[str, Frame] = {}
         for session in self.sessions:
-            path = f"/api/sessions/{session}/messages?limit=200"
-            status, body = await call(self.nodes[0], "GET", path)
-            pages = [body] if status == 200 else []
-            while pages and (before := pages[-1]["next"]) is not None:
-                pages.append((await call(self.nodes[0], "GET", f"{path}&before={before}"))[1])
-            for body in pages:
-                assert body["active_stream"] is None
-                for message in body["messages"]:
-                    if message["role"] == "assistant":
-                        kept[message["stream_id"]] = message
+            status, body = await call(self.nodes[0], "GET", f"/api/sessions/{session}/messages")
+            assert status == 404 or body["active_stream"] is None
+            for message in await self.nodes[0].api.messages(session):
+                if message["role"] == "assistant":
+                    kept[message["stream_id"]] = message
         for stream in {reading.stream for reading in self.readings if self._acknowledged(reading)}:
             assert stream in kept, f"lost: {self.asked[stream]} {ends.get(stream)}"
         for stream, message in kept.items():

@@ -52,13 +52,8 @@ class MixedLoad:
     async def check_saved(self) -> None:
         """An answer is not saved when its turn was removed meanwhile; then it is not there."""
         for stream_id, session_id in self._unsaved.items():
-            status, found = await call(
-                self.nodes[0], "GET", f"/api/sessions/{session_id}/messages?limit=1000"
-            )
-            there = status == 200 and any(
-                one["stream_id"] == stream_id for one in found["messages"]
-            )
-            if there:
+            messages = await self.nodes[0].api.messages(session_id)
+            if any(message["stream_id"] == stream_id for message in messages):
                 self.wrong.append(f"said not to be saved, and is: {stream_id}")
 
     async def _request(self, number: int) -> None:

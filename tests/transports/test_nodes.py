@@ -13,7 +13,7 @@ from fakes import FakeAgents, Tidy, says, talks
 
 from jarvis_stream import create_app
 from jarvis_stream.cluster.memory import Fate, MemoryStore
-from jarvis_stream.history.base import TurnRecord
+from jarvis_stream.history.base import TurnPage
 from jarvis_stream.node import Transcript
 from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
@@ -147,19 +147,19 @@ async def test_an_answer_that_comes_while_the_messages_are_read_is_no_position_w
     await pair.a.chat("hello", session_id="s")
     stream_id = new_id()
     registry = pair.registry_of_b
-    turns_of = registry.history.turns
+    page_of = registry.history.page
     async with pair.a.socket() as ws:
 
-        async def a_moment_too_early(key: str) -> list[TurnRecord]:
-            turns = await turns_of(key)
+        async def a_moment_too_early(key: str, **span: Any) -> TurnPage:
+            page = await page_of(key, **span)
             await ws.send(type="start", prompt="talks", session_id="s", stream_id=stream_id)
             async with asyncio.timeout(PATIENCE):
                 while await registry.abroad("s") is None:
                     pass
-            return turns
+            return page
 
         with monkeypatch.context() as patch:
-            patch.setattr(registry.history, "turns", a_moment_too_early)
+            patch.setattr(registry.history, "page", a_moment_too_early)
             messages = await pair.get(pair.b, "/api/sessions/s/messages")
         assert [message["content"] for message in messages["messages"]] == ["hello", "abc"]
         assert messages["active_stream"] is None
@@ -243,7 +243,7 @@ async def test_without_the_store_nothing_starts_and_the_server_is_not_ready(pair
     assert (await pair.b.metrics())["jarvis_store_reachable"] == 0
     pair.store.fate = lambda node, call: Fate()
     assert text_of(await pair.b.chat("hello")) == "abc"
-    assert await pair.get(pair.b, "/readyz") == {"ready": True}
+    assert await pair.get(pair.b, "/readyz") == {"ready": True, "saving": True}
 
 
 async def test_a_node_tells_what_it_ships(pair: Pair) -> None:
