@@ -8,7 +8,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 MAX_DEPTH: Final = 50
 """Places of a stack that are listed; the outermost ones come first."""
@@ -33,7 +33,8 @@ class Place(NamedTuple):
     function: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line} {self.function}"
+        text = f"{self.file}:{self.line} {self.function}"
+        return text.encode(errors="backslashreplace").decode()  # a file's name may be any bytes
 
     @property
     def is_library(self) -> bool:
@@ -79,7 +80,7 @@ def _place(frame: FrameType) -> Place:
     return Place(code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_qualname)
 
 
-def _suspended(awaited: object) -> Iterator[FrameType]:
+def _suspended(awaited: Any) -> Iterator[FrameType]:
     depth = 0
     seen: set[int] = set()
     for _ in range(_MAX_STEPS):
@@ -87,19 +88,24 @@ def _suspended(awaited: object) -> Iterator[FrameType]:
             return
         seen.add(id(awaited))
         frame: FrameType | None = None
-        if isinstance(awaited, CoroutineType):
+        if _is_a(awaited, CoroutineType):
             frame, awaited = awaited.cr_frame, awaited.cr_await
-        elif isinstance(awaited, AsyncGeneratorType):
+        elif _is_a(awaited, AsyncGeneratorType):
             frame, awaited = awaited.ag_frame, awaited.ag_await
-        elif isinstance(awaited, GeneratorType):
+        elif _is_a(awaited, GeneratorType):
             frame, awaited = awaited.gi_frame, awaited.gi_yieldfrom
-        elif isinstance(awaited, asyncio.Task):
+        elif _is_a(awaited, asyncio.Task):
             awaited = None if awaited.done() else awaited.get_coro()
-        elif isinstance(awaited, asyncio.Future):
+        elif _is_a(awaited, asyncio.Future):
             return
         else:
             # What `anext`, `asend`, `__await__` return shows what it drives to the collector only.
-            awaited = next((o for o in gc.get_referents(awaited) if isinstance(o, _DRIVEN)), None)
+            awaited = next((o for o in gc.get_referents(awaited) if _is_a(o, *_DRIVEN)), None)
         if frame is not None:
             depth += 1
             yield frame
+
+
+def _is_a(value: Any, *kinds: type) -> bool:
+    """Whether it is an instance; `isinstance` would run code of the agent's, a `__class__`."""
+    return issubclass(type(value), kinds)

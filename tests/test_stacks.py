@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 from house import House, settle
 
 from jarvis_stream.agents.base import Turn
-from jarvis_stream.stacks import MAX_DEPTH, agent_place, running_at, waiting_at
+from jarvis_stream.stacks import MAX_DEPTH, Place, agent_place, running_at, waiting_at
 
 
 async def rests() -> None:
@@ -92,3 +93,40 @@ def test_a_running_stack_ends_with_the_innermost_frame() -> None:
 
 def test_no_stack_has_no_place() -> None:
     assert agent_place([]) is None
+
+
+class Lazy:
+    """A proxy as frameworks have them: outside of its context it fails, whatever is asked."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("outside of its context")
+
+
+class Waiting:
+    __slots__ = ("a_proxy", "future")
+
+    def __init__(self) -> None:
+        self.a_proxy = Lazy()
+        self.future = asyncio.get_running_loop().create_future()
+
+    def __await__(self) -> Any:
+        return self
+
+    def __next__(self) -> asyncio.Future[None]:
+        self.future._asyncio_future_blocking = True
+        return self.future
+
+
+async def test_no_code_of_an_agents_objects_runs() -> None:
+    async def waits() -> None:
+        await Waiting()
+
+    task = asyncio.create_task(waits())
+    await settle()
+    assert [place.function.rpartition(".")[2] for place in waiting_at(task)] == ["waits"]
+    task.cancel()
+
+
+def test_a_place_in_a_file_whose_name_is_no_utf8_is_text() -> None:
+    assert str(Place("/tmp/\udc80.py", 3, "agent")) == "/tmp/\\udc80.py:3 agent"
