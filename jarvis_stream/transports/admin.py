@@ -3,7 +3,8 @@
     Authorization: Bearer …      the operator's token (--operator-token)
 
 Without a token only the machine itself may ask, and only where nobody signs in: a server that
-listens on a loopback address and is published through no proxy.
+listens on a loopback address and is published through no proxy. Sign-ins are revoked from the
+machine itself only.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from loguru import logger
 
-from jarvis_stream.errors import Conflict, NotFound, Unauthorized
+from jarvis_stream.errors import Conflict, Invalid, NotFound, Unauthorized
 from jarvis_stream.ids import STREAM_ID
 from jarvis_stream.stacks import agent_place
 from jarvis_stream.stream import Stream
-from jarvis_stream.transports.answers import json_answer
+from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.context import REGISTRY
-from jarvis_stream.transports.gate import bearer
+from jarvis_stream.transports.gate import GATE, bearer
 from jarvis_stream.transports.peers import is_direct
 from jarvis_stream.transports.requests import authority, is_loopback, parse_count, shorten
 
@@ -65,10 +66,16 @@ class OperatorAccess:
                 raise Unauthorized
             if not hmac.compare_digest(_digest(bearer(request) or ""), self._digest):
                 raise Unauthorized
-        elif not (
-            self._trusts_this_machine and _is_this_machine(request) and _is_same_user(request)
-        ):
+        elif not self._trusts_this_machine:
             raise Unauthorized
+        else:
+            check_this_machine(request)
+
+
+def check_this_machine(request: web.Request) -> None:
+    """Raise Unauthorized unless this server's user, or root, sends it from this machine."""
+    if not (_is_this_machine(request) and _is_same_user(request)):
+        raise Unauthorized
 
 
 OPERATORS: Final = web.AppKey("operators", OperatorAccess)
@@ -176,6 +183,23 @@ async def cancel(request: web.Request) -> web.Response:
     (stream,) = found
     logger.info("operator_cancels stream={} session={}", stream.stream_id, stream.session_id)
     return json_answer(asdict(await registry.cancel_for_operator(stream)))
+
+
+@routes.post("/api/admin/revoke")
+async def revoke(request: web.Request) -> web.Response:
+    """End every sign-in of the principal that the body names; from this machine only."""
+    here = request.app[GATE]
+    if here.kind == "none":
+        raise NotFound("there is no login here")
+    check_this_machine(request)
+    if here.kind != "token":
+        raise NotFound("there is no login here")
+    name = (await json_body(request)).get("principal")
+    if not isinstance(name, str) or not name:
+        raise Invalid("principal: is missing; needed: a name")
+    ended = await here.revoke(name)
+    logger.info("sign_ins_revoked principal={} count={}", name, ended)
+    return json_answer({"principal": name, "ended": ended})
 
 
 def _node() -> dict[str, Any]:

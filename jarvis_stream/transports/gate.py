@@ -40,7 +40,6 @@ from jarvis_stream.transports.requests import is_loopback, names_this_machine
 Hook = Callable[[web.Request], Awaitable[Principal | None]]
 
 COOKIE: Final = "jarvis_login"
-REVOKE: Final = "/api/admin/revoke"
 TICKET: Final = "jarvis-stream.ticket."
 TICKET_SECONDS: Final = 30.0
 MAX_TOKEN: Final = 8192
@@ -151,8 +150,6 @@ class Gate:
         path = request.path
         if request.method == hdrs.METH_OPTIONS:  # a browser asks whether it may ask
             return True
-        if path == REVOKE:  # before ADMIN: it has no check of its own
-            return _is_this_machine(request)
         if path in _OPEN or path.startswith(("/static/", ADMIN)):
             return True
         return path == "/metrics" and self._open_metrics and is_direct(request)
@@ -193,8 +190,6 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
                 request[PRINCIPAL] = principal
             elif not is_open:
                 raise Unauthorized
-        if request.path == REVOKE and not is_open:
-            raise Unauthorized
     elif here.visitors is not None and _is_for_visitors(request):
         await _admit_visitor(request, here.visitors)
     return await handler(request)
@@ -350,20 +345,6 @@ async def logout(request: web.Request) -> web.Response:
     answer = web.Response(status=204)
     answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
     return answer
-
-
-@routes.post("/api/admin/revoke")
-async def revoke(request: web.Request) -> web.Response:
-    """End every sign-in of the principal that the body names; from this machine only."""
-    here = request.app[GATE]
-    if here.kind != "token":
-        raise NotFound("there is no login here")
-    name = (await json_body(request)).get("principal")
-    if not isinstance(name, str) or not name:
-        raise Invalid("principal: is missing; needed: a name")
-    ended = await here.revoke(name)
-    logger.info("sign_ins_revoked principal={} count={}", name, ended)
-    return json_answer({"principal": name, "ended": ended})
 
 
 @routes.post("/api/ticket")

@@ -164,6 +164,20 @@ async def test_a_proxy_that_adds_no_header_is_known_by_its_user(
         assert (await client.get(STREAMS)).status == status
 
 
+async def test_no_proxy_of_another_user_revokes_sign_ins(
+    aiohttp_client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await connected(aiohttp_client, auth_tokens=f"ann:{ANN}", operator_token=OPERATOR)
+    path, body = "/api/admin/revoke", {"principal": "ann"}
+    assert (await client.post(path, json=body)).status == 200
+    for headers in ({"Via": "1.1 proxy"}, {"X-Real-IP": "9.9.9.9"}):
+        assert (await client.post(path, json=body, headers=headers)).status == 401
+    uid = os.geteuid()
+    for peer, status in ((uid, 200), (uid + 1, 401), (None, 401)):
+        monkeypatch.setattr(admin, "peer_uid", lambda *ends, peer=peer: peer)
+        assert (await client.post(path, json=body)).status == status
+
+
 @pytest.mark.skipif(not admin._CONNECTIONS.exists(), reason="only Linux tells")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("dual_stack", [False, True])
