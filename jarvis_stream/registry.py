@@ -356,11 +356,7 @@ class StreamRegistry:
             await self._check_unused(opening)
         if opening.replaces is None or self._replaced(opening) is not None:
             return opening
-        try:
-            async with asyncio.timeout(LOOKUP_TIMEOUT):
-                turn = await self.history.turn(key_of(opening.owner, opening.replaces))
-        except TimeoutError:
-            raise Unavailable("the history cannot be read now", retry_after=1) from None
+        turn = await self.history.turn(key_of(opening.owner, opening.replaces))
         if turn is None or id_of(turn.session_id) != opening.session_id:
             raise _nothing_to_replace(opening)
         return replace(opening, replaces_from=turn.epoch)

@@ -430,7 +430,8 @@ class SqlStore:
         if replaced:
             self._remove(connection, replaced)
         for session_id, title, age in batch.titles:
-            self._rename(connection, session_id, title, age)
+            if self._rename(connection, session_id, title, age):
+                written.titled.add(session_id)
         if batch.ends:
             written.ended = self._end(connection, batch.ends)
         # Of another's turn with the same stream_id, pieces stay.
@@ -564,7 +565,7 @@ class SqlStore:
         )
         self._forget_empty(connection, list(session_ids))
 
-    def _rename(self, connection: sa.Connection, session_id: str, title: str, age: float) -> None:
+    def _rename(self, connection: sa.Connection, session_id: str, title: str, age: float) -> bool:
         newest = sa.select(sa.func.coalesce(sa.func.max(turns.c.epoch), 0)).where(
             turns.c.session_id == session_id
         )
@@ -580,7 +581,7 @@ class SqlStore:
                 removals.c.removed_at > self._backend.now - age,
             )
             rename = rename.where(~overtaken)
-        connection.execute(rename)
+        return connection.execute(rename).rowcount > 0
 
     def _forget_empty(self, connection: sa.Connection, session_ids: list[str]) -> None:
         # Locked first: else a turn that another process begins just now would go with its session.

@@ -54,6 +54,8 @@ class Written:
     """The begins that a removal covers; what is in neither has the stream_id of another turn."""
     ended: set[str] = field(default_factory=set)
     """The ends that found their turn."""
+    titled: set[str] = field(default_factory=set)
+    """The sessions that got a title; the others with one in the batch are not there."""
     earlier: dict[str, list[TurnRecord]] = field(default_factory=dict)
     """Of each session with a begin: its recent turns, oldest first, without this batch's begins."""
 

@@ -161,7 +161,8 @@ class _Renaming:
 
     session_id: str
     title: str
-    done: _Promise[bool]
+    done: _Promise[bool | None]
+    """Whether the title is durable; None when the session was deleted first."""
     given_at: float
     """On the monotonic clock."""
     owed: int = 0
@@ -421,6 +422,7 @@ class HistoryWriter:
             return resolved(Removed(saved=False, existed=True, accepted=False))
         if not span.first:
             for renaming in [one for one in self._renamings if one.session_id == span.session_id]:
+                renaming.done.resolve(None)
                 self._drop(renaming)
         turns = self._held(span)
         spans = [span]
@@ -466,12 +468,9 @@ class HistoryWriter:
             self._owe(renaming, CHANGE_BYTES)
             self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
         saved = await done.wait()
-        session = await self.session(session_id) if saved else None
-        # A session whose question is saved, and which is not there, another process has deleted.
-        held = self._sessions.get(session_id, {}).values()
-        if not saved or (session is None and any(not turn.stored for turn in held)):
+        if saved is False:
             raise Unavailable("the history cannot be written now", retry_after=1)
-        return session
+        return await self.session(session_id) if saved else None
 
     def _replace(self, turn: _Turn) -> None:
         """Let go of what a new turn takes the place of, and of what that would have replaced."""
@@ -767,7 +766,7 @@ class HistoryWriter:
         for work in (part.work for part in parts):
             if isinstance(work, _Removal):
                 work.existed |= work.spans[0].session_id in written.removed
-            if not isinstance(work, _Turn) and not self._is_gone(work):
+            if isinstance(work, _Removal | _Interruption) and not self._is_gone(work):
                 self._done(work, True)
         # What agents are told, before anything is forgotten that they must be told of.
         for part in parts:
@@ -789,6 +788,18 @@ class HistoryWriter:
             self._pay(part.work, part.owed)
             if isinstance(part.work, _Turn):
                 self._settle_turn(part.work, part, written)
+        for work in (part.work for part in parts):
+            if isinstance(work, _Renaming) and not self._is_gone(work):
+                self._settle_renaming(work, is_titled=work.session_id in written.titled)
+
+    def _settle_renaming(self, renaming: _Renaming, *, is_titled: bool) -> None:
+        held = self._sessions.get(renaming.session_id, {}).values()
+        unstored = [] if is_titled else [turn for turn in held if not turn.stored]
+        if any(turn in self._backlog for turn in unstored):
+            # The session's first question came after this batch: the title follows it.
+            self._owe(renaming, CHANGE_BYTES)
+        else:
+            self._done(renaming, not unstored)
 
     def _settle_turn(self, turn: _Turn, part: _Part, written: Written) -> None:
         stream_id = turn.start.stream_id

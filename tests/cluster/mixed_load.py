@@ -113,7 +113,8 @@ class MixedLoad:
                         self._unsaved[stream_id] = session_id
                     if stopped and frame["type"] == "token":
                         stopped = False
-                        await self._call("interrupt", node, "POST", f"/api/chat/{stream_id}/cancel")
+                        path = f"/api/streams/{stream_id}/cancel"
+                        await self._call("interrupt", node, "POST", path)
 
     def _note(self, kind: str, status: int, body: Any = None) -> None:
         self.done[kind, status] += 1

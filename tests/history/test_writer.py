@@ -94,6 +94,7 @@ class FakeStore:
         for session_id, title, _ in batch.titles:
             epochs = [turn.epoch for turn in self.kept.values() if turn.session_id == session_id]
             if epochs:
+                written.titled.add(session_id)
                 self.titles[session_id] = title
                 self.titled[session_id] = max(epochs)
         for turn in batch.ends:
@@ -1290,3 +1291,35 @@ async def test_a_page_of_turns_that_are_leaving_is_not_the_last_one(
     page = await history.page("s", limit=2, max_bytes=100)
     assert [turn.stream_id for turn in page.turns] == ["1", "2"]
     store.free.set()
+
+
+async def test_a_title_waits_for_the_question_that_creates_the_session_again(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    store.asked.clear()
+    store.free.clear()
+    renaming = asyncio.ensure_future(patient.rename("s", "title"))
+    await store.asked.wait()  # it is being written to a session that is not there
+    speaker.ask("s", "1")
+    store.free.set()
+    assert await renaming is not None
+    assert store.titles == {"s": "title"}
+
+
+async def test_a_rename_that_a_deletion_overtakes_finds_no_session(
+    store: FakeStore, patient: HistoryWriter
+) -> None:
+    speaker = Speaker(patient)
+    await speaker.turn("s", "1")
+    store.asked.clear()
+    store.free.clear()
+    speaker.ask("t", "2")
+    await store.asked.wait()  # what comes now waits for this batch
+    renaming = asyncio.ensure_future(patient.rename("s", "title"))
+    await asyncio.sleep(0)
+    deleting = asyncio.ensure_future(speaker.delete("s"))
+    await asyncio.sleep(0)
+    store.free.set()
+    assert await renaming is None
+    assert await deleting
