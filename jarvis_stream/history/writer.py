@@ -435,10 +435,7 @@ class HistoryWriter:
         if self._closing.is_set():
             removal.done.resolve(Removed(False, removal.existed))
             return removal.done.future
-        self._removals.add(removal)
-        for overlay in self._overlays:
-            overlay.add_removal(removal)
-        self._owe(removal, CHANGE_BYTES)
+        self._add_removal(removal)
         self._bound(
             removal.done,
             self._limits.save_timeout,
@@ -446,10 +443,16 @@ class HistoryWriter:
         )
         return removal.done.future
 
+    def _add_removal(self, removal: _Removal) -> None:
+        self._removals.add(removal)
+        for overlay in self._overlays:
+            overlay.add_removal(removal)
+        self._owe(removal, CHANGE_BYTES)
+
     def drop(self, span: Span) -> None:
         """See History.drop."""
         for turn in self._held(span):
-            self._let_go(turn, removed=True)
+            self._let_go(turn, removed=True, replaced_too=True)
 
     async def rename(self, session_id: str, title: str) -> SessionRecord | None:
         """See History.rename."""
@@ -541,7 +544,8 @@ class HistoryWriter:
         self._aside.pop(work, None)
         self._backlog.setdefault(work)
         self._wake.set()
-        while self._turn_bytes > self._limits.max_backlog_bytes:
+        # Only a turn can make it too much; giving one up may owe a removal in its stead.
+        while type(work) is _Turn and self._turn_bytes > self._limits.max_backlog_bytes:
             waiting = (work for work in chain(self._aside, self._backlog) if type(work) is _Turn)
             oldest = next(waiting, None)
             if oldest is None:
@@ -576,7 +580,7 @@ class HistoryWriter:
         self._dropped += 1
         if isinstance(work, _Turn):
             stored = work.stored
-            self._let_go(work)
+            self._let_go(work, replaced_too=True)
             if stored:
                 self._interrupt(work.start.stream_id)
         else:
@@ -604,10 +608,22 @@ class HistoryWriter:
             self._renamings.discard(work)
             work.done.resolve(saved)
 
-    def _let_go(self, turn: _Turn, *, saved: bool = False, removed: bool = False) -> None:
-        """Nothing of it is to be written any more; whoever waits for it is told."""
+    def _let_go(
+        self,
+        turn: _Turn,
+        *,
+        saved: bool = False,
+        removed: bool = False,
+        replaced_too: bool = False,
+    ) -> None:
+        """Nothing of it is to be written any more; whoever waits for it is told.
+
+        `replaced_too`: what it would have replaced leaves all the same.
+        """
         turn.gone, turn.complete = True, saved
-        self._spans.pop(turn, None)
+        span = self._spans.pop(turn, None)
+        if replaced_too and span is not None and not (turn.stored or self._closed):
+            self._add_removal(_Removal([span], _Promise(), existed=True))
         self._backlog.pop(turn, None)
         self._aside.pop(turn, None)
         self._pay(turn, turn.owed)
@@ -811,11 +827,11 @@ class HistoryWriter:
         if part.begins:
             self._saved += there
             turn.stored = there
-        if part.ends:
+        if stream_id in written.fenced:
+            self._let_go(turn, removed=True, replaced_too=True)
+        elif part.ends:
             self._saved += there
             self._let_go(turn, saved=there)
-        elif stream_id in written.fenced:
-            self._let_go(turn, removed=True)
         elif part.begins and not there:
             logger.warning("history_stream_id_taken stream={}", stream_id)
             self._let_go(turn)

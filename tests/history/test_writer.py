@@ -15,7 +15,15 @@ import pytest
 from contracts.history import FakeAnswer, Speaker, eventually, plain, saved, shapes
 
 from jarvis_stream.errors import Unavailable
-from jarvis_stream.history.base import Begun, Limits, SessionPage, SessionRecord, Span, TurnRecord
+from jarvis_stream.history.base import (
+    Begun,
+    Limits,
+    SessionPage,
+    SessionRecord,
+    Span,
+    TurnRecord,
+    TurnStart,
+)
 from jarvis_stream.history.store import Batch, Written
 from jarvis_stream.history.writer import HistoryWriter
 
@@ -896,6 +904,40 @@ async def test_the_oldest_are_dropped_when_too_much_is_owed(
         await saved(history)
         assert sorted(store.kept) == list("56789")
     assert sum(line.startswith("history_backlog_full") for line in log_lines) == 1
+
+
+async def end_by_drop(store: FakeStore, history: HistoryWriter) -> None:
+    history.drop(Span("s", 2, 3))
+
+
+async def end_by_fence(store: FakeStore, history: HistoryWriter) -> None:
+    store.removals.append(Span("s", 2, 3))
+
+
+async def end_by_backlog(store: FakeStore, history: HistoryWriter) -> None:
+    history.begin(
+        TurnStart(session_id="t", stream_id="long", epoch=9, prompt="x" * 900, created_at=9.0),
+        FakeAnswer(),
+    )
+
+
+@pytest.mark.parametrize("end", [end_by_drop, end_by_fence, end_by_backlog])
+async def test_what_a_turn_replaced_stays_removed_when_the_turn_itself_is_not_kept(
+    store: FakeStore, end: Callable[[FakeStore, HistoryWriter], Awaitable[None]]
+) -> None:
+    limits = replace(LIMITS, max_backlog_bytes=1000)
+    async with HistoryWriter(store, limits).running() as history:
+        speaker = Speaker(history)
+        begun, _ = speaker.ask("s", "old", "question")
+        assert (await begun).saved
+        store.failing = True
+        begun, _ = speaker.ask("s", "new", "y" * 200, replaces_from=1)
+        assert not (await begun).saved
+        await end(store, history)
+        store.failing = False
+        await saved(history)
+        assert "old" not in store.kept
+        assert [turn.stream_id for turn in await history.turns("s")] == []
 
 
 async def test_an_accepted_removal_or_title_is_never_dropped_for_turns(store: FakeStore) -> None:
