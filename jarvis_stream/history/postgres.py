@@ -188,7 +188,8 @@ class PostgresBackend:
                 driver.prepare_threshold = None
                 self.known_as = POOLED + self._instance_id
             else:
-                cursor.execute("; ".join(settings))
+                for setting in settings:  # one by one: they may be prepared
+                    cursor.execute(setting)
                 if engine is self._writer:
                     cursor.execute(
                         f"SELECT pg_try_advisory_lock(hashtextextended('{self._instance_id}', 0))"

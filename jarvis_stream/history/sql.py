@@ -330,8 +330,11 @@ class SqlStore:
         if time.monotonic() >= self._collect_at:
             self._collect_at = time.monotonic() + COLLECT_INTERVAL
             await self._write(self._collect)
+        # Only the first time by reading: see prepare.
+        look = self._backend.read if opening else self._write
         sent = time.monotonic()
-        ((now,),) = await self._rows(sa.select(self._backend.now))
+        now = await look(lambda connection: connection.scalar(sa.select(self._backend.now)))
+        assert now is not None
         self._clock.observe(float(now), sent, time.monotonic(), "the database")
         lapsed = instances.c.seen_at < self._backend.now - self._lease
         if not opening:
@@ -344,8 +347,6 @@ class SqlStore:
             instances.c.instance_id != self._me
         )
         count = 0
-        # Only the first time by reading: see prepare.
-        look = self._backend.read if opening else self._write
         for instance_id, late in await look(lambda connection: connection.execute(others).all()):
             if opening or late:
                 leave = sa.delete(instances).where(instances.c.instance_id == instance_id)

@@ -60,5 +60,5 @@ async def test_it_is_refused_once(server: Server, probe: Probe) -> None:
     assert set(refusal) == {"code", "error"}
     assert refusal["error"].isprintable()
     assert b"alive" not in body
-    assert [orjson.loads(body) for _, _, body in more] in ([], [{"ready": True}])
+    assert [orjson.loads(body) for _, _, body in more] in ([], [{"ready": True, "saving": True}])
     assert more or b"connection: keep-alive" not in headers
