@@ -558,11 +558,12 @@ async def test_processes_that_start_together_wait_for_a_long_upgrade(
         upgrade(connection)
         time.sleep(4 * sqlite.BUSY_TIMEOUT)
 
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.25)
-    monkeypatch.setattr(schema, "upgrade", upgrade_slowly)
     async with AsyncExitStack() as stack:
         opening = (stack.enter_async_context(open_history(url, PATIENT)) for _ in range(3))
-        first, *_ = await asyncio.gather(*opening)
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "BUSY_TIMEOUT", 0.25)
+            patch.setattr(schema, "upgrade", upgrade_slowly)
+            first, *_ = await asyncio.gather(*opening)
         await Speaker(first).turn("s", "one")
         assert not file.with_name(f"{file.name}-alive-schema").exists()
 
