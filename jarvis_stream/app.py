@@ -60,7 +60,7 @@ CHOICE: Final = web.AppKey("choice", Choice)
 """Which agent answers, and why; there once the application has started."""
 
 AGENT_NAME: Final = web.AppKey("agent_name", str)
-"""The agent's name for clients; empty where the agent's own is shown."""
+"""The agent's name for clients; empty when the agent's own name is shown."""
 
 
 def create_app(
@@ -111,7 +111,7 @@ def create_app(
         sockets_per_principal=settings.max_sockets_per_principal,
         starts=shared.starts,
         visitors=shared.visitors,
-        # Of this server alone: to ask the store would cost more than most reads.
+        # Counted per server: a trip to the store would cost more than most reads.
         reads=Rates(settings.max_reads_per_minute, 60.0),
         changes=Rates(settings.max_changes_per_minute, 60.0),
         searches=Rates(settings.max_searches_per_minute, 60.0),
@@ -130,7 +130,7 @@ def create_app(
     operator_token = settings.operator_token
     app[admin.OPERATORS] = admin.OperatorAccess(
         operator_token.get_secret_value() if operator_token else None,
-        # A server that a proxy publishes cannot tell its clients from this machine for sure.
+        # Behind a proxy, a request of a client can look like one of this machine.
         trust_this_machine=app[gate.GATE].kind == "none"
         and is_loopback(settings.host)
         and not (settings.allowed_origins or settings.trusted_proxies),
@@ -279,10 +279,10 @@ def _shared(settings: Settings) -> _Shared:
 
 
 def separates_visitors(settings: Settings) -> bool:
-    """Whether browsers have conversations of their own without signing in.
+    """Return whether each browser is a separate principal, without sign-in.
 
-    On a loopback address only those that come through a reverse proxy do, and only if
-    --allow-anonymous says that there is one: else there is one user.
+    On a loopback address this applies only to browsers that come through a reverse proxy, and only
+    with --allow-anonymous; otherwise there is one user.
     """
     if has_identity(settings) or settings.shared_conversations:
         return False
@@ -290,29 +290,29 @@ def separates_visitors(settings: Settings) -> bool:
 
 
 def _check_cookie_secret(settings: Settings) -> None:
-    """Raises BadSettings where the nodes of one history would each make a secret of their own."""
+    """Raise BadSettings if each node of a shared history would create its own secret."""
     if settings.cookie_secret is None and is_shared(database_url(settings)):
         raise BadSettings(
             [
-                "--allow-anonymous with PostgreSQL needs --cookie-secret (better"
-                " JARVIS_COOKIE_SECRET), the same for all servers: any 32 or more characters, such"
-                " as those that `openssl rand -hex 32` prints; or --shared-conversations"
+                "--allow-anonymous with PostgreSQL needs --cookie-secret (better the variable"
+                " JARVIS_COOKIE_SECRET), with the same value at all servers: 32 or more characters,"
+                " for example from `openssl rand -hex 32`. Or set --shared-conversations"
             ]
         )
 
 
 def _visitors(settings: Settings) -> Visitors:
-    """Raises BadSettings. Does file operations."""
+    """Return the visitors' cookies; does file operations, raises BadSettings."""
     if settings.cookie_secret is not None:
         return Visitors(parse_secrets(settings.cookie_secret.get_secret_value()))
     file = beside(database_url(settings), ".cookie-secret")
     if file is None:
-        return Visitors([secrets.token_hex(32)])  # it is gone with the conversations
+        return Visitors([secrets.token_hex(32)])  # needed only as long as the conversations
     try:
         return Visitors([secret_in(file)])
     except (OSError, SecretUnusable) as error:
         raise BadSettings(
-            [f"the secret that signs the visitors' cookies cannot be read or made: {error}"]
+            [f"the secret that signs the visitors' cookies cannot be read or created: {error}"]
         ) from error
 
 
@@ -482,9 +482,9 @@ async def _readyz(request: web.Request) -> web.Response:
         raise Unavailable("the store that the servers share does not answer", retry_after=1)
     if node is not None and node.health.refusal is not None:
         raise Unavailable(
-            "the store that the servers share refuses what questions need: see the server's log",
+            "the shared store refuses commands that streams need: see store_refuses in the log",
             retry_after=1,
         )
-    # Answers go on while the database is away, and are saved later: that is no reason to send
-    # nobody here any more, least of all from all servers at once.
+    # While the database is away, answers continue and are saved later. A 503 here would take all
+    # servers out of the load balancer at once.
     return json_answer({"ready": True, "saving": request.app[REGISTRY].history.health.writable})

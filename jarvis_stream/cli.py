@@ -180,8 +180,8 @@ def _run(
 def _run_until_stopped(runner: asyncio.Runner, serving: Coroutine[Any, Any, None]) -> None:
     """Run the event loop until the server has stopped.
 
-    A task or callback that raises SystemExit or KeyboardInterrupt stops the loop. When nothing has
-    told the server to stop, that is the fault of an agent's code: log it, and run the loop again.
+    A task or callback that raises SystemExit or KeyboardInterrupt stops the loop. Without a request
+    to stop, this is a fault in an agent's code: log it, and run the loop again.
     """
     task = runner.get_loop().create_task(serving)
     while True:
@@ -189,7 +189,7 @@ def _run_until_stopped(runner: asyncio.Runner, serving: Coroutine[Any, Any, None
             runner.run(_wait_for(task))
             return
         except (KeyboardInterrupt, SystemExit) as error:
-            # A second Ctrl-C, where the loop knows no signal handlers (Windows).
+            # A second Ctrl-C on a loop without signal handlers (Windows).
             is_interrupt = isinstance(error, KeyboardInterrupt) and task.cancelling()
             if task.done() or is_interrupt:
                 raise
@@ -239,7 +239,7 @@ def _streams(argv: Sequence[str]) -> int:
         settings = from_command_line([])
         token = settings.operator_token
         host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
-        # Of several workers each lists its own streams, at its own port.
+        # Each worker lists its own streams, at its own port.
         ports = [settings.port]
         if settings.workers > 1 and settings.worker_port:
             ports = [settings.worker_port + number for number in range(settings.workers)]
@@ -411,11 +411,11 @@ async def _left_over() -> int:
 
 
 def _cancel_when_told(worker: Worker | None) -> None:
-    """The first SIGINT, SIGTERM or SIGHUP cancels the current task; the next one of the first two
-    kills the process.
+    """Cancel the current task on the first SIGINT, SIGTERM or SIGHUP; kill the process on the next
+    SIGINT or SIGTERM.
 
-    A SIGHUP that is ignored from the start (nohup) stays ignored. After the first signal it is,
-    too: a terminal that closes may send it twice.
+    A SIGHUP that is ignored at the start (nohup) stays ignored. After the first signal, SIGHUP is
+    ignored too: a terminal that closes may send it twice.
 
     In a worker the next ones change nothing: it may be told in several ways at a time, and its
     parent sees to the end.
@@ -424,7 +424,7 @@ def _cancel_when_told(worker: Worker | None) -> None:
     task = asyncio.current_task()
     assert task is not None
     signals = [signal.SIGINT, signal.SIGTERM]
-    hangup = getattr(signal, "SIGHUP", None)  # not there on Windows
+    hangup = getattr(signal, "SIGHUP", None)  # missing on Windows
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
         signals.append(hangup)
     is_told = False
@@ -467,9 +467,7 @@ def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
     if separates_visitors(settings) or not (_is_loopback(settings.host) or has_identity(settings)):
         print("Whoever can reach this address can chat: there is no login.")
         if separates_visitors(settings):
-            print(
-                "Each browser has conversations of its own (--shared-conversations to share them)"
-            )
+            print("Each browser has its own conversations (--shared-conversations to share them)")
         else:
             print("All of them share all conversations (--shared-conversations)")
     sys.stdout.flush()

@@ -1,8 +1,8 @@
 """The clock of Redis or of the database, compared with this process's own.
 
-Leases there end by that clock, which may step: a machine was suspended, an operator set the time,
-another primary took over. A lease that has run out proves that its process is dead only while that
-clock advances as this process's monotonic clock does.
+That clock ends the leases, and it may step: a machine was suspended, an operator set the time,
+another primary took over. An expired lease proves that its process is dead only while that
+clock advances like this process's monotonic clock.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from typing import Final
 from loguru import logger
 
 TOLERANCE: Final = 0.25
-"""Seconds by which the two clocks may differ between two readings without it being a step."""
+"""Seconds by which the difference of the clocks may change between two readings without a step."""
 
 MAX_ROUND_TRIP: Final = 1.0
-"""Seconds; a reading that took longer says too little."""
+"""Seconds; a reading that took longer is too imprecise and is ignored."""
 
 
 class StoreClock:
-    """What is known of one server's clock. Times are in seconds, of the server since 1970."""
+    """An estimate of one server's clock. Times are in seconds; the server's are Unix times."""
 
     __slots__ = ("_high", "_low", "_now", "furthest", "steady_since")
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._low = self._high = -math.inf
-        """What to add to the monotonic clock: at least, and at most."""
+        """The lower and upper bound of the server's clock minus the monotonic clock."""
         self.steady_since = math.inf
-        """Since when the clock has not stepped, on the monotonic clock."""
+        """The time of the last step, on the monotonic clock."""
         self.furthest = -math.inf
-        """The highest that was ever to be added."""
+        """The highest upper bound so far."""
 
     def forget(self) -> None:
-        """Another server may answer from now on."""
+        """Discard the estimate, because another server may reply from now on."""
         self._low = self._high = -math.inf
         self.steady_since = math.inf
 
     def observe(self, reading: float, sent: float, received: float, place: str = "") -> None:
-        """Compare a reading with the monotonic times at which it was asked for and came."""
+        """Compare a reading with the monotonic times of its request and its reply."""
         if received - sent > MAX_ROUND_TRIP:
             return
         low, high = reading - received, reading - sent
@@ -56,10 +56,10 @@ class StoreClock:
         self.furthest = max(self.furthest, high)
 
     def horizon(self, grace: float) -> float:
-        """Return the time, of the server's clock, before which a lease that has ended is over.
+        """Return the time on the server's clock before which an ended lease counts as expired.
 
-        A step that has not been observed yet does not move it. 0.0 until the clock has been steady
-        for `grace` seconds: no lease is over then.
+        A step that has not been observed yet does not move it. Return 0.0 until the clock has been
+        steady for `grace` seconds: no lease counts as expired then.
         """
         now = self._now()
         if now - self.steady_since < grace:

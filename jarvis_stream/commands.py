@@ -4,9 +4,9 @@
     jarvis-stream revoke ann
     jarvis-stream streams [--cancel STREAM_ID]
 
-`copy-history` reports its progress on stdout and may be broken off and begun again. `revoke` ends
-the sign-ins of a principal. `streams` lists the live streams of a running server, and where each of
-them waits.
+`copy-history` reports its progress on stdout, and can be interrupted and repeated. `revoke` ends
+the sign-ins of a principal. `streams` lists the live streams of a running server, and the line of
+code at which each agent waits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib.parse import quote, urlencode
 from jarvis_stream.errors import JarvisError
 
 REVOKE_TIMEOUT: Final = 10.0
-"""Seconds that a server has to end sign-ins."""
+"""Seconds that a server may take to end sign-ins."""
 
 TELL_EVERY: Final = 1.0
 """Seconds between two lines about how far it is."""
@@ -35,7 +35,7 @@ CALL_TIMEOUT: Final = 20.0
 
 
 class CommandFailed(JarvisError):
-    """A command could not do its work; the message says why, and what to do."""
+    """A command failed; the message contains the cause and the remedy."""
 
 
 def copy_history(argv: Sequence[str], source: str) -> None:
@@ -77,12 +77,12 @@ def copy_history(argv: Sequence[str], source: str) -> None:
 def revoke(argv: Sequence[str], redis_url: str | None) -> None:
     """End every sign-in of a principal: in Redis, or at a server on this machine.
 
-    Raises StoreLost or CommandFailed, with a sentence for people.
+    Raise StoreLost or CommandFailed, with a message for the operator.
     """
     parser = argparse.ArgumentParser(
         prog="jarvis-stream revoke",
         description="End every sign-in of a principal and close the connections that depend on one."
-        " With Redis this is for all servers. Without, it is for one server on this machine.",
+        " With Redis, this applies to all servers; without Redis, to one server on this machine.",
         epilog="Remove the principal's token from the settings first: it could be used to sign in"
         " again.",
         allow_abbrev=False,
@@ -92,13 +92,13 @@ def revoke(argv: Sequence[str], redis_url: str | None) -> None:
         "--redis-url",
         metavar="URL",
         default=redis_url,
-        help="the Redis of the servers [default: what JARVIS_REDIS_URL or REDIS_URL names]",
+        help="the Redis of the servers [default: JARVIS_REDIS_URL or REDIS_URL]",
     )
     parser.add_argument(
         "--url",
         metavar="URL",
         default="http://127.0.0.1:8000",
-        help="the server on this machine, where there is no Redis [default: %(default)s]",
+        help="the server on this machine, if there is no Redis [default: %(default)s]",
     )
     given = parser.parse_args(argv)
     if given.redis_url:
@@ -132,10 +132,13 @@ def _revoke_at(url: str, principal: str) -> int:
         with direct.open(request, timeout=REVOKE_TIMEOUT) as response:
             return int(json.load(response)["ended"])
     except urllib.error.HTTPError as error:
-        raise CommandFailed(f"the server at {url} refused: status {error.code}") from error
+        raise CommandFailed(
+            f"the server at {url} rejected the request with status {error.code}: run this command"
+            " on the server's machine, for a server with sign-in by token"
+        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise CommandFailed(
-            f"there is no server at {url} ({error}): name it with --url, or its Redis with"
+            f"no server responds at {url} ({error}): name the server with --url, or its Redis with"
             " --redis-url"
         ) from error
 
@@ -157,30 +160,30 @@ def _now_and_then(tell: Callable[[int, int], None]) -> Callable[[int, int], None
 
 
 def streams(argv: Sequence[str], urls: Sequence[str], token: str | None) -> int:
-    """List the live streams of running servers, or end one; the exit code.
+    """List the live streams of running servers, or cancel one; return the exit code.
 
-    `urls` are the servers unless others are named. Raises CommandFailed, with a sentence for
-    people.
+    `urls` are the servers to query unless `argv` names others. Raise CommandFailed, with a message
+    for the operator.
     """
     parser = argparse.ArgumentParser(
         prog="jarvis-stream streams",
         description="List the live streams of a running server, oldest first, and the line of code"
-        " at which each agent waits; or end one of them.",
+        " at which each agent waits; or cancel one of them.",
         epilog="The server and the token come from the same variables as the server's settings:"
         " JARVIS_HOST, JARVIS_PORT, JARVIS_OPERATOR_TOKEN; with JARVIS_WORKERS and"
-        " JARVIS_WORKER_PORT every worker is asked. Each server lists its own streams only.",
+        " JARVIS_WORKER_PORT, every worker is queried. Each server lists its own streams only.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "--url",
         action="append",
         metavar="URL",
-        help=f"a server to ask; may be given several times [default: {' '.join(urls)}]",
+        help=f"a server to query; can be repeated [default: {' '.join(urls)}]",
     )
-    parser.add_argument("--json", action="store_true", help="print what the server responds")
-    parser.add_argument("--stack", action="store_true", help="print all frames of each agent")
-    parser.add_argument("--cancel", metavar="STREAM_ID", help="end this stream")
-    parser.add_argument("--owner", help="the stream's owner, where two use the same id")
+    parser.add_argument("--json", action="store_true", help="print the server's response as JSON")
+    parser.add_argument("--stack", action="store_true", help="print the call stack of each agent")
+    parser.add_argument("--cancel", metavar="STREAM_ID", help="cancel this stream")
+    parser.add_argument("--owner", help="the stream's owner, if two owners use the same id")
     given = parser.parse_args(argv)
     servers = [url.rstrip("/") for url in given.url or urls]
     if given.cancel is not None:
@@ -212,12 +215,12 @@ def _cancel(servers: Sequence[str], token: str | None, stream_id: str, owner: st
 
 
 class _NotThere(CommandFailed):
-    """A server does not know what is named."""
+    """The server does not know the named stream."""
 
 
 def _call(url: str, token: str | None, method: str = "GET") -> dict[str, Any]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    # Past the proxies of the environment: a token is no proxy's business.
+    # Ignore the proxies of the environment: a proxy must not see the token.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, method=method, headers=headers)
     try:
@@ -227,7 +230,8 @@ def _call(url: str, token: str | None, method: str = "GET") -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         if error.code == 401:
             raise CommandFailed(
-                f"{url} lets operators in only: set JARVIS_OPERATOR_TOKEN, here and for the server"
+                f"{url} requires the operator's token: set JARVIS_OPERATOR_TOKEN, with the same"
+                " value here and for the server"
             ) from error
         try:
             sentence = json.load(error)["error"]

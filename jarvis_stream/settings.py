@@ -202,10 +202,10 @@ class Settings(BaseSettings):
     """By how much the clocks of whoever signs tokens may be wrong."""
 
     allow_anonymous: bool = False
-    """Whether a server without any sign-in may listen to other machines, each browser by itself."""
+    """Whether a server without sign-in may serve other machines; each browser is one principal."""
 
     shared_conversations: bool = False
-    """Whether visitors without sign-in share all conversations: each can read and delete them."""
+    """Whether all visitors without sign-in can read and delete all conversations."""
 
     cookie_secret: Annotated[
         Annotated[SecretStr, AfterValidator(_cookie_secrets)] | None,
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """The secret that signs visitors' cookies; without it, one is kept beside the SQLite file."""
+    """The secret that signs visitors' cookies; by default, a file beside the SQLite history."""
 
     login_seconds: Annotated[float, Field(ge=60, le=2_592_000, allow_inf_nan=False)] = 43_200.0
     """How long a browser stays signed in."""
@@ -240,7 +240,7 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """The operator's token for /api/admin and `jarvis-stream streams`. Prefer the variable."""
+    """The token for /api/admin/streams and `jarvis-stream streams`; prefer the variable."""
 
     open_metrics: bool = True
     """Whether /metrics needs no token when it is asked from this very machine, past every proxy."""
@@ -271,7 +271,7 @@ class Settings(BaseSettings):
         ),
         AfterValidator(_printable),
     ] = ""
-    """The name of the agent that clients and the page show; without it, the model's name."""
+    """The name of the agent that clients and the page show; by default, the model's name."""
 
     openai_base_url: Annotated[
         str | None,
@@ -416,7 +416,7 @@ class Settings(BaseSettings):
     """The most answers that are being given at a time."""
 
     max_streams_per_principal: Count = 64
-    """The most of them to one principal; visitors without sign-in count by their address."""
+    """The most live answers of one principal; visitors without sign-in count by address."""
 
     max_sessions_per_principal: Count = 10_000
     """The most sessions that one principal may have."""
@@ -425,7 +425,7 @@ class Settings(BaseSettings):
     """The most sessions that one visitor without sign-in may have."""
 
     max_visitors_per_hour: Count = 120
-    """The most cookies for new visitors of one address (of IPv6: of one /64) in an hour."""
+    """The most new visitors without sign-in per hour from one address (of IPv6: one /64)."""
 
     max_sockets_per_address: Count = 256
     """The most WebSockets of one address (of IPv6: of one /64); this machine's own has no limit."""
@@ -440,13 +440,13 @@ class Settings(BaseSettings):
     """The most answers one principal, or else one address that is not this machine, may start."""
 
     max_reads_per_minute: Count = 1200
-    """The most lists, conversations and exports one principal, or else one address, may read."""
+    """The most reads (lists, messages, exports) per minute of one principal or address."""
 
     max_changes_per_minute: Count = 600
     """The most sessions one principal, or else one address, may rename or delete in a minute."""
 
     max_searches_per_minute: Count = 120
-    """The most searches of one principal, or else one address; two typed letters a second."""
+    """The most searches per minute of one principal or address."""
 
     max_answer_seconds: Seconds = 3600.0
     """How long an answer may take; a longer one ends with the error too_long."""
@@ -550,7 +550,10 @@ def from_command_line(argv: Sequence[str] | None = None) -> Settings:
 
 
 def log_format(argv: Sequence[str] = ()) -> Literal["auto", "pretty", "json"]:
-    """The log's format where the other settings cannot be used: as far as it can be told."""
+    """Return the log format from the arguments and the environment, whatever else is in them.
+
+    For errors at the start, when the settings as a whole are invalid.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--log-format", default=os.environ.get(f"{PREFIX}LOG_FORMAT"))
     given = None

@@ -34,9 +34,9 @@ class Choice:
 
     agent: Agent
     name: str
-    """For the operator, without credentials; it may hold the address of the model's server."""
+    """The name for the operator, without credentials; may contain the model server's address."""
     why: str
-    """For the operator."""
+    """The reason for this choice, for the operator."""
     change: str
     """How to get another one."""
     is_model: bool
@@ -51,7 +51,7 @@ class Choice:
 
     @property
     def public_reason(self) -> str | None:
-        """Why this agent answers, as every client may read it; None for all but the demo."""
+        """The reason why the demo answers, which every client may read; None for other agents."""
         return None if self.is_model else self.why
 
 
@@ -188,9 +188,9 @@ async def running_agent(
 ) -> AsyncIterator[None]:
     """Enter and leave an agent that is an async context manager.
 
-    Raise AgentNotFound when it cannot be entered; log what it raises when it is left. This is for
+    Raise AgentNotFound when entering fails; log the exception when leaving fails. This applies to
     every exception, SystemExit and KeyboardInterrupt included. A cancellation of the caller is
-    passed on.
+    raised again.
     """
     try:
         await agent.__aenter__()

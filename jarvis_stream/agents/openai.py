@@ -187,7 +187,7 @@ class OpenAIAgent:
 
     @property
     def model(self) -> str | None:
-        """The model that answers; None until the first answer if none was named."""
+        """The model that answers; None before the first answer when the settings name no model."""
         return self._model or self._found
 
     async def __aenter__(self) -> Self:
@@ -493,7 +493,7 @@ class _Completion:
             try:
                 event = self._loads(payload)
             except ValueError:
-                # A decoder that mends half characters takes over, for all that follows too.
+                # From here on, a decoder that joins halves of characters decodes every event.
                 if self._decoder is not None:
                     raise
                 self._decoder = SurrogateDecoder()

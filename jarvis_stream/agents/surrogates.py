@@ -1,7 +1,7 @@
-"""JSON of servers that cut their text between the two surrogates of one character.
+"""Decoding of JSON from servers that cut text between the two surrogates of one character.
 
 A server that counts in UTF-16 units writes an emoji as `\\ud83d` in one event and `\\ude00` in the
-next. orjson refuses both, as RFC 8259 allows; what they mean is clear all the same.
+next. orjson rejects both, as RFC 8259 allows, although together they are a valid character.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def loads(payload: bytes) -> Any:
 
 
 class SurrogateDecoder:
-    """Decodes the events of one answer; no string that it returns holds a lone surrogate.
+    """Decoder for the events of one answer; no returned string contains a lone surrogate.
 
-    The second half of a character joins the first, if the same string of the next event begins with
-    it. Any other half becomes U+FFFD.
+    A second half joins the first half if the same string of the next event begins with it. Any
+    other half becomes U+FFFD.
     """
 
     __slots__ = ("_halves",)
 
     def __init__(self) -> None:
         self._halves: dict[tuple[object, ...], str] = {}
-        """First halves at the end of a string, by the place of the string in its event."""
+        """The first halves at the end of strings, by the place of the string in its event."""
 
     def loads(self, payload: bytes) -> Any:
         """Decode the next event; raises ValueError."""
@@ -69,7 +69,7 @@ class SurrogateDecoder:
         if not text:
             return text
         text = self._halves.pop(place, "") + text
-        # Only the text of an answer is cut in pieces; any other string is whole.
+        # Only the text of an answer continues in the next event; every other string is complete.
         if "delta" in place and _HIGH.search(text):
             self._halves[place] = text[-1]
             text = text[:-1]

@@ -109,7 +109,7 @@ class Living(Claim):
     closed: bool = False
     """Whether its log has its end: only its agent may still tidy up."""
     removed: bool = False
-    """Whether a removal covers it: no new reader may follow it."""
+    """Whether a removal covers it, so that no new reader may follow it."""
 
 
 class Outrun(JarvisError):
@@ -122,15 +122,15 @@ class Outrun(JarvisError):
 
 
 class Vacated(Outrun):
-    """The start was given up, by its own node or by another one after its lease: its stream_id is
-    free, or another start has it."""
+    """The start was abandoned, by its own node or by another node after its lease expired. Its
+    stream_id is free, or belongs to another start."""
 
     def __init__(self) -> None:
         super().__init__("")
 
 
 class Outdated(JarvisError):
-    """A removal covers the ticket: the claim came too late, and needs a newer one."""
+    """A removal covers the epoch of a late claim: the claim needs a newer ticket."""
 
 
 class Busy(JarvisError):
@@ -194,7 +194,7 @@ class Tail(NamedTuple):
     expired: bool
     """Whether it is not closed, and its node is thought dead: bury it."""
     vacated: bool = False
-    """Whether its start was given up before the first frame: the log stays empty."""
+    """Whether its start was abandoned before the first frame, so that the log stays empty."""
     removed: bool = False
     """Whether a removal covers it: readers that follow it see its end, new ones see nothing."""
 
@@ -208,7 +208,7 @@ class Word:
     stream: str = ""
     """Empty for `forgotten`."""
     by: str = ""
-    """superseded: the stream that took its place; forgotten: likewise, if there is one."""
+    """superseded, forgotten: the stream that took its place; empty when there is none."""
     rollback: bool = False
     """superseded: whether its turn is to leave the history."""
     first: int = 0
@@ -229,16 +229,16 @@ class Health:
         """Since when the same connections to the same servers hold, on the monotonic clock. What
         changed them may have been a failover, and have lost the newest writes."""
         self.furthest = -math.inf
-        """What to add to the monotonic clock for the furthest time, in seconds since 1970, that any
-        server of the store has shown."""
+        """The largest difference, in seconds, of the Unix time of any server of the store minus the
+        monotonic clock."""
         self.last_answer = -math.inf
         """When any part of it gave the last one, on the monotonic clock."""
         self.reachable = False
         """Whether the last call was answered, by every part of the store that was asked. One is
         made every second, whatever happens."""
         self.refusal: str | None = None
-        """What every part of the store refuses that questions need, for operators; None: nothing.
-        Tried every few seconds."""
+        """The command that streams need and every part of the store refuses, with the remedy, for
+        operators; None when there is none. Tried every few seconds."""
         self.listening = False
         """Whether words are heard."""
         self.listening_since = math.inf
@@ -246,10 +246,9 @@ class Health:
 
     @property
     def epoch_floor(self) -> int:
-        """At least any epoch that the store can have given out by its clock; 0 when unknown.
+        """An upper bound of the epochs that the store can have issued by its clock; 0 if unknown.
 
-        After a failover the clock may be behind that of the server that was lost, and the newest
-        tickets too.
+        After a failover, the clock and the newest tickets may be behind those of the lost server.
         """
         if self.furthest == -math.inf:
             return 0
@@ -279,8 +278,8 @@ class Cluster(Protocol):
     async def reserve(self, name: Name) -> Reserved | Name:
         """Take a name for a start, or return which other start has it.
 
-        Its lease begins before the name can be seen: one that is neither claimed nor renewed in it
-        is expired. A name of which no log is known was left by a start that came to nothing.
+        Its lease begins before other nodes can see the name: a name that is neither claimed nor
+        renewed within it expires. A name without a log belongs to an abandoned start.
         """
         ...
 
@@ -289,9 +288,10 @@ class Cluster(Protocol):
         ...
 
     async def free(self, names: Sequence[Name]) -> Sequence[StoreLost | None]:
-        """Undo `reserve`, and `claim`, for starts that came to nothing: one trip for all.
+        """Undo `reserve` and `claim` for failed starts, in one trip for all.
 
-        They cannot claim any more. A stop that has hit such a start waits for the next one.
+        These starts can no longer claim. A stop that was applied to one of them applies to the next
+        start with its name.
         """
         ...
 
@@ -304,7 +304,7 @@ class Cluster(Protocol):
         ...
 
     async def unstop(self, stream: str) -> None:
-        """Forget a stop that waits for its stream. Does nothing when a start has the name."""
+        """Forget a stop that arrived before its stream; no effect when a start has the name."""
         ...
 
     # Ownership
@@ -354,11 +354,11 @@ class Cluster(Protocol):
         ...
 
     async def remove(self, session: str, first: int, before: int, by: str = "") -> None:
-        """Remove the streams of a session with an epoch from `first` on, and under `before`.
+        """Remove the streams of a session with `first` <= epoch < `before`.
 
-        From then on a claim with such an epoch is refused, and a log with one is marked as removed.
-        `by` is the stream that takes their place. Every node is notified (forgotten). Removals may
-        come in any order, and be repeated.
+        After that, claims with such an epoch are rejected, and logs with one are marked as removed.
+        `by` is the stream that replaces them. Every node is notified (forgotten). Removals can be
+        repeated and applied in any order.
         """
         ...
 
@@ -393,8 +393,8 @@ class Cluster(Protocol):
         """Close and release a dead node's stream; False when there is nothing to bury: it lives,
         is closed (then it is released only), or has come as far as `batch.last`.
 
-        A batch without frames, from 0 to 0, releases a stream that has said nothing; its log stays
-        empty, and the name may be freed. False when that has said something.
+        A batch without frames, from 0 to 0, releases a stream without frames; its log stays
+        empty, and its name can be freed. False when the stream has frames.
 
         The batch may begin before the end of the log: who has read more of it than a store that
         lost writes puts it back. A stream that never claimed is given the batch's epoch.

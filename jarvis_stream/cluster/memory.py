@@ -42,11 +42,11 @@ from jarvis_stream.errors import JarvisError
 T = TypeVar("T")
 
 MAX_LEASE = 60.0
-"""Seconds after which any lease is over that is not renewed, whatever the clock did."""
+"""The longest lease in seconds; a lease that ends later was set before the clock stepped back."""
 STOP_KEPT = 60.0
 """Seconds a stop waits for its stream."""
 MAX_REMOVALS = 64
-"""Spans that a session remembers; the newest stay."""
+"""The most spans that a session remembers; the newest stay."""
 READ_BYTES = 64 * 1024
 """About how much one `read` returns of a log."""
 _BEGINNING = 1_700_000_000.0
@@ -129,7 +129,7 @@ class _Session:
     owner: str = ""
     """The nonce of who may append."""
     removed: list[tuple[int, int]] = field(default_factory=list)
-    """The spans of its removals: the first epoch, and the one after the last."""
+    """The spans of its removals: the first epoch, and the epoch after the last."""
     members: dict[str, _Member] = field(default_factory=dict)
 
     def is_removed(self, epoch: int) -> bool:
@@ -348,7 +348,7 @@ class MemoryStore:
                 verdict = Verdict.GOOD
         elif not log.over and session.claimed < claim.epoch:
             verdict = Verdict.REGRESSED
-        elif not log.over and session.owner:  # it has lost the claim, and knows a newer one
+        elif not log.over and session.owner:  # the store has lost the claim and has a newer one
             by = session.members[session.owner].claim.name.stream
         return Renewed(
             verdict=verdict,
@@ -495,7 +495,8 @@ class MemoryStore:
         log.lease, log.due = now + lease, now + self.keep
 
     def _is_expired(self, claim: Claim, horizon: float) -> bool:
-        """Whether its lease ended before `horizon`, up to which the caller trusts this clock."""
+        """Return whether its lease ended before `horizon`, the time up to which the caller trusts
+        this clock."""
         log, now = self._log(claim.name), self.clock()
         ends = -math.inf if log.over else log.lease
         if ends > now + MAX_LEASE:  # set before the clock stepped back
@@ -645,7 +646,7 @@ class MemoryCluster:
         return self._clock.horizon(self._grace)
 
     def _observe(self, sent: float) -> None:
-        """Look at the store's clock; a real store is asked for it."""
+        """Read the store's clock."""
         reading = self._store.clock()
         self._clock.observe(reading, sent, asyncio.get_running_loop().time())
         self.health.furthest = max(self.health.furthest, reading - time.monotonic())

@@ -1,4 +1,7 @@
-"""What every question needs of Redis, tried on keys of nobody's: `/readyz` and the start use it."""
+"""Probes of the Redis commands that every stream needs, on separate keys.
+
+The start and `/readyz` use the result.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,23 @@ from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError,
 from jarvis_stream.cluster.wire import pack
 
 PROBE_TTL: Final = 10_000
-"""Milliseconds that the keys of a probe may outlive it."""
+"""The time to live of a probe's keys, in milliseconds."""
 
 PERMISSIONS: Final = (
     "~jarvis:* &jarvis:* +@read +@write +@scripting +@pubsub +@connection +info +time +cluster"
 )
-"""What a user of Redis needs, as ACL SETUSER takes it."""
+"""The permissions that a user of Redis needs, as arguments of ACL SETUSER."""
 
 
 class Probe(NamedTuple):
-    """One command, and its name for people."""
+    """One command, and its name for the log."""
 
     command: str
     packed: bytes
 
 
 def plain_probes(tag: str) -> list[Probe]:
-    """The commands that are no scripts; `tag` chooses the server of a Redis Cluster."""
+    """Return the probes without scripts; `tag` selects the primary of a Redis Cluster."""
     word, index = f"jarvis:probe:word:{tag}", f"jarvis:probe:index:{tag}"
     commands: Sequence[tuple[str | int, ...]] = (
         ("SET", word, "1", "PX", PROBE_TTL),
@@ -44,9 +47,9 @@ def plain_probes(tag: str) -> list[Probe]:
 
 
 def refusal(probes: Sequence[Probe], replies: Sequence[Any], place: str) -> str | None:
-    """Return what Redis refuses and how to remedy it, as a sentence; None when it refuses nothing.
+    """Return a sentence with the refused command and the remedy; None when Redis refuses nothing.
 
-    A command without a reply refuses nothing: that Redis does not answer is known otherwise.
+    A missing reply is no refusal: the connection's own checks detect a Redis that does not respond.
     """
     for probe, reply in zip(probes, replies, strict=True):
         if isinstance(reply, ResponseError):
@@ -60,11 +63,11 @@ def _remedy(error: ResponseError) -> str:
     if isinstance(error, NoPermissionError) or is_denied:
         return f"give its user these permissions: ACL SETUSER NAME {PERMISSIONS}"
     if isinstance(error, OutOfMemoryError) or "maxmemory" in text:
-        return "its memory is full: raise maxmemory, or remove what other programs keep there"
+        return "its memory is full: raise maxmemory, or remove the data of other programs"
     if isinstance(error, ReadOnlyError) or "READONLY" in text or "read only" in text:
         return "it is a read-only replica: name the primary in --redis-url"
     if "MISCONF" in text or "persist" in text:
-        return "it cannot write to its disk: see its log and the disk's free space"
+        return "it cannot write to its disk: check its log and the free space of the disk"
     if "NOREPLICAS" in text or "good replicas" in text:
-        return "it has too few replicas: see min-replicas-to-write"
-    return "see its log"
+        return "it has too few replicas: check min-replicas-to-write"
+    return "check its log"

@@ -60,7 +60,7 @@ MAX_COMMANDS = 256
 READ_ALL_BYTES = 4 * 1024 * 1024
 """About how much it returns of all."""
 PROBE_BEATS = 5
-"""After so many beats what questions need is tried again; after each one while it is refused."""
+"""Heartbeats between two probes; while Redis refuses a command, every heartbeat probes."""
 OLDEST = 7
 """The first version of Redis that will do."""
 
@@ -200,7 +200,7 @@ class RedisCluster:
                 await self._probe()
 
     async def _probe(self) -> None:
-        """Try what questions need, at every primary; see Health.refusal."""
+        """Probe every primary, and set Health.refusal."""
         tags = self._router.tags()
         refusals = [await self._probe_at(tag) for tag in tags]
         found = [refusal for refusal in refusals if refusal is not None]
@@ -212,7 +212,7 @@ class RedisCluster:
             logger.info("store_accepts place={}", self.place)
 
     async def _probe_at(self, tag: str) -> str | None:
-        """What one primary refuses; None also when it does not answer."""
+        """Return what one primary refuses; None also when it does not reply."""
         probes = [*self._script_probes(tag), *plain_probes(f"{{{tag}}}")]
         try:
             replies = await self._router.ask([probe.packed for probe in probes])
@@ -221,9 +221,9 @@ class RedisCluster:
         return refusal(probes, replies, self.place)
 
     def _script_probes(self, tag: str) -> list[Probe]:
-        """The scripts, on a session that no key of a client's can name, and its names."""
+        """Return the probes of the scripts, on the keys of a session that no client can name."""
         ttl, epoch = PROBE_TTL, round(time.time() * 1000)
-        nonce = os.urandom(8).hex()  # the last probe's stream is over
+        nonce = os.urandom(8).hex()  # the stream of the previous probe is closed
         name = Name(stream="", session="", nonce=nonce, node=self.node, trace_id="")
         who = orjson.dumps(name)
         session = b"jarvis:{%b}:probe:%b" % (tag.encode(), self.node.encode())
@@ -256,7 +256,7 @@ class RedisCluster:
         self.health.furthest = max(self.health.furthest, furthest)
 
     def _horizon(self, session: str) -> int:
-        """See StoreClock.horizon; of the server that has the session, in milliseconds."""
+        """Return StoreClock.horizon of the server that has the session, in milliseconds."""
         return round(self._router.clock_of(_session_key(session)).horizon(self._grace) * 1000)
 
     # Names
@@ -423,7 +423,7 @@ class RedisCluster:
 
     def _living(self, session: str) -> bytes:
         key = _session_key(session)
-        # The script wants no stream.
+        # The script uses no stream.
         keys = [key, key, key, key + b":leases", key + b":members"]
         return _LUA.living(keys, self._horizon(session))
 

@@ -48,7 +48,7 @@ LEARN_ANYWAY = 15.0
 """And at most: new replicas are known before they are needed."""
 
 MAX_TAGS = 256
-"""How many are tried to find one for each primary."""
+"""The most tags that are tried to find one for each primary."""
 
 _KEYLESS = frozenset((b"PING", b"INFO"))
 _ASKING = pack("ASKING")
@@ -116,14 +116,14 @@ class Router:
         return self._line.connected_at if self._primaries is None else self._primaries.since
 
     async def read_clocks(self) -> float:
-        """Compare every primary's clock with ours; return the furthest (see Health.furthest)."""
+        """Compare every primary's clock with ours; return the value for Health.furthest."""
         lines = [self._line] if self._primaries is None else list(self._primaries.all())
         lines = [line for line in lines if line.up.is_set()]
         await asyncio.gather(*(line.read_clock() for line in lines), return_exceptions=True)
         return max((line.clock.furthest for line in lines), default=-math.inf)
 
     def tags(self) -> list[str]:
-        """Texts that, in braces in a key, choose each primary in turn."""
+        """Return one text per primary that, in braces in a key, selects that primary."""
         if self._primaries is None:
             return ["probe"]
         found: dict[Line, str] = {}
@@ -137,7 +137,7 @@ class Router:
         return list(found.values())
 
     def clock_of(self, key: bytes) -> StoreClock:
-        """The clock of the server that has a key."""
+        """Return the clock of the server that has a key."""
         if self._primaries is None:
             return self._line.clock
         line = self._primaries.owner(key_slot(key))

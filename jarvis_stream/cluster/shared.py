@@ -45,8 +45,8 @@ return 0
 """
 _TAKE_SHA: Final = hashlib.sha1(_TAKE.encode()).hexdigest()
 
-# A principal's words in the order they were issued, by Redis's clock. ARGV: one more, for how many
-# milliseconds a word is good, and how many there may be. Returns those that are too many.
+# The words of a principal in the order of their issue, by Redis's clock. ARGV: the new word, its
+# lifetime in milliseconds, and the limit of words. Returns the words past the limit.
 _INDEX: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -94,7 +94,7 @@ class RedisPasses:
             seconds = min(seconds, principal.expires_at - time.time())
         ttl = math.ceil(seconds * 1000)
         if ttl <= 0:
-            return word  # it has expired already: nobody can use it
+            return word  # it has expired already and is useless
         index = self._index(principal.name)
         value = {
             "name": principal.name,
@@ -116,7 +116,7 @@ class RedisPasses:
         return await self.find(digest(word))
 
     async def find(self, login: str) -> Principal | None:
-        """See Keeper.find. Redis alone decides how long it is good."""
+        """See Keeper.find. Redis alone decides when it expires."""
         key = f"jarvis:{self._kind}:{login}"
         value, ttl = await self._ask(pack("GET", key), pack("PTTL", key))
         if value is None or ttl < 0:
@@ -228,7 +228,7 @@ def shared_router(url: str, *, wait: float = 0.0) -> Router:
 
 
 def _principal(value: bytes) -> Principal:
-    """From what `issue` has kept."""
+    """Decode the value that `issue` has stored."""
     kept = orjson.loads(value)
     # An older server did not keep the last two.
     return Principal(

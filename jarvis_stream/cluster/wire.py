@@ -207,7 +207,7 @@ class Wire(ABC):
         text = str(error)
         if isinstance(error, NoPermissionError):
             return (
-                f"Redis at {self.place} does not permit this user what it needs ({text}): give it"
+                f"Redis at {self.place} denies this user a required command ({text}): give it"
                 " the permissions that docs/operating.md names"
             )
         if isinstance(error, AuthenticationError):
@@ -335,7 +335,7 @@ class Line(Wire):
         return replies
 
     async def read_clock(self) -> None:
-        """Compare the server's clock with ours; raises StoreLost."""
+        """Compare the server's clock with ours; raise StoreLost."""
         sent = time.monotonic()
         (reply,) = await self.ask([pack("TIME")])
         if not isinstance(reply, Exception):
