@@ -24,21 +24,21 @@ class Backend(Protocol):
     now: sa.ColumnElement[float]
     """The database's clock, in seconds: the same for all its processes."""
     has_lateral: bool
-    """Whether a subquery of FROM may refer to what stands before it."""
+    """Whether a subquery in FROM may refer to the items before it (LATERAL)."""
 
     def exists(self) -> bool:
         """Whether connecting would not make it; a server's database always does."""
         ...
 
     async def prepare(self) -> None:
-        """Connect, with new connections, and show a sign of life that ends with this process."""
+        """Open new connections, and show a sign of life that ends with this process."""
         ...
 
     async def write(self, change: Callable[[sa.Connection], T]) -> T:
         """Make a change in one transaction, on the one connection that writes.
 
-        It may be made more than once, of which only the last has happened. Raises OSError when
-        what was written could not be found again.
+        The change may be called several times; only the last call takes effect. Raise OSError when
+        the written data would be lost.
         """
         ...
 
@@ -57,11 +57,10 @@ class Backend(Protocol):
     def lock_sessions(
         self, connection: sa.Connection, session_ids: Sequence[str], stream_ids: Sequence[str]
     ) -> None:
-        """Keep other processes from changing these sessions, and those of the streams, until the
-        transaction ends.
+        """Keep other processes from changing these sessions, and the sessions of these streams,
+        until the transaction ends.
 
-        Every process takes these locks first, and in one order: no two of them wait for each
-        other in a circle.
+        Every process takes these locks first and in the same order, so they cannot deadlock.
         """
         ...
 
@@ -70,7 +69,7 @@ class Backend(Protocol):
         ...
 
     def remedy(self, error: Exception) -> str | None:
-        """What an operator can do about an error at the opening, in one clause; None if unknown."""
+        """Return the remedy for an error at the opening, as one clause; None if unknown."""
         ...
 
     def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
@@ -78,25 +77,25 @@ class Backend(Protocol):
         ...
 
     def find(self, word: str, owner: str) -> Sequence[sa.Select[Any]] | None:
-        """Select session_id and stream_id of the turns that hold a word, by an index.
+        """Select session_id and stream_id of the turns that contain a word, by an index.
 
-        Others' turns than the owner's may be among them. None for a word that the index cannot
-        serve, or without an index.
+        The result may include turns of other owners. None for a word that the index cannot
+        find, or without an index.
         """
         ...
 
     async def prepare_search(self) -> None:
-        """Make the index of texts, if the database can have one; log when it cannot."""
+        """Create the index of texts if the database supports it; else log that it does not."""
         ...
 
     async def keep_searchable(self) -> None:
-        """Take texts into the index, little by little, until this is cancelled."""
+        """Add texts to the index in small steps until this call is cancelled."""
         ...
 
     async def search(self, look: Callable[[sa.Connection], T]) -> T:
-        """Look at one state of the database, on connections that only searches use.
+        """Read one state of the database, on connections that only searches use.
 
-        When this is cancelled, the database stops working on it.
+        On cancellation the database stops the search.
         """
         ...
 

@@ -43,7 +43,7 @@ class Limits:
     lease: float = 15.0
     """How long a process that gives no sign of life is thought to live."""
     max_backlog_bytes: int = 64 * 1024 * 1024
-    """How much of turns may wait for the database; past it the oldest of them are dropped."""
+    """The most bytes of turns that wait for the database; past it, the oldest are dropped."""
 
 
 class Answer(Protocol):
@@ -91,18 +91,18 @@ class TurnEnd:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The turns of a session with an epoch from `first` on, and under `before`."""
+    """The turns of a session with `first` <= epoch < `before`."""
 
     session_id: str
     first: int
     before: int
 
     def holds(self, turn: TurnRecord | TurnStart) -> bool:
-        """Whether this is one of them."""
+        """Return whether the span contains the turn."""
         return self.session_id == turn.session_id and self.first <= turn.epoch < self.before
 
     def covers(self, other: Span) -> bool:
-        """Whether this holds every turn that the other one holds."""
+        """Return whether the span contains every turn of the other span."""
         return (
             self.session_id == other.session_id
             and self.first <= other.first
@@ -112,14 +112,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What became of a removal."""
+    """The result of a removal."""
 
     saved: bool
     """Whether it is durable."""
     existed: bool
-    """Whether there was a turn to remove, as far as it is known."""
+    """Whether there was a turn to remove, as far as this process knows."""
     accepted: bool = True
-    """False: too many removals wait already, and this one does not."""
+    """False when too many removals wait already: this one has no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Begun:
     taken: bool = False
     """Whether the stream_id is already that of another turn; this one is then not kept."""
     removed: bool = False
-    """Whether a removal covers the turn; this one is then not kept."""
+    """Whether a removal covers the turn, so that the history does not keep it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ class TurnPage:
 
     turns: list[TurnRecord]
     next: int | None
-    """The `before` (or `after`) of the next page; None when this one is the last."""
+    """The `before` (or `after`) of the next page; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,7 @@ class SessionRecord:
     message_count: int
     """Questions and answers, unfinished and empty ones too."""
     snippet: str | None = None
-    """In a search, some text around the longest word of the query, when a message holds it."""
+    """In a search, text around the longest word of the query, if a message contains that word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,21 +251,21 @@ class History(Protocol):
         ...
 
     def remove(self, span: Span) -> asyncio.Future[Removed]:
-        """Remove turns, questions and answers, of whatever process.
+        """Remove turns (questions and answers) of any process.
 
-        A removal is final: from then on no turn of the span is kept, whenever, in whatever order
-        and by whatever process it is written. Removals may be repeated, and come in any order. When
-        its last turn leaves, the session is gone. A span from epoch 0 also removes the session's
-        title, unless it was given when a later turn was there.
+        A removal is final: after it, no turn of the span is kept, regardless of the time, the order
+        and the process of its write. Removals can be repeated and applied in any order. The session
+        ends with its last turn. A span from epoch 0 also removes the session's title, unless a turn
+        after the span existed when the title was set.
 
-        Resolves when the removal is durable, or after a bound with `saved` False: it stays queued
-        then. Later calls here return nothing of the span. When too many removals wait already,
-        nothing happens, and `accepted` is False.
+        The future resolves when the removal is durable, or after a timeout with `saved` False; the
+        removal then stays queued. Later reads of this object return no turn of the span. When too
+        many removals wait already, nothing happens, and `accepted` is False.
         """
         ...
 
     def drop(self, span: Span) -> None:
-        """Write nothing more of the turns of a span: another process removes them."""
+        """Stop writing the turns of a span, because another process removes them."""
         ...
 
     async def turn(self, stream_id: str) -> TurnRecord | None:
@@ -290,7 +290,7 @@ class History(Protocol):
         """Return the newest turns with an epoch under `before`; with `after`, the oldest above it.
 
         A page holds at most `limit` turns and `max_bytes` of their texts in UTF-8, but at least one
-        turn when there is one. No more than about that is read.
+        turn when there is one. Reads little more than the page.
         """
         ...
 
@@ -304,10 +304,10 @@ class History(Protocol):
     ) -> SessionPage:
         """The owner's sessions, newest first, after the `next` of the page before.
 
-        With a `query`, those that hold each of its words, wherever in their title, a question or
-        an ended answer. Small and capital letters are the same; beyond ASCII that is promised only
-        for a text written as in the query, or all small, all capital, or with capital initials.
-        Raises Invalid for a cursor that is none, Unavailable for a search that takes too long.
+        With a `query`, only sessions that contain every word of it, in the title, a question or
+        an ended answer. The case of letters does not matter; beyond ASCII this is guaranteed only
+        for texts in the case of the query, all small, all capital, or with capital initials.
+        Raise Invalid for a malformed cursor, Unavailable for a search that takes too long.
         """
         ...
 

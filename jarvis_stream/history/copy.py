@@ -150,7 +150,7 @@ async def _copy(
     merge: bool = False,
 ) -> None:
     insert = copy.backend.insert(table)
-    # The target counts its turns itself.
+    # Triggers of the target count its turns.
     columns = [column for column in table.c if column is not sessions.c.turn_count]
     values: dict[str, Any] = {column.name: insert.excluded[column.name] for column in columns}
     if merge:  # of a session that both have

@@ -37,9 +37,9 @@ from jarvis_stream.history.views import (
 from jarvis_stream.ids import owner_of
 
 MAX_REMOVALS: Final = 10_000
-"""Removals that are remembered; the oldest are forgotten first."""
+"""The most removals that are remembered; the oldest are forgotten first."""
 MAX_REMOVALS_EACH: Final = 64
-"""Those of one session; each question of it is compared with them."""
+"""The most removals of one session; each question of the session is compared with them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +95,7 @@ class MemoryHistory:
         self._sessions: OrderedDict[str, list[_Turn]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
         self._titles: dict[str, tuple[str, int]] = {}
-        """With the epoch of the newest turn that there was when it was given."""
+        """Titles, each with the epoch of the session's newest turn when the title was set."""
         self._removals: OrderedDict[Span, None] = OrderedDict()
         self._removals_of: dict[str, list[Span]] = {}
         self._chars = 0
@@ -160,7 +160,7 @@ class MemoryHistory:
         return resolved(Removed(True, self._remove(span)))
 
     def drop(self, span: Span) -> None:
-        """See History.drop. There is nothing but what this process has kept."""
+        """See History.drop. No other process shares this history."""
         self.remove(span)
 
     async def turn(self, stream_id: str) -> TurnRecord | None:
@@ -272,7 +272,7 @@ class MemoryHistory:
         return self._titles.get(session_id, ("", 0))[0]
 
     def _remember(self, span: Span) -> None:
-        """Keep every turn of a span out from now on, as long as there are not too many spans."""
+        """Reject the turns of a span from now on, until the span is forgotten."""
         self._last_epoch = max(self._last_epoch, span.before - 1)
         if span in self._removals:
             return

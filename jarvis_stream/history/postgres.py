@@ -33,13 +33,13 @@ READERS: Final = 3
 SEARCHERS: Final = 2
 """Connections for searches."""
 _TRIGRAM: Final = re.compile(r"\w{3}")
-"""What a word must hold, so that an index of trigrams can find it."""
+"""A part that a word needs, so that an index of trigrams can find it."""
 MAX_ATTEMPTS: Final = 5
-"""How often a transaction is made that the server aborts for the sake of another one."""
+"""The most attempts at a transaction that the server aborts in favour of another one."""
 
 POOLED: Final = "pooled-"
-"""How the name of a process begins that shows no life but its lease."""
-# SQLSTATEs, and words of the server or of libpq, which has none: for each what to do.
+"""The prefix of the name of a process whose only sign of life is its lease."""
+# SQLSTATEs, parts of messages (libpq has no SQLSTATEs), and the remedy.
 _REMEDIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...]] = (
     (
         ("28P01",),
@@ -47,7 +47,7 @@ _REMEDIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...]] = (
         "check user and password: in the URL, in PGPASSWORD, or in ~/.pgpass",
     ),
     (("3D000",), ("does not exist", "no such database"), "create it, or name another one"),
-    (("28000",), ("pg_hba.conf",), "the server does not admit this user from here: pg_hba.conf"),
+    (("28000",), ("pg_hba.conf",), "add a line to the server's pg_hba.conf for this user and host"),
     (
         ("42501",),
         ("permission denied",),
@@ -55,19 +55,19 @@ _REMEDIES: Final[tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...]] = (
     ),
     ((), ("Connection refused", "No such file"), "check host and port, and whether it runs there"),
     ((), ("failed to resolve", "translate host name", "Name or service"), "check the host's name"),
-    ((), ("timeout expired", "timed out"), "it does not answer: check the address, and firewalls"),
+    ((), ("timeout expired", "timed out"), "it does not respond: check the address and firewalls"),
     (("53300",), ("too many clients",), "it has too many connections: raise max_connections"),
-    (("53100",), (), "its disk is full: make room"),
-    (("25006",), (), "it is read-only, a standby perhaps: name the primary"),
+    (("53100",), (), "its disk is full: free some space"),
+    (("25006",), (), "it is read-only, perhaps a standby: name the primary"),
     (("57P03",), ("starting up",), "it is starting: try again"),
-    (("08P01",), ("unsupported startup parameter",), "the pooler refuses it: see its settings"),
+    (("08P01",), ("unsupported startup parameter",), "the pooler rejects it: check its settings"),
     ((), ("invalid", "bad value"), "check the parameters in the URL"),
 )
 LARGE: Final = 1_000
-"""Turns from which on the making of their index is logged."""
+"""The number of turns from which the creation of the index is logged."""
 
-# Every statement looks rows up by their keys. While the server has no statistics of a table, it
-# would rather read a whole session, or all sessions, than use the index.
+# Every statement looks rows up by their keys. Without statistics of a table, the planner would
+# read a whole session, or all sessions, instead of using the index.
 _BY_KEYS: Final = (
     "SET enable_seqscan = off",
     "SET enable_bitmapscan = off",
@@ -87,16 +87,16 @@ _LOCK_SESSIONS: Final = sa.text(
 
 
 class PostgresBackend:
-    """A server. For the sign of life, each process's writing connection holds an advisory lock.
+    """A PostgreSQL server. The writing connection of each process holds an advisory lock as its
+    sign of life.
 
-    Between us and the server there may be a pooler that gives each transaction another connection
-    (PgBouncer, pool_mode = transaction): nothing is kept on a connection then, no setting, no
-    prepared statement and no lock. The sign of life is then the lease alone, and the name of the
-    process says so to others.
+    Behind a pooler that may give each transaction another connection (PgBouncer with pool_mode =
+    transaction), no setting, prepared statement or lock is kept on a connection. The lease is then
+    the only sign of life, and the name of the process shows this to other processes.
     """
 
     def __init__(self, url: sa.URL, instance_id: str) -> None:
-        """Raises HistoryUnusable for a parameter in the URL that is unknown."""
+        """Raise HistoryUnusable for an unknown parameter in the URL."""
         url, threshold = _checked(url)
         self.known_as = instance_id
         self._instance_id = instance_id
@@ -135,10 +135,10 @@ class PostgresBackend:
             *_BY_KEYS,
         )
         self._set_up(self._reader, *_BY_KEYS)
-        # Of their own: searches never keep a conversation from being read.
+        # Separate connections, so that searches never delay other reads.
         self._searcher = create_async_engine(
             url,
-            # Planned for each word anew.
+            # The plan depends on the word: no prepared statements.
             connect_args={**arguments, "prepare_threshold": None},
             pool_size=SEARCHERS,
             max_overflow=0,
@@ -148,13 +148,13 @@ class PostgresBackend:
         self._set_up(
             self._searcher,
             f"SET statement_timeout = '{STATEMENT_TIMEOUT}s'",
-            "SET enable_seqscan = off",  # the server thinks that long texts are read quickly
+            "SET enable_seqscan = off",  # the planner underestimates long texts
             "SET jit = off",
         )
         self._indexed = False
-        """Whether there is an index of texts,"""
+        """Whether there is an index of texts."""
         self._indexes_unicode = False
-        """and whether it knows other letters than ASCII's."""
+        """Whether that index supports letters outside ASCII."""
         # What nobody waits for any more. Each holds one of the connections, so they are few.
         self._left: set[asyncio.Task[Any]] = set()
 
@@ -169,12 +169,12 @@ class PostgresBackend:
             encoding = await connection.scalar(sa.text("SHOW server_encoding"))
         if encoding != "UTF8":
             raise HistoryUnusable(
-                f"the database has the encoding {encoding}, which cannot hold every character:"
-                " use one made by CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+                f"the database has the encoding {encoding}, which cannot store every character:"
+                " create one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
             )
 
     def _set_up(self, engine: AsyncEngine, *settings: str) -> None:
-        """Make these settings on every connection, or, behind a pooler, in every transaction."""
+        """Apply these settings to every connection or, behind a pooler, to every transaction."""
         local = "; ".join(one.replace("SET ", "SET LOCAL ", 1) for one in settings)
 
         @sa.event.listens_for(engine.sync_engine, "connect")
@@ -182,7 +182,7 @@ class PostgresBackend:
             cursor = connection.cursor()
             cursor.execute("SELECT pg_backend_pid()")
             driver = connection.driver_connection
-            # A pooler gives its clients numbers of its own.
+            # A pooler reports process ids of its own.
             self._pooled = cursor.fetchone()[0] != driver.info.backend_pid
             if self._pooled:
                 driver.prepare_threshold = None
@@ -264,9 +264,9 @@ class PostgresBackend:
     def lock_sessions(
         self, connection: sa.Connection, session_ids: Sequence[str], stream_ids: Sequence[str]
     ) -> None:
-        """See Backend.lock_sessions: advisory locks, which a session has before its row is there.
+        """See Backend.lock_sessions. Advisory locks also work for a session without a row.
 
-        A subquery that sorts is finished before the locks are taken, in its order.
+        The sorting subquery ends before the locks are taken, so they are taken in its order.
         """
         connection.execute(
             _LOCK_SESSIONS, {"session_ids": [*session_ids], "stream_ids": [*stream_ids]}
@@ -282,7 +282,7 @@ class PostgresBackend:
         return bool(free)
 
     async def prepare_search(self) -> None:
-        """See Backend.prepare_search: pg_trgm, which the server's owner may not have installed."""
+        """See Backend.prepare_search. Needs the extension pg_trgm."""
         try:
             found = await self.read(_find_index)
             if found is None:
@@ -307,8 +307,8 @@ class PostgresBackend:
         if count >= LARGE:
             logger.info("search_index_building turns={:.0f}", count)
         began = time.monotonic()
-        # A question is not in it before its answer has ended: neither waits for it twice. A short
-        # list of pending entries is soon merged, and soon searched.
+        # A turn enters the index when its answer has ended, so that it is indexed once. A short
+        # list of pending entries is fast to merge and to search.
         connection.exec_driver_sql(
             "CREATE INDEX IF NOT EXISTS jarvis_turns_texts ON jarvis_turns USING gin"
             f" (prompt {schema}.gin_trgm_ops, answer {schema}.gin_trgm_ops)"
@@ -322,7 +322,7 @@ class PostgresBackend:
         return found
 
     async def keep_searchable(self) -> None:
-        """See Backend.keep_searchable: the server does it."""
+        """See Backend.keep_searchable. Does nothing: PostgreSQL updates the index."""
 
     async def search(self, look: Callable[[sa.Connection], T]) -> T:
         """See Backend.search."""
@@ -340,8 +340,7 @@ class PostgresBackend:
         if not (self._indexes_unicode or word.isascii()):
             return None
         streaming: sa.ColumnElement[str] = sa.literal_column("'streaming'")
-        # No other condition that an index serves: the planner, while it has no statistics, would
-        # choose that one.
+        # No other condition with an index: without statistics, the planner would use that index.
         these = sa.select(turns.c.session_id, turns.c.stream_id)
         return (
             these.where(
@@ -380,7 +379,7 @@ class PostgresBackend:
 
 
 def _checked(url: sa.URL) -> tuple[sa.URL, dict[str, int | None]]:
-    """The URL with what libpq knows, and `prepare_threshold`; raises HistoryUnusable."""
+    """Return the URL with libpq's parameters, and `prepare_threshold`; raise HistoryUnusable."""
     import psycopg
 
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
@@ -388,23 +387,23 @@ def _checked(url: sa.URL) -> tuple[sa.URL, dict[str, int | None]]:
     for name in url.query:
         if name not in known and name != "prepare_threshold":
             raise HistoryUnusable(
-                f"{name} in the database URL of {place} is unknown; known are libpq's parameters,"
-                " like sslmode, and prepare_threshold"
+                f"{name} in the database URL of {place} is unknown: use prepare_threshold or a"
+                " parameter of libpq, like sslmode"
             )
     threshold = url.query.get("prepare_threshold")
     if threshold is None:
         return url, {}
     if not isinstance(threshold, str) or not re.fullmatch("[0-9]{1,9}|none", threshold, re.ASCII):
         raise HistoryUnusable(
-            f"prepare_threshold in the database URL of {place} is a whole number (how often a"
-            " statement is made before it is prepared) or none"
+            f"prepare_threshold in the database URL of {place} must be a whole number (the"
+            " executions of a statement before it is prepared) or none"
         )
     value = None if threshold == "none" else int(threshold)
     return url.difference_update_query(["prepare_threshold"]), {"prepare_threshold": value}
 
 
 def _find_index(connection: sa.Connection) -> bool | None:
-    """Whether the index of texts knows other letters than ASCII's; None without an index."""
+    """Return whether the index of texts supports letters outside ASCII; None without an index."""
     found = connection.exec_driver_sql(
         "SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace"
         " WHERE extname = 'pg_trgm' AND EXISTS (SELECT 1 FROM pg_index"
@@ -421,5 +420,5 @@ def _name(error: DBAPIError) -> str:
 
 
 def _is_conflict(error: DBAPIError) -> bool:
-    """Whether the server aborted the transaction only because of others at the same time."""
+    """Return whether the server aborted the transaction only because of concurrent ones."""
     return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")

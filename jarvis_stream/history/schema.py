@@ -88,9 +88,9 @@ sessions = Table(
     Column("title", AnyText),
     # The one in its key: for the list.
     Column("owner", _KEY, nullable=False, server_default=""),
-    # Kept by triggers: to count the turns of a long session takes long.
+    # Maintained by triggers, because counting the turns of a long session is slow.
     Column("turn_count", Integer, nullable=False, server_default="0"),
-    # The newest turn when the title was given: a removal of what is older takes the title too.
+    # The newest turn when the title was set: a removal of all older turns removes the title too.
     Column("titled_epoch", BigInteger, nullable=False, server_default="0"),
     Index("jarvis_sessions_newest", "owner", "updated_at", "session_id"),
 )
@@ -144,8 +144,8 @@ COUNTING: Final = {
         " UPDATE jarvis_sessions SET turn_count = turn_count - 1"
         " WHERE session_id = old.session_id; END",
     ),
-    # Once for each statement: a row that is updated thousands of times in one transaction is found
-    # ever more slowly.
+    # Once per statement: each of thousands of updates of one row in one transaction is slower
+    # than the one before.
     "postgresql": (
         "CREATE FUNCTION jarvis_count_turns() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " UPDATE jarvis_sessions SET turn_count = turn_count"
@@ -161,7 +161,7 @@ COUNTING: Final = {
         " FOR EACH STATEMENT EXECUTE FUNCTION jarvis_count_turns()",
     ),
 }
-"""For each kind of database, what keeps `turn_count`."""
+"""The statements that create the triggers for `turn_count`, by dialect."""
 
 for _dialect, _statements in COUNTING.items():
     for _statement in _statements:
@@ -192,11 +192,11 @@ instances = Table(
     Column("seen_at", Double, nullable=False),
 )
 
-# The newest row stays, whatever its age: no epoch is given twice.
+# The newest row is kept at any age, so that no epoch is issued twice.
 removals = Table(
     "jarvis_removals",
     metadata,
-    # Not a foreign key: the session may be gone, and may come again.
+    # Not a foreign key: the session may be deleted and begin again.
     Column("session_id", _KEY, primary_key=True),
     Column("before_epoch", BigInteger, primary_key=True, autoincrement=False),
     Column("first_epoch", BigInteger, primary_key=True, autoincrement=False),

@@ -1,10 +1,10 @@
-"""Search: which sessions hold all words of a query, and some text around one of them.
+"""The search for sessions that contain all words of a query, with a snippet of each.
 
-A session is found when each word occurs in its title, a question or an answer. Where the database
-has an index of the texts, the longest words are looked up in it, so that a word that occurs nowhere
-ends the search at once. The other words are looked for in the texts themselves, of the newest
-sessions first, until a page is full; so is everything when the owner has only a few turns, which
-costs less, and tells nothing of the others.
+A session matches when each word occurs in its title, a question or an answer. If the database has
+an index of the texts, the longest words are looked up in it, so that a word that occurs nowhere
+ends the search at once. The other words are searched in the texts themselves, newest sessions
+first, until a page is full. When the owner has only a few turns, all words are searched in the
+texts: this costs less, and its time reveals nothing about other owners.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from jarvis_stream.history.schema import AnyText, sessions, turns
 from jarvis_stream.history.views import Position, snippet_of, spellings
 
 FEW_TURNS: Final = 300
-"""An owner with no more of them has his texts read."""
+"""The number of an owner's turns up to which a search reads the texts without the index."""
 FEW_SESSIONS: Final = 200
-"""When no more of them are left, their texts are read."""
+"""The number of candidate sessions up to which a search reads their texts."""
 FEW_CHARS: Final = 20_000
-"""Of a text so much is read at first, for a snippet."""
+"""The characters of a text that are read first for a snippet."""
 CHUNK: Final = 50
 """Sessions whose texts one statement reads."""
 
 Found = tuple[str, str | None]
-"""A session, and the stream of a turn that holds one of the words, if that is known."""
+"""A session, and the stream of a turn that contains one of the words, if known."""
 
 
 class Finder(Protocol):
-    """What a search needs of a database; see Backend."""
+    """The part of a Backend that a search uses."""
 
     def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
         """See Backend.holds."""
@@ -44,7 +44,7 @@ class Finder(Protocol):
 
 
 def holds_word(finder: Finder, word: str, *texts: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    """Whether one of the texts holds a word, in one of its spellings."""
+    """Return the condition that one of the texts contains a word, in one of its spellings."""
     ways = itertools.product(texts, sorted(spellings(word)))
     return sa.or_(*(finder.holds(text, spelling) for text, spelling in ways))
 
@@ -58,12 +58,12 @@ def find_sessions(
     before: Position | None,
     limit: int,
 ) -> list[Found]:
-    """Return the owner's newest sessions that hold all words, after the position."""
+    """Return the owner's newest sessions after the position that contain all words."""
     mine = sessions.c.owner == owner
     total = sa.select(sa.func.coalesce(sa.func.sum(sessions.c.turn_count), 0)).where(mine)
     many = connection.execute(total).scalar_one() > FEW_TURNS
     if many and len(words) > 1:
-        for word in words:  # a word that occurs nowhere is seen before all places of another one
+        for word in words:  # a word that occurs nowhere ends the search before longer lookups
             hits = _hits(finder, owner, word)
             if hits is not None and connection.execute(hits.limit(1)).first() is None:
                 return []
@@ -100,7 +100,7 @@ def find_sessions(
 
 
 def _hits(finder: Finder, owner: str, word: str) -> sa.CompoundSelect[Any] | None:
-    """Select where a word occurs: session_id, stream_id; None when the index cannot find it."""
+    """Select the places of a word: session_id, stream_id; None when the index cannot find it."""
     indexed = finder.find(word, owner)
     if indexed is None:
         return None
@@ -115,7 +115,7 @@ def _hits(finder: Finder, owner: str, word: str) -> sa.CompoundSelect[Any] | Non
 def _read_texts(
     connection: sa.Connection, finder: Finder, candidates: Iterator[Found], words: Sequence[str]
 ) -> Iterator[Found]:
-    """Those of the candidates whose texts hold all words."""
+    """Return the candidates whose texts contain all words."""
     conditions = [
         sa.or_(
             holds_word(finder, word, sessions.c.title),
@@ -136,9 +136,9 @@ def _read_texts(
 def snippets(
     connection: sa.Connection, finder: Finder, found: Sequence[Found], words: Sequence[str]
 ) -> dict[str, str]:
-    """For each session, some text of a turn around one of the words.
+    """Return, for each session, text of a turn around one of the words.
 
-    In few statements, however many sessions there are; but long texts one at a time.
+    The number of statements does not grow with the sessions, but long texts are read one at a time.
     """
     streams = dict(found)
     if unknown := [session_id for session_id, stream_id in found if stream_id is None]:

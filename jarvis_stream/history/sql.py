@@ -36,13 +36,13 @@ T = TypeVar("T")
 _Rows = Sequence[sa.Row[*tuple[Any, ...]]]
 
 SEARCH_TIMEOUT: Final = 3.0
-"""Seconds that a search may take, in which it waits for earlier ones of its owner too."""
+"""Seconds that a search may take, including the wait for earlier searches of its owner."""
 REMOVALS_KEPT: Final = 24 * 3600.0
-"""Seconds that a removal is remembered: a process that writes later than that is not fenced."""
+"""Seconds that a removal is remembered; it does not fence writes that come later than that."""
 COLLECT_INTERVAL: Final = 3600.0
-"""Seconds between two looks for older ones."""
+"""Seconds between two deletions of removals that are older than that."""
 LATE_TITLE: Final = 0.5
-"""Seconds after which a title may have been overtaken by a removal."""
+"""The age of a title in seconds from which its write checks for a newer removal."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for leaving, and for closing the connections."""
 
@@ -81,11 +81,11 @@ _TURNS: Final = sa.select(
 
 
 def _recent(*, lateral: bool) -> sa.Select[Any]:
-    """The turns of `session_ids` that an agent may be told of, oldest first.
+    """Select the turns of `session_ids` for an agent's context, oldest first.
 
-    Of each session only as many turns are read as are wanted, from the index, so that the cost does
-    not grow with the session. PostgreSQL does it in a lateral subquery; SQLite has none, and gets
-    a bound on the epoch.
+    The index returns only the wanted number of turns of each session, so that the cost does not
+    grow with the session. PostgreSQL uses a lateral subquery; SQLite, which has none, a bound on
+    the epoch.
     """
     without: sa.BindParameter[Any] = sa.bindparam("without", expanding=True)
     max_turns = sa.bindparam("max_turns", type_=sa.Integer)
@@ -225,7 +225,7 @@ class SqlStore:
         self._prepared = False
         self._was_prepared = False
         self._searching: dict[str, asyncio.Semaphore] = {}
-        """For each owner with a search under way: let through one at a time."""
+        """One lock per owner with a running search, so that an owner has one search at a time."""
         self._indexing: asyncio.Task[None] | None = None
         self._recent = _recent(lateral=backend.has_lateral)
 
@@ -272,8 +272,8 @@ class SqlStore:
         """
         await self._backend.prepare()
         self._me = self._backend.known_as
-        # At first by reading: the database may be read-only. Later not: a read may have to wait
-        # for others, and writing must not.
+        # The first check is a read, because the database may be read-only. Later checks are not:
+        # a read may wait for other reads, and writes must not wait.
         look = self._backend.write if self._was_prepared else self._backend.read
         if await look(schema.version_of) != schema.HEAD:
             await self._backend.change_schema(schema.upgrade)
@@ -338,10 +338,10 @@ class SqlStore:
         self._clock.observe(float(now), sent, time.monotonic(), "the database")
         lapsed = instances.c.seen_at < self._backend.now - self._lease
         if not opening:
-            # After a step of the database's clock the others need a while to renew their leases.
+            # After a step of the database's clock the other processes need time to renew.
             if not self._clock.horizon(self._lease / 2):
                 return 0
-            # Set before it stepped back, and not renewed since.
+            # Set before the clock stepped back, and not renewed since.
             lapsed |= instances.c.seen_at > self._backend.now + self._lease
         others = sa.select(instances.c.instance_id, lapsed).where(
             instances.c.instance_id != self._me
@@ -358,7 +358,7 @@ class SqlStore:
         return count
 
     def _collect(self, connection: sa.Connection) -> None:
-        """Forget old removals, but not the highest epoch."""
+        """Delete old removals, but keep the highest epoch."""
         highest = sa.select(sa.func.max(removals.c.before_epoch)).scalar_subquery()
         connection.execute(
             sa.delete(removals).where(
@@ -386,7 +386,7 @@ class SqlStore:
         return isinstance(error, refusals)
 
     def explain(self, error: Exception) -> str:
-        """Why the database cannot be opened, and what to do, for the operator."""
+        """Return why the database cannot be opened, and the remedy, for the operator."""
         remedy = self._backend.remedy(error)
         described = self.describe(error)
         if isinstance(error, OSError) and error.strerror:
@@ -411,8 +411,8 @@ class SqlStore:
             return await self._backend.write(change)
         except Exception as error:
             if not self.refused(error):
-                # The next attempt starts with new connections: what a connection saw when it was
-                # made (a read-only file, a server that is gone) may be different now.
+                # The next attempt opens new connections: the state that a connection saw when it
+                # was opened (a read-only file, a lost server) may have changed.
                 self._prepared = False
             raise
 
@@ -460,7 +460,8 @@ class SqlStore:
     def _begin(
         self, connection: sa.Connection, begins: Sequence[TurnRecord]
     ) -> tuple[set[str], set[str], set[str]]:
-        """Which of them are there now, which were removed before, and the sessions with others."""
+        """Return the begins that are stored, those that a removal covers, and the sessions with
+        turns of other processes."""
         newest: dict[str, float] = {}
         for turn in begins:
             newest[turn.session_id] = max(newest.get(turn.session_id, 0.0), turn.created_at)
@@ -526,7 +527,7 @@ class SqlStore:
         return len(ids)
 
     def _remove(self, connection: sa.Connection, spans: Sequence[Span]) -> set[str]:
-        """Remove the turns of these spans, now and for good; return the sessions that had any."""
+        """Remove the turns of these spans for good; return the sessions that had such turns."""
         connection.execute(
             self._keep_removal.values(removed_at=self._backend.now),
             [
@@ -555,7 +556,7 @@ class SqlStore:
         return left
 
     def _tidy(self, connection: sa.Connection, session_ids: set[str]) -> None:
-        """Bring sessions that turns have left up to date, and remove those without turns."""
+        """Update the sessions that have lost turns, and remove sessions without turns."""
         if not session_ids:
             return
         newest = _first.order_by(None).order_by(turns.c.epoch.desc())
@@ -639,7 +640,7 @@ class SqlStore:
         if after is not None:
             these.append(epoch > after)
         order = epoch.desc() if after is None else epoch
-        # The texts of a page are read only when it is known where the page ends.
+        # The sizes are read first: the texts only when the end of the page is known.
         sizes = sa.select(epoch, turns.c.chars).where(*these).order_by(order).limit(limit + 1)
 
         def look(connection: sa.Connection) -> tuple[list[TurnRecord], bool]:
@@ -678,9 +679,9 @@ class SqlStore:
     async def _search(
         self, owner: str, words: list[str], before: Position | None, limit: int
     ) -> tuple[_Rows, dict[str, str]]:
-        """Rows of one more session than `limit`, if there are as many, and snippets.
+        """Return the rows of up to `limit` + 1 sessions, and their snippets.
 
-        One search of an owner at a time: others' need not wait for all of his.
+        An owner has one search at a time, so that searches of other owners wait less.
         """
 
         def look(connection: sa.Connection) -> tuple[_Rows, dict[str, str]]:
@@ -741,7 +742,7 @@ def _stream_of(what: TurnRecord | Piece) -> str:
 
 
 def _touched(batch: Batch) -> tuple[list[str], list[str]]:
-    """The sessions that a batch changes, and the streams of which it does not say the session."""
+    """Return the sessions that a batch changes, and the streams whose session it does not name."""
     session_ids = {turn.session_id for turn in (*batch.begins, *batch.ends)}
     session_ids.update(span.session_id for span in (*batch.removals, *batch.replaced.values()))
     session_ids.update(session_id for session_id, _, _ in batch.titles)
