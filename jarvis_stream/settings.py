@@ -443,7 +443,7 @@ class Settings(BaseSettings):
     """The most reads (lists, messages, exports) per minute of one principal or address."""
 
     max_changes_per_minute: Count = 600
-    """The most sessions one principal, or else one address, may rename or delete in a minute."""
+    """The most renamings and deletions of sessions per minute of one principal or address."""
 
     max_searches_per_minute: Count = 120
     """The most searches per minute of one principal or address."""

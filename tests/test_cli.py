@@ -351,7 +351,7 @@ def test_a_servers_sign_ins_are_revoked_from_its_machine(
         assert cli.main(["revoke", "ann", "--url", server.url]) == 0
         assert capsys.readouterr().out == "Ended 1 sign-ins of ann.\n"
     assert cli.main(["revoke", "ann", "--url", server.url]) == 1
-    assert "name it with --url, or its Redis with --redis-url" in only_error(capsys)
+    assert "name the server with --url, or its Redis with --redis-url" in only_error(capsys)
 
 
 WITNESS = """

@@ -42,31 +42,31 @@ would starve beside processes that write all the time."""
 READERS: Final = 3
 """Connections for reading, and threads."""
 SEARCHERS: Final = 2
-"""Connections for searches, and threads."""
+"""Connections for searches, and threads for them."""
 SCHEMA: Final = "schema"
 """The name of the sign of a process that changes the schema, in place of an instance's."""
 STEPS_BETWEEN_CHECKS: Final = 10_000
-"""Steps of SQLite's machine after which a look sees that it is abandoned."""
+"""The virtual machine steps of SQLite between two checks of whether a search was cancelled."""
 
 
 _REMEDIES: Final = {
-    sqlite3.SQLITE_NOTADB: "the file is no SQLite database: name another one",
+    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database: name another file",
     sqlite3.SQLITE_CANTOPEN: "the path must name a file, in a folder that this user may write to",
     sqlite3.SQLITE_READONLY: "this user may not write to the file or its folder: change its owner",
     sqlite3.SQLITE_PERM: "this user may not read or write the file: change its owner",
-    sqlite3.SQLITE_FULL: "the disk is full: make room",
-    sqlite3.SQLITE_IOERR: "the disk fails, or is full: look into the system's log",
-    sqlite3.SQLITE_BUSY: "another process keeps it locked: end that one",
-    sqlite3.SQLITE_LOCKED: "another process keeps it locked: end that one",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space",
+    sqlite3.SQLITE_IOERR: "the disk fails or is full: check the system's log",
+    sqlite3.SQLITE_BUSY: "another process keeps it locked: stop that process",
+    sqlite3.SQLITE_LOCKED: "another process keeps it locked: stop that process",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a backup, or try sqlite3's .recover",
 }
 _REMEDIES_OF_SYSTEM: Final = {
     errno.EACCES: "this user may not enter or write to the folder: change its owner",
     errno.EPERM: "this user may not enter or write to the folder: change its owner",
     errno.EROFS: "the file system is read-only: name a path on another one",
-    errno.ENOSPC: "the disk is full: make room",
-    errno.ENOTDIR: "a part of the path is a file and no folder: name another path",
-    errno.EEXIST: "a part of the path is a file and no folder: name another path",
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: name another path",
+    errno.EEXIST: "a part of the path is a file, not a folder: name another path",
     errno.ENAMETOOLONG: "the path is too long: name a shorter one",
 }
 
@@ -88,7 +88,7 @@ class SqliteBackend:
         url = url.difference_update_query(["synchronous"])
         for name in url.query:
             raise HistoryUnusable(
-                f"{name} in the database URL is unknown; SQLite takes synchronous alone"
+                f"{name} in the database URL is unknown: SQLite supports only synchronous"
             )
         self._path = Path(url.database or "").absolute()
         self._instance_id = instance_id
@@ -113,7 +113,7 @@ class SqliteBackend:
         )
         self._writing = Threads(1, "history-writer")
         self._reading = Threads(READERS, "history-reader")
-        # Of their own: searches never keep a conversation from being read.
+        # Separate connections, so that searches never delay other reads.
         self._searcher = sa.create_engine(
             url,
             connect_args={"timeout": BUSY_TIMEOUT, "isolation_level": None},
@@ -134,8 +134,8 @@ class SqliteBackend:
     async def prepare(self) -> None:
         """See Backend.prepare.
 
-        One job on the writing thread: cancelling it leaves no half of it, reads that hang do not
-        hold it up, and a disk that hangs does not hold up the event loop.
+        This is one job on the writing thread: a cancellation leaves it complete, hanging reads do
+        not delay it, and a hanging disk does not block the event loop.
         """
         await self._writing.run(self._reconnect)
 
@@ -174,9 +174,9 @@ class SqliteBackend:
         with self._connection.begin():
             self._connection.exec_driver_sql("BEGIN IMMEDIATE")
             result = change(self._connection)
-        # SQLite goes on writing to a file that was deleted.
+        # SQLite continues to write to a deleted file.
         if self._find() != self._identity:
-            raise FileNotFoundError("the database's file is not where it was")
+            raise FileNotFoundError("the database's file was moved or deleted")
         return result
 
     async def prepare_search(self) -> None:
@@ -231,7 +231,7 @@ class SqliteBackend:
     def lock_sessions(
         self, connection: sa.Connection, session_ids: Sequence[str], stream_ids: Sequence[str]
     ) -> None:
-        """See Backend.lock_sessions: BEGIN IMMEDIATE has locked the whole file."""
+        """See Backend.lock_sessions. BEGIN IMMEDIATE has already locked the whole file."""
 
     def gone(self, connection: sa.Connection, instance_id: str) -> bool:
         """See Backend.gone."""
@@ -249,7 +249,7 @@ class SqliteBackend:
         return text.contains(part, autoescape=True)
 
     async def close(self) -> None:
-        """See Backend.close. Threads and connections that hang are left to end by themselves."""
+        """See Backend.close. Does not wait for hanging threads and connections."""
         try:
             await self._writing.run(self._end)
         finally:
@@ -265,7 +265,7 @@ class SqliteBackend:
             self._alive = None
 
     def _disconnect(self) -> None:
-        """Close the connections; one that is read from is closed when that read has ended."""
+        """Close the connections; a connection with a running read closes after that read."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -306,8 +306,8 @@ if sys.platform != "win32":
         while True:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                # Others hold the lock only for a moment. One that came between the two calls has
-                # removed the file: the lock is then on a file that has no name any more.
+                # Other processes hold the lock only for a moment. One that locked the file between
+                # the two calls has removed it: our lock is then on a file without a name.
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if _is_at(file, descriptor):
                     return descriptor
@@ -324,7 +324,7 @@ if sys.platform != "win32":
             return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # With the lock: its process cannot take the file for its own meanwhile.
+            # While the lock is held, no process can lock this file as its own.
             if remove and _is_at(file, descriptor):
                 file.unlink(missing_ok=True)
         except BlockingIOError:
@@ -343,7 +343,7 @@ if sys.platform != "win32":
 
 
 class _Look(Generic[T]):
-    """One read transaction, which ends soon after its caller has left."""
+    """One read transaction, which ends soon after its caller is cancelled."""
 
     def __init__(self, engine: sa.Engine, look: Callable[[sa.Connection], T]) -> None:
         self._engine = engine
@@ -353,7 +353,7 @@ class _Look(Generic[T]):
         self._driver: sqlite3.Connection | None = None
 
     async def run_on(self, threads: Threads) -> T:
-        """Run it on one of the threads; cancelled, it is interrupted."""
+        """Run it on one of the threads; a cancellation interrupts it."""
         try:
             return await threads.run(self._run)
         except asyncio.CancelledError:

@@ -1,13 +1,13 @@
 """The index of texts in a SQLite file: FTS5 with its trigram tokenizer.
 
-Triggers note which turns have ended and which have left, in the transaction in which they do; that
-costs next to nothing. The index itself follows in small transactions of its own, so that a question
-never waits for it. A search finds a turn that is not in the index yet by reading its text, and no
-turn that has left: only the notes say what is there.
+Triggers record which turns have ended and which were removed, in the same transaction; this costs
+almost nothing. The index itself is updated later in small transactions, so that a question never
+waits for it. A search reads the texts of turns that are not in the index yet. It never returns a
+removed turn, because only the records of the triggers decide which turns exist.
 
-All of it can be made again from the turns. A build of SQLite without the tokenizer (before 3.34, or
-without FTS5) keeps the notes, and its searches read the texts; so the file may go from one build to
-another.
+The index can be rebuilt from the turns. A build of SQLite without the tokenizer (before 3.34, or
+without FTS5) keeps the records up to date, and its searches read the texts. So a file can be used
+by one build after the other.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from jarvis_stream.recurring import RecurringLog
 T = TypeVar("T")
 
 MIN_CHARS: Final = 3
-"""Shorter words the index cannot find."""
+"""The length of the shortest word that the index can find."""
 MAX_INDEXED_CHARS: Final = 1_000_000
-"""Of one text; what comes after is not found."""
+"""The characters of one text that are indexed; a search does not find the rest."""
 STEP_CHARS: Final = 50_000
-"""How much one transaction takes into the index, unless a single text is longer: some 20 ms."""
+"""The most that one transaction adds to the index (about 20 ms), unless one text is longer."""
 STEP_TURNS: Final = 100
 PAUSE: Final = 0.2
-"""Seconds to wait for more, after something has come."""
+"""Seconds between the first change and the update of the index, to collect more changes."""
 RETRY_INTERVAL: Final = 10.0
 PROGRESS_INTERVAL: Final = 10.0
 """Seconds between two log lines while a large database is indexed."""
 LARGE: Final = 1_000
-"""Turns that are waiting for the index, from which on its progress is logged."""
+"""The number of waiting turns from which the progress of the index is logged."""
 
 _NOTES: Final = (
-    # AUTOINCREMENT: the number of a turn that has left is never given again.
+    # AUTOINCREMENT: the number of a removed turn is never used again.
     "CREATE TABLE jarvis_search_turns (id INTEGER PRIMARY KEY AUTOINCREMENT,"
     " stream_id TEXT NOT NULL UNIQUE, session_id TEXT NOT NULL,"
     " indexed INTEGER NOT NULL DEFAULT 0)",
     "CREATE INDEX jarvis_search_due ON jarvis_search_turns (id) WHERE indexed = 0",
-    # The index forgets a text only when it is given it once more.
+    # To remove a text from the index, FTS5 needs the text again.
     "CREATE TABLE jarvis_search_left (id INTEGER PRIMARY KEY, prompt TEXT NOT NULL,"
     " answer TEXT NOT NULL)",
     "CREATE TRIGGER jarvis_search_insert AFTER INSERT ON jarvis_turns"
@@ -95,7 +95,7 @@ _IS_DUE: Final = (
 
 
 class Database(Protocol):
-    """What the index needs of its file; see Backend."""
+    """The part of a Backend that the index uses."""
 
     def holds(self, text: sa.ColumnElement[Any], part: str) -> sa.ColumnElement[bool]:
         """See Backend.holds."""
@@ -119,18 +119,18 @@ class Database(Protocol):
 
 
 class SearchIndex:
-    """Makes the index, keeps it, and asks it."""
+    """Creates the index, updates it, and looks words up in it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._indexed = False
-        """Whether there is an index, and this build can use it."""
+        """Whether there is an index that this build can use."""
         self.due = asyncio.Event()
-        """Set when something may have come or left."""
+        """Set when turns may have ended or been removed."""
         self.due.set()
 
     async def prepare(self) -> None:
-        """Make triggers and index, if they are not there; see Backend.prepare_search."""
+        """Create the triggers and the index if they are missing; see Backend.prepare_search."""
         try:
             found = await self._database.read(_has_index)
             if not found:
@@ -201,7 +201,7 @@ class SearchIndex:
                 told = now
                 left = await self._database.read(_count_due)
                 logger.info("search_index_building turns={} of={}", waiting - left, waiting)
-            await asyncio.sleep(now - before)  # others write half of the time
+            await asyncio.sleep(now - before)  # leave half of the time to other writes
         if waiting is not None and waiting >= LARGE:
             logger.info("search_index_built turns={} seconds={:.1f}", waiting, now - began)
 
@@ -220,7 +220,7 @@ def _has_tokenizer(connection: sa.Connection) -> bool:
 
 
 def _make_index(connection: sa.Connection) -> bool:
-    """Make what is missing; return whether there is an index that can be used."""
+    """Create the missing tables and triggers; return whether there is a usable index."""
     names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
     if "jarvis_search_delete" not in names:
         for statement in _NOTES:
@@ -241,7 +241,7 @@ def _count_due(connection: sa.Connection) -> int:
 
 
 def _take_in(connection: sa.Connection) -> None:
-    """One step: forget some of what has left, index some of what has come."""
+    """Do one step: remove some removed turns from the index, add some ended turns."""
     room = STEP_CHARS
     left = connection.exec_driver_sql(
         "SELECT id, length(prompt) + length(answer) FROM jarvis_search_left ORDER BY id LIMIT ?",

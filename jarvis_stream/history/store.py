@@ -25,15 +25,15 @@ class Batch:
     interrupts: list[str] = field(default_factory=list)
     """This process's turns to end as interrupted, with the text of their pieces."""
     removals: list[Span] = field(default_factory=list)
-    """Turns to remove, and never to keep again."""
+    """Turns to remove for good."""
     begins: list[TurnRecord] = field(default_factory=list)
-    """Turns to insert, unless a removal covers them; one that is there already and this process's
-    own is overwritten."""
+    """Turns to insert, unless a removal covers them. A turn of this process that is already stored
+    is overwritten."""
     replaced: dict[str, Span] = field(default_factory=dict)
-    """Turns to remove likewise, unless the begin with this stream_id was left out."""
+    """Turns to remove for good, unless the begin with this stream_id was left out."""
     titles: list[tuple[str, str, float]] = field(default_factory=list)
-    """Sessions, the titles they are given, and how many seconds ago; a removal of all that a
-    session had, made since then, has removed the title too."""
+    """Sessions, their new titles, and the age of each title in seconds. A newer removal of all
+    turns of the session also removes the title."""
     ends: list[TurnRecord] = field(default_factory=list)
     """This process's turns to end."""
     pieced: list[str] = field(default_factory=list)
@@ -49,9 +49,9 @@ class Written:
     removed: set[str] = field(default_factory=set)
     """The sessions of which there was something to remove."""
     begun: set[str] = field(default_factory=set)
-    """The begins that are in the database now."""
+    """The begins that are in the database after this batch."""
     fenced: set[str] = field(default_factory=set)
-    """The begins that a removal covers; what is in neither has the stream_id of another turn."""
+    """The begins that a removal covers. A begin in neither set has another turn's stream_id."""
     ended: set[str] = field(default_factory=set)
     """The ends that found their turn."""
     titled: set[str] = field(default_factory=set)
@@ -106,7 +106,7 @@ class Store(Protocol):
     ) -> tuple[list[TurnRecord], bool]:
         """Return one page of turns, oldest first, and whether more turns follow in its direction.
 
-        See History.page, except that texts are counted in characters.
+        As History.page, but the texts are measured in characters.
         """
         ...
 

@@ -73,7 +73,7 @@ def merged(stored: Iterable[TurnRecord], unsaved: Iterable[TurnRecord]) -> list[
 
 
 def count_fitting(sizes: Iterable[int], *, limit: int, max_bytes: int) -> int:
-    """Return how many turns of these sizes a page takes: within both bounds, but at least one."""
+    """Return how many turns of these sizes fit on a page: within both bounds, but at least one."""
     count = total = 0
     for size in sizes:
         total += size
@@ -103,13 +103,13 @@ def spellings(query: str) -> set[str]:
 
 
 def words_of(query: str) -> list[str]:
-    """The words of a query, each once, the longest first."""
+    """Return the words of a query, each once, the longest first."""
     words = {word.casefold(): word for word in query.split()}
     return sorted(words.values(), key=lambda word: (-len(word), word))
 
 
 def snippet_of(texts: Iterable[str], word: str) -> str | None:
-    """Some text on one line around the first place that holds the word; None for no such place."""
+    """Return text, on one line, around the first place of the word; None if it does not occur."""
     pattern = re.compile(re.escape(word), re.IGNORECASE)
     for text in texts:
         if (place := pattern.search(text)) is None:

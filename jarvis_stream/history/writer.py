@@ -67,8 +67,8 @@ LONGEST_PAUSE: Final = 5.0
 CHANGE_BYTES: Final = 256
 """What a removal or a new title counts in the backlog."""
 MAX_CHANGES: Final = 10_000
-"""How many removals and new titles may wait together. New ones past it are rejected: one that was
-accepted is never dropped, whatever else the backlog holds."""
+"""The most removals and new titles that wait together. Past it, new ones are rejected; an accepted
+one is never dropped, however full the backlog is."""
 
 
 class _Promise(Generic[T]):
@@ -117,7 +117,7 @@ class _Turn:
     tries: int = 0
     """How often it failed alone, since it last succeeded."""
     gone: bool = False
-    """Whether nothing of it may be written any more."""
+    """Whether no part of it may be written any more."""
     complete: bool = False
     """Whether it is gone because all of it is durable."""
 
@@ -135,10 +135,10 @@ class _Turn:
 
 @dataclass(slots=True, eq=False)
 class _Removal:
-    """Turns that shall leave."""
+    """A removal that waits for the database."""
 
     spans: list[Span]
-    """The first is the one that was asked for."""
+    """The spans to remove; the first one is the caller's."""
     done: _Promise[Removed]
     existed: bool
     """Whether there was anything to remove, as far as it is known."""
@@ -147,11 +147,11 @@ class _Removal:
     tries: int = 0
 
     def holds(self, turn: TurnRecord | TurnStart) -> bool:
-        """Whether this is one of them."""
+        """Return whether the removal covers the turn."""
         return any(span.holds(turn) for span in self.spans)
 
     def concerns(self, session_id: str | None) -> bool:
-        """Whether it may remove turns of this session; None is any session."""
+        """Return whether it may remove turns of this session; None means any session."""
         return session_id is None or any(span.session_id == session_id for span in self.spans)
 
 
@@ -164,7 +164,7 @@ class _Renaming:
     done: _Promise[bool | None]
     """Whether the title is durable; None when the session was deleted first."""
     given_at: float
-    """On the monotonic clock."""
+    """The time of the renaming, on the monotonic clock."""
     owed: int = 0
     since: float = 0.0
     tries: int = 0
@@ -172,7 +172,7 @@ class _Renaming:
 
 @dataclass(slots=True, eq=False)
 class _Interruption:
-    """A turn that the database has begun, and that this process will never end there."""
+    """A turn that the database has as streaming, and whose end this process will not write."""
 
     stream_id: str
     owed: int = 0
@@ -198,27 +198,27 @@ class _Part:
 
 
 class _Overlay:
-    """What was not in the database when a read of it began, and what came while it lasted.
+    """The changes that were not in the database when a read began, and those during the read.
 
-    The read sees the database as it was at one moment in between, which is not known. Each turn and
-    each removal here can be applied to any of these states: the result is the state at the end.
+    The read sees the database at an unknown moment in between. Each turn and each removal here can
+    be applied to the state at any of these moments: the result is the state at the end.
     """
 
     def __init__(
         self, session_id: str | None, turns: dict[str, _Turn], leaving: list[_Removal | Span]
     ) -> None:
-        """`session_id` is the session that is read; None is any session."""
+        """`session_id` is the session of the read; None means any session."""
         self._session_id = session_id
         self._turns = turns
         self._leaving = leaving
 
     def add_turn(self, turn: _Turn) -> None:
-        """Notice a turn that begins during the read."""
+        """Add a turn that begins during the read."""
         if self._session_id in (None, turn.start.session_id):
             self._turns[turn.start.stream_id] = turn
 
     def add_removal(self, removal: _Removal | Span) -> None:
-        """Notice a removal that comes during the read."""
+        """Add a removal that is accepted during the read."""
         self._leaving.append(removal)
 
     def apply(
@@ -228,8 +228,8 @@ class _Overlay:
         before: int | None = None,
         limit: int | None = None,
     ) -> list[TurnRecord]:
-        """Return the turns as they are now, oldest first: the newest `limit` with an epoch under
-        `before`. `stored` is what the read has found."""
+        """Return the current turns, oldest first: the newest `limit` with an epoch under
+        `before`. `stored` is the result of the read."""
         newest_first = reversed(self._turns.values())
         held = (
             turn.record
@@ -249,7 +249,7 @@ class _Overlay:
     def select(
         self, stored: Iterable[TurnRecord], low: int, high: float
     ) -> list[TurnRecord | _Turn]:
-        """Return the turns as they are now with an epoch between the two, in no order."""
+        """Return the current turns with `low` < epoch < `high`, in no order."""
         found: dict[str, TurnRecord | _Turn] = {
             turn.stream_id: turn
             for turn in stored
@@ -275,12 +275,12 @@ class HistoryWriter:
         self._turns: dict[str, _Turn] = {}
         self._sessions: dict[str, dict[str, _Turn]] = {}
         self._removals: set[_Removal] = set()
-        # Of the reads that are under way.
+        # One for each running read.
         self._overlays: set[_Overlay] = set()
         self._renamings: set[_Renaming] = set()
         # What leaves with the coming of a turn, or would have left.
         self._spans: dict[_Turn, Span] = {}
-        # By stream_id. Not bounded by themselves: each was a turn that the database has taken.
+        # By stream_id. Needs no bound: each was a turn that the database has accepted.
         self._interruptions: dict[str, _Interruption] = {}
         # What has something to write, in the order in which it came to.
         self._backlog: dict[_Work, None] = {}
@@ -301,8 +301,8 @@ class HistoryWriter:
         self._failing_since: float | None = None
         self._log = RecurringLog()
         self._retries = 0
-        # When the attempt that is under way began. Only attempts of this writer say whether the
-        # database can be reached: a promise may run out for many other reasons.
+        # The start of the running attempt. Only this writer's attempts decide whether the
+        # database is reachable: a promise can time out for many other reasons.
         self._attempt_began: float | None = None
         self._down = False
         self._readable = True
@@ -349,7 +349,7 @@ class HistoryWriter:
 
     def _give_up_the_rest(self) -> None:
         self._closed = True
-        # Also what is still in flight, should its write not have ended: no promise stays open.
+        # Also work whose write has not ended, so that no promise stays unresolved.
         rest: list[_Work] = [
             *self._turns.values(),
             *self._removals,
@@ -427,7 +427,7 @@ class HistoryWriter:
         turns = self._held(span)
         spans = [span]
         for turn in turns:
-            # What it would have replaced does not come back.
+            # The turns that it replaces do not come back.
             if (replaced := self._spans.get(turn)) is not None and not span.covers(replaced):
                 spans.append(replaced)
             self._let_go(turn, removed=True)
@@ -527,7 +527,7 @@ class HistoryWriter:
                     async with asyncio.timeout(self._limits.begin_timeout / 2):
                         stored = await self._store.recent(turn.start.session_id)
                 except TimeoutError:
-                    # One slow read says nothing about others while the database can be reached.
+                    # One slow read does not mean slow reads while the database is reachable.
                     self._readable = not self._is_down
                 except Exception:
                     self._readable = False  # until the next attempt to write
@@ -665,7 +665,7 @@ class HistoryWriter:
                 await self._write_some()
             except Exception as error:
                 if error is not self._noted:
-                    # Not the database's: it must not stop the writing, nor go unseen.
+                    # A fault of this code, not the database: log it and continue to write.
                     logger.exception("history_round_failed")
                     self._retries += 1
                     await self._pause()
@@ -692,7 +692,7 @@ class HistoryWriter:
                     self._backlog.setdefault(turn)
 
     async def _attempt(self, step: Awaitable[T]) -> T:
-        """Return the step's result; raise what it raises, or TimeoutError after WRITE_TIMEOUT."""
+        """Return the result of the step; raise its exception, or TimeoutError after a bound."""
         self._attempt_began = time.monotonic()
         try:
             async with asyncio.timeout(WRITE_TIMEOUT):
@@ -849,10 +849,10 @@ class HistoryWriter:
 
     @property
     def _is_down(self) -> bool:
-        """Whether waiting for the database is no use now.
+        """Return whether waiting for the database is useless now.
 
-        True when two attempts in succession failed, or when one has taken, or takes, longer than
-        any promise waits. A success makes it False.
+        True when two attempts in succession failed, or when one has taken (or is taking) longer
+        than any promise waits. A successful attempt resets it.
         """
         if self._down or self._attempt_began is None:
             return self._down
@@ -922,7 +922,7 @@ class HistoryWriter:
     async def turns(
         self, session_id: str, *, limit: int | None = None, before: int | None = None
     ) -> list[TurnRecord]:
-        """See History.turns. They are as they are when this returns."""
+        """See History.turns. Returns the state at the end of the call."""
         with self._overlay(session_id) as overlay:
             stored = await self._read(self._store.turns(session_id, limit=limit, before=before))
             return overlay.apply(stored, before=before, limit=limit)
@@ -936,7 +936,7 @@ class HistoryWriter:
         before: int | None = None,
         after: int | None = None,
     ) -> TurnPage:
-        """See History.page. The turns are as they are when this returns."""
+        """See History.page. Returns the state at the end of the call."""
         while True:
             with self._overlay(session_id) as overlay:
                 stored, more = await self._read(
@@ -958,7 +958,7 @@ class HistoryWriter:
             if page or not more:
                 following = page[-1].epoch if more or count < len(found) else None
                 return TurnPage(page if after is not None else page[::-1], following)
-            # All of them are on their way out.
+            # Removals cover all of them.
             if after is None:
                 before = stored[0].epoch
             else:
@@ -1003,7 +1003,7 @@ class HistoryWriter:
     def _overlay(
         self, session_id: str | None, turns: dict[str, _Turn] | None = None
     ) -> Iterator[_Overlay]:
-        """Read inside; `turns` are given when not all that are held are wanted."""
+        """Read inside; `turns` restricts the overlay to these turns."""
         overlay = self._overlay_now(session_id, turns)
         self._overlays.add(overlay)
         try:
@@ -1030,8 +1030,8 @@ class HistoryWriter:
         stored: Sequence[TurnRecord] = (),
         overlay: _Overlay | None = None,
     ) -> list[Message]:
-        """Return what an agent is given; `overlay` is of the read that found what is `stored`."""
-        if overlay is None:  # then it has been read in this very step
+        """Return an agent's context; `overlay` belongs to the read that returned `stored`."""
+        if overlay is None:  # `stored` was read in this step of the event loop
             overlay = self._overlay_now(turn.session_id)
         earlier = overlay.apply(stored, before=turn.epoch, limit=self._limits.max_messages)
         return messages_of(
@@ -1058,6 +1058,6 @@ def _pause_after(failures: int) -> float:
 
 def _too_many_changes() -> Unavailable:
     return Unavailable(
-        f"{MAX_CHANGES} deletions and new titles wait for the database already: retry later",
+        f"{MAX_CHANGES} deletions and new titles already wait for the database; retry later",
         retry_after=LONGEST_PAUSE,
     )

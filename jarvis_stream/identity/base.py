@@ -27,8 +27,8 @@ class Principal:
     login: str = field(default="", compare=False)
     """The login of this server by which they are known, if it is by one: its digest."""
     source: str = field(default="", compare=False)
-    """What the verifier verified it by: a keyed hash of the token, or the id of a key. A sign-in or
-    ticket made from it is good only while a verifier of the server still knows it."""
+    """The origin of the verification: a keyed hash of the token, or the id of a key. A sign-in or
+    ticket made from it is valid only while a verifier of the server still knows this origin."""
 
     def __post_init__(self) -> None:
         if len(self.name) > MAX_NAME or not _NAME.fullmatch(self.name):
@@ -37,21 +37,21 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A browser that has a principal without signing in: a new one, or one that was seen before."""
+    """A browser that has a principal without sign-in, new or known from its cookie."""
 
     principal: Principal
     cookie: str
-    """The cookie to send, as `name=value`; empty if the browser's own is good."""
+    """The cookie to send, as `name=value`; empty if the browser's cookie is valid."""
 
 
 class VisitorCookies(Protocol):
     """Issues and verifies the cookies of visitors."""
 
     seconds: int
-    """How long a cookie is valid."""
+    """Seconds that a cookie is valid."""
 
     def new(self) -> Visitor:
-        """Return a visitor that was not there before."""
+        """Return a new visitor."""
         ...
 
     def lookup(self, cookies: Mapping[str, str]) -> Visitor | None:
@@ -70,9 +70,9 @@ class Verifier(Protocol):
         ...
 
     def knows(self, principal: Principal) -> bool:
-        """Return whether it would still verify what this principal's `source` names.
+        """Return whether the verifier still accepts the token or key of this principal's `source`.
 
-        Raises Unavailable when that cannot be told now.
+        Raise Unavailable when that is unknown at the moment.
         """
         ...
 

@@ -59,7 +59,7 @@ class Key:
     value: Any
     algorithms: tuple[str, ...]
     id: str = ""
-    """Tells it from other keys, and tells nothing of a secret."""
+    """Identifies the key without revealing a secret."""
 
     def __repr__(self) -> str:
         return f"<Key for {','.join(self.algorithms)}>"
@@ -131,7 +131,7 @@ class _Verifier:
             return None
 
     def _source(self, key: Key) -> str:
-        """What a token was verified by: a key, for an issuer and an audience."""
+        """Return the source of a token: its key, issuer and audience."""
         return f"{key.id}:{self._claims.issuer or ''}:{self._claims.audience or ''}"
 
 
@@ -210,11 +210,11 @@ class JwksVerifier(_Verifier):
         return None
 
     def knows(self, principal: Principal) -> bool:
-        """See Verifier: the key is still published."""
+        """See Verifier. True while the key is published."""
         if any(principal.source == self._source(key) for _, key in self._keys):
             return True
         if not self._known and principal.source.startswith("jwt:jwk:"):
-            raise Unavailable("the keys of the JWKS URL are not known yet", retry_after=1)
+            raise Unavailable("the server has not fetched the keys yet; retry", retry_after=1)
         return False
 
     def _fitting(self, name: str, kid: str | None) -> list[Key]:

@@ -55,12 +55,12 @@ class StaticTokens:
         return None if found is None else Principal(found, source=self._sources[found])
 
     def knows(self, principal: Principal) -> bool:
-        """See Verifier: the token is still there, and this principal's."""
+        """See Verifier. True while the settings contain the token for this principal."""
         return principal.source == self._sources.get(principal.name, None)
 
 
 def _source(token: str) -> str:
-    """Return a name for a token from which nobody can tell the token."""
+    """Return an id for a token that does not reveal the token."""
     return "token:" + hmac.digest(token.encode(), b"jarvis-stream source", "sha256").hex()
 
 

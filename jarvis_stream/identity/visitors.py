@@ -1,7 +1,7 @@
 """Principals for visitors of a server without sign-in: one for each browser, by a signed cookie.
 
-The cookie holds a random id, the time of its issue and an HMAC of both. Nothing is kept at the
-server: every node with the same keys accepts it, also after a restart.
+The cookie contains a random id, the time of its issue and an HMAC of both. The server stores
+nothing: every node with the same keys accepts the cookie, also after a restart.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import Final
 from jarvis_stream.identity.base import Principal, Visitor
 
 PREFIX: Final = "visitor:"
-"""Every visitor's principal begins so."""
+"""The prefix of every visitor's principal."""
 
 COOKIE: Final = "jarvis_visitor"
 """The cookie's name, before `_` and eight digits that differ for every secret."""
 
 VISITOR_SECONDS: Final = 400 * 86_400
-"""How long a cookie is valid; browsers keep none longer."""
+"""Seconds that a cookie is valid; browsers keep no cookie longer."""
 
 RENEWAL_SECONDS: Final = 86_400
-"""A cookie older than this is issued again when it is used."""
+"""The age in seconds from which a used cookie is issued again."""
 
 SHORTEST: Final = 32
-"""Characters a secret has at least."""
+"""The minimum length of a secret, in characters."""
 
 _VALUE: Final = re.compile(r"([0-9a-f]{32})\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
 _SECRET: Final = re.compile(r"[!-+\--~]+")  # printable, without the comma
@@ -42,20 +42,21 @@ _PURPOSE: Final = b"jarvis-stream visitor cookie 1\0"
 
 
 class SecretUnusable(ValueError):
-    """A file does not hold a secret; the message says which, and quotes nothing of it."""
+    """A file contains no valid secret; the message names the file and quotes no contents."""
 
 
 class Visitors:
-    """See VisitorCookies: HMAC-SHA256 signatures."""
+    """VisitorCookies with HMAC-SHA256 signatures."""
 
     seconds = VISITOR_SECONDS
 
     def __init__(self, secrets: Sequence[str], clock: Callable[[], float] = time.time) -> None:
-        """The first of `secrets` signs; a cookie that another one has signed is issued again."""
+        """Sign with the first secret; reissue a cookie that another of the secrets signed."""
         if not secrets:
             raise ValueError("a secret is needed")
         self._keys = [hashlib.sha256(_PURPOSE + secret.encode()).digest() for secret in secrets]
-        # By the key: cookies know no ports, and servers on one host must not take each other's.
+        # The name depends on the key: cookies do not distinguish ports, and two servers on one
+        # host must not overwrite each other's cookie.
         self._names = [f"{COOKIE}_{hashlib.sha256(key).hexdigest()[:8]}" for key in self._keys]
         self._clock = clock
 
@@ -74,7 +75,7 @@ class Visitors:
                 continue
             name, issued, signature = found.groups()
             age = self._clock() - int(issued)
-            # Clocks of several nodes may differ.
+            # The clocks of the nodes may differ.
             if -RENEWAL_SECONDS <= age <= VISITOR_SECONDS and hmac.compare_digest(
                 _sign(key, f"{name}.{issued}"), signature
             ):
@@ -88,20 +89,20 @@ class Visitors:
 
 
 def parse_secrets(text: str) -> list[str]:
-    """Split `NEW,OLD` into secrets; raises ValueError, which quotes nothing."""
+    """Split `NEW,OLD` into secrets; raise ValueError without quoting a secret."""
     found = [part.strip() for part in text.split(",")]
     if not all(_SECRET.fullmatch(part) and len(part) >= SHORTEST for part in found):
-        raise ValueError("a secret is too short, or holds other than printable ASCII characters")
+        raise ValueError("a secret is too short, or has characters that are not printable ASCII")
     if len(set(found)) < len(found):
-        raise ValueError("a secret is there twice")
+        raise ValueError("a secret occurs twice")
     return found
 
 
 def secret_in(file: Path) -> str:
-    """Return the secret in a file that only its owner may read; make the file if it is missing.
+    """Return the secret in a file that only its owner may read; create the file if it is missing.
 
-    Several processes that do so at once get the same secret. Raises OSError, or SecretUnusable for
-    a file with other contents.
+    Concurrent processes get the same secret. Raise OSError, or SecretUnusable for a file without a
+    valid secret.
     """
     try:
         text = file.read_text(encoding="ascii", errors="replace").strip()
@@ -117,7 +118,10 @@ def secret_in(file: Path) -> str:
             os.unlink(name)
         text = file.read_text(encoding="ascii", errors="replace").strip()
     if not _SECRET.fullmatch(text) or len(text) < SHORTEST:
-        raise SecretUnusable(f"{file} holds no secret of at least {SHORTEST} characters")
+        raise SecretUnusable(
+            f"{file} holds no secret of at least {SHORTEST} printable ASCII characters: restore it"
+            " from a backup, or delete it for a new secret"
+        )
     return text
 
 
