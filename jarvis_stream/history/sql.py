@@ -330,7 +330,7 @@ class SqlStore:
         if time.monotonic() >= self._collect_at:
             self._collect_at = time.monotonic() + COLLECT_INTERVAL
             await self._write(self._collect)
-        # Only the first time by reading: see prepare.
+        # Only the first call reads (see prepare).
         look = self._backend.read if opening else self._write
         sent = time.monotonic()
         now = await look(lambda connection: connection.scalar(sa.select(self._backend.now)))

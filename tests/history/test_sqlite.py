@@ -159,8 +159,8 @@ async def test_whatever_keeps_it_from_opening_the_cause_and_the_remedy_are_said(
 ) -> None:
     reasons = {
         str(tmp_path): "the path must name a file",
-        str(diary): "no SQLite database: name another one",
-        str(diary / "history.db"): "a file and no folder: name another path",
+        str(diary): "not a SQLite database: name another file",
+        str(diary / "history.db"): "a file, not a folder: name another path",
         str(tmp_path / ("x" * 300) / "history.db"): "too long: name a shorter one",
         f"sqlite:///{tmp_path}/x.db?mode=ro": "mode in the database URL is unknown",
     }
