@@ -220,8 +220,11 @@ def _revoke(argv: Sequence[str]) -> int:
     from jarvis_stream import commands
 
     try:
-        redis_url = from_command_line([]).redis_url
-        commands.revoke(argv, redis_url.get_secret_value() if redis_url else None)
+        settings = from_command_line([])
+        redis_url = settings.redis_url
+        commands.revoke(
+            argv, redis_url.get_secret_value() if redis_url else None, _local_urls(settings)[0]
+        )
     except BadSettings as bad:
         for problem in bad.problems:
             _complain(problem)
@@ -238,15 +241,8 @@ def _streams(argv: Sequence[str]) -> int:
     try:
         settings = from_command_line([])
         token = settings.operator_token
-        host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
-        # Each worker lists its own streams, at its own port.
-        ports = [settings.port]
-        if settings.workers > 1 and settings.worker_port:
-            ports = [settings.worker_port + number for number in range(settings.workers)]
         return commands.streams(
-            argv,
-            [_url(host, port) for port in ports],
-            token.get_secret_value() if token else None,
+            argv, _local_urls(settings), token.get_secret_value() if token else None
         )
     except BadSettings as bad:
         for problem in bad.problems:
@@ -255,6 +251,15 @@ def _streams(argv: Sequence[str]) -> int:
     except JarvisError as error:
         _complain(f"{error}")
         return 1
+
+
+def _local_urls(settings: Settings) -> list[str]:
+    """The addresses of this machine's server: one for each worker that has a port of its own."""
+    host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
+    ports = [settings.port]
+    if settings.workers > 1 and settings.worker_port:
+        ports = [settings.worker_port + number for number in range(settings.workers)]
+    return [_url(host, port) for port in ports]
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:

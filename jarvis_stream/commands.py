@@ -24,9 +24,6 @@ from urllib.parse import quote, urlencode
 
 from jarvis_stream.errors import JarvisError
 
-REVOKE_TIMEOUT: Final = 10.0
-"""Seconds that a server may take to end sign-ins."""
-
 TELL_EVERY: Final = 1.0
 """Seconds between two lines about how far it is."""
 
@@ -74,10 +71,11 @@ def copy_history(argv: Sequence[str], source: str) -> None:
     print("The source still has them too. Now start the server on the target: --database-url")
 
 
-def revoke(argv: Sequence[str], redis_url: str | None) -> None:
+def revoke(argv: Sequence[str], redis_url: str | None, url: str) -> None:
     """End every sign-in of a principal: in Redis, or at a server on this machine.
 
-    Raise StoreLost or CommandFailed, with a message for the operator.
+    `url` is the server unless `argv` names another. Raise StoreLost or CommandFailed, with a
+    message for the operator.
     """
     parser = argparse.ArgumentParser(
         prog="jarvis-stream revoke",
@@ -97,14 +95,14 @@ def revoke(argv: Sequence[str], redis_url: str | None) -> None:
     parser.add_argument(
         "--url",
         metavar="URL",
-        default="http://127.0.0.1:8000",
+        default=url,
         help="the server on this machine, if there is no Redis [default: %(default)s]",
     )
     given = parser.parse_args(argv)
     if given.redis_url:
         ended = asyncio.run(_revoke_in_redis(given.redis_url, given.principal))
     else:
-        ended = _revoke_at(given.url, given.principal)
+        ended = _revoke_at(given.url.rstrip("/"), given.principal)
     print(f"Ended {ended} sign-ins of {given.principal}.")
 
 
@@ -122,25 +120,15 @@ async def _revoke_in_redis(url: str, principal: str) -> int:
 
 
 def _revoke_at(url: str, principal: str) -> int:
-    request = urllib.request.Request(
-        f"{url.rstrip('/')}/api/admin/revoke",
-        data=json.dumps({"principal": principal}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    body = {"principal": principal}
     try:
-        with direct.open(request, timeout=REVOKE_TIMEOUT) as response:
-            return int(json.load(response)["ended"])
-    except urllib.error.HTTPError as error:
+        ended = _call(f"{url}/api/admin/revoke", None, method="POST", body=body)["ended"]
+    except _Unreachable as error:
         raise CommandFailed(
-            f"the server at {url} rejected the request with status {error.code}: run this command"
-            " on the server's machine, for a server with sign-in by token"
+            f"{error}; name the server with --url, or its Redis with --redis-url"
         ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise CommandFailed(
-            f"no server responds at {url} ({error}): name the server with --url, or its Redis with"
-            " --redis-url"
-        ) from error
+    assert isinstance(ended, int)
+    return ended
 
 
 def _tell(done: int, total: int) -> None:
@@ -218,11 +206,20 @@ class _NotThere(CommandFailed):
     """The server does not know the named stream."""
 
 
-def _call(url: str, token: str | None, method: str = "GET") -> dict[str, Any]:
+class _Unreachable(CommandFailed):
+    """No server responds."""
+
+
+def _call(
+    url: str, token: str | None, method: str = "GET", body: dict[str, Any] | None = None
+) -> dict[str, Any]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    data = None if body is None else json.dumps(body).encode()
+    if data is not None:
+        headers["Content-Type"] = "application/json"
     # Ignore the proxies of the environment: a proxy must not see the token.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(url, method=method, headers=headers)
+    request = urllib.request.Request(url, data, method=method, headers=headers)
     try:
         with opener.open(request, timeout=CALL_TIMEOUT) as response:
             result: dict[str, Any] = json.load(response)
@@ -241,7 +238,7 @@ def _call(url: str, token: str | None, method: str = "GET") -> dict[str, Any]:
         raise kind(f"{url}: {sentence}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise CommandFailed(f"{url} cannot be reached: {reason}") from error
+        raise _Unreachable(f"{url} cannot be reached: {reason}") from error
 
 
 _COLUMNS: Final = (

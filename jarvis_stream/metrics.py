@@ -261,7 +261,7 @@ class TransportCollector(Collector):
         )
         yield CounterMetricFamily(
             "jarvis_loop_blocked",
-            "How often the event loop was blocked for half a second or longer.",
+            "How often the event loop was blocked for about 0.75 seconds or longer.",
             0 if self._watchdog is None else self._watchdog.blocked,
         )
         yield CounterMetricFamily(

@@ -29,7 +29,7 @@ BEAT_INTERVAL: Final = 0.25
 """Seconds between two time stamps, and between two looks at them."""
 
 BLOCKED_AFTER: Final = 0.75
-"""Seconds without a time stamp after which the loop counts as blocked: half a second at least."""
+"""Seconds without a time stamp after which the loop counts as blocked."""
 
 REPORT_INTERVAL: Final = 60.0
 """Seconds between two reports of the same line of code."""

@@ -337,7 +337,7 @@ def test_nothing_that_an_agent_raises_ends_the_server(tmp_path: Path) -> None:
 
 
 def test_a_servers_sign_ins_are_revoked_from_its_machine(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = "anns-token-0123456"
     with serving(*MODULE, "--agent", "demo", env={"JARVIS_AUTH_TOKENS": f"ann:{token}"}) as server:
@@ -350,6 +350,9 @@ def test_a_servers_sign_ins_are_revoked_from_its_machine(
             pass
         assert cli.main(["revoke", "ann", "--url", server.url]) == 0
         assert capsys.readouterr().out == "Ended 1 sign-ins of ann.\n"
+        monkeypatch.setenv("JARVIS_PORT", server.url.rpartition(":")[2])
+        assert cli.main(["revoke", "ann"]) == 0  # the server that the settings describe
+        assert capsys.readouterr().out == "Ended 0 sign-ins of ann.\n"
     assert cli.main(["revoke", "ann", "--url", server.url]) == 1
     assert "name the server with --url, or its Redis with --redis-url" in only_error(capsys)
 

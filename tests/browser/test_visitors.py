@@ -73,6 +73,7 @@ async def test_a_page_of_another_site_is_refused_and_our_own_is_not(
             f"{foreign}/api/sessions?q=hello",
         )
     assert (await refused.value).status == 403
+    await page.wait_for_url(f"{foreign}/api/sessions?q=hello")
     typed = await page.goto(f"{foreign}/api/sessions")
     assert typed is not None
     assert typed.status == 200
