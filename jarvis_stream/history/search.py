@@ -75,9 +75,14 @@ def find_sessions(
         if hits is None:
             unindexed.append(word)
             continue
-        places = hits.subquery().c
-        by_session = sa.select(places.session_id, sa.func.max(places.stream_id))
-        streams = dict(connection.execute(by_session.group_by(places.session_id)).all())
+        # The index knows no owners. MATERIALIZED: the lookup in the index comes first.
+        places = hits.cte("places").prefix_with("MATERIALIZED", dialect="postgresql")
+        by_session = (
+            sa.select(places.c.session_id, sa.func.max(places.c.stream_id))
+            .where(places.c.session_id.in_(sa.select(sessions.c.session_id).where(mine)))
+            .group_by(places.c.session_id)
+        )
+        streams = dict(connection.execute(by_session).all())
         if found is None:
             found = streams
         else:
