@@ -55,7 +55,7 @@ async def test_two_servers_on_one_database_fail_no_request(
                 }
             )
             assert "history_write_failed" not in log
+        deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        assert postgres.execute(deadlocks, url) == [(0,)]
         # On a machine that does other things too, the database may be late, and is not waited for.
         assert load.wrong == [] or not ALONE
-    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    assert postgres.execute(deadlocks, url) == [(0,)]
