@@ -976,7 +976,7 @@ async def test_only_so_many_removals_and_titles_wait_and_further_ones_change_not
         for number in range(3):
             speaker.discard(str(number))
         assert not (await history.remove(Span("s3", 0, speaker.after_all))).accepted
-        with pytest.raises(Unavailable, match="3 deletions and new titles wait"):
+        with pytest.raises(Unavailable, match="3 deletions and new titles already wait"):
             await history.rename("s3", "title")
         assert not await speaker.discard("live")
         assert [turn.stream_id for turn in await history.turns("s4")] == ["4", "live"]
