@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import (
@@ -120,6 +121,18 @@ START_TIME: Final = 1.0
 
 GIVE_BACK_TIME: Final = 0.5
 """Seconds that the refusal of a start waits until the stream_id is free again."""
+
+TRANSCRIPT_BYTES: Final = 256 * 1024
+"""Bytes of frames that are read, and parsed, at a time of a log of which the text is wanted."""
+
+MIN_KEPT_TEXT: Final = 16 * 1024
+"""Characters of the shortest text of another node's live stream that is kept for the next look."""
+
+MAX_KEPT_TEXTS_BYTES: Final = 16 * 1024 * 1024
+"""Memory for these texts."""
+
+KEPT_TEXT_TIME: Final = 30.0
+"""Seconds that such a text is kept after the last look."""
 
 END: Final = 2**53 - 1
 """A cursor behind every log."""
@@ -252,6 +265,8 @@ class Node:
         or the store refused their frames."""
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         """By session: who waits for something to happen there."""
+        self._transcripts: dict[Name, tuple[float, Transcript]] = {}
+        """Texts of other nodes' live streams, and when each was looked at, the newest last."""
         self._early_stops = FairSet(MAX_EARLY_STOPS)
         self._errands: set[asyncio.Task[None]] = set()
         self._given_back: dict[Entry, None] = {}
@@ -512,13 +527,15 @@ class Node:
         Their nodes roll them back too, but the next question is not to wait for that, and who is
         dead never will.
         """
+        rolls_back = self._holds[stream.key].rolls_back
         left = []
-        with suppress(StoreLost):
-            for one in self._holds[stream.key].rolls_back:
-                end = await self._ending(one.name)
-                how = end.get("finish_reason") or end.get("code")
-                if how in (None, "superseded", Interrupted.code, CoordinationLost.code):
-                    left.append(one)
+        ends = await self._endings([one.name for one in rolls_back])
+        for one, end in zip(rolls_back, ends, strict=True):
+            if isinstance(end, StoreLost):
+                continue
+            how = end.get("finish_reason") or end.get("code")
+            if how in (None, "superseded", Interrupted.code, CoordinationLost.code):
+                left.append(one)
         return left
 
     async def claim_again(self, stream: Stream) -> None:
@@ -570,6 +587,7 @@ class Node:
             self._beat_at = now + self._cluster.lease / 3
             holds = list(self._holds.values())
             self._unrenewed.clear()
+            self._forget_transcripts(now)
             names = {mirror.name for mirror in self._mirrors}
             if names:
                 with suppress(StoreLost):  # the next beat comes soon enough
@@ -800,7 +818,7 @@ class Node:
             if tail is None or tail.expired:
                 if not self._may_bury and not (tail is not None and tail.vacated):
                     raise StoreLost("the store may have lost a stream that its node brings back")
-                if await self._vacate(name):
+                if only(await self._bury([(name, None)])):
                     only(await self._cluster.free([name]))
                     raise Vacated
                 if tail is None:
@@ -850,6 +868,7 @@ class Node:
             if mirror.has_room:
                 places.setdefault((mirror.name, mirror.seq), []).append(mirror)
         tails = await self._cluster.read(list(places)) if places else ()
+        dead: list[tuple[Name, Tail, list[Mirror]]] = []
         now = time.monotonic()
         for ((name, seq), mirrors), tail in zip(places.items(), tails, strict=True):
             if tail is None or isinstance(tail, StoreLost):
@@ -863,13 +882,17 @@ class Node:
                 self._moved_at = now
             for mirror in mirrors:
                 mirror.feed(tail)
-            if not (tail.expired and tail.last <= seq and self._may_bury):
-                continue
-            if not await self._bury(name, tail):
+            if tail.expired and tail.last <= seq and self._may_bury:
+                dead.append((name, tail, mirrors))
+        # Only one slice in a round: the others are found again in the next one.
+        slice_ = dead[:SLICE]
+        buried = await self._bury([(name, tail) for name, tail, _ in slice_])
+        for (_, tail, mirrors), is_buried in zip(slice_, buried, strict=True):
+            if is_buried is False:
                 for mirror in mirrors:
                     if tail.last < mirror.seq:
                         mirror.lose()  # the store has lost what it has shown, and nobody has it
-        lively = now - self._moved_at < 1.0
+        lively = now - self._moved_at < 1.0 or len(dead) > SLICE
         await _pause(self._to_poll, TICK if lively else DOZE)
 
     def _miss(self, mirrors: Sequence[Mirror], now: float) -> None:
@@ -890,57 +913,76 @@ class Node:
         return time.monotonic() - self.health.since > self._cluster.lease
 
     async def _bury_all(self, dead: Iterable[Living]) -> None:
+        """Bury as many as can be asked about, a slice in each trip."""
         if not self._may_bury:
             return
-        with suppress(StoreLost):
-            for living in dead:
-                tail = only(await self._cluster.read([(living.name, END)]))
-                # One whose log is closed waits for nobody but an undertaker, too.
-                if tail is not None and (tail.expired or living.closed):
-                    await self._bury(living.name, tail)
+        left = list(dead)
+        for at in range(0, len(left), SLICE):
+            slice_ = left[at : at + SLICE]
+            tails = await self._cluster.read([(living.name, END) for living in slice_])
+            # One whose log is closed waits for nobody but an undertaker, too.
+            await self._bury(
+                [
+                    (living.name, tail)
+                    for living, tail in zip(slice_, tails, strict=True)
+                    if isinstance(tail, Tail) and (tail.expired or living.closed)
+                ]
+            )
 
-    async def _vacate(self, name: Name) -> bool:
-        """Release a start that has said nothing and whose lease is over: it never will."""
-        claim = Claim(name=name, epoch=0)
-        is_vacated = await self._cluster.bury(Batch(claim, first=0, last=0, frames=b""))
-        if is_vacated:
-            for mirror in tuple(self._mirrors):
-                if mirror.name == name:
-                    mirror.vacate()
-            self._stir(name.session)
-        return is_vacated
+    async def _bury(self, dead: Sequence[tuple[Name, Tail | None]]) -> list[bool | StoreLost]:
+        """End one slice of dead nodes' streams for them; return which of them this call has ended.
 
-    async def _bury(self, name: Name, tail: Tail) -> bool:
-        """End a dead node's stream for it."""
-        if not tail.last:
-            return await self._vacate(name)
-        epoch = await self._spoken_epoch(name, tail.last)
-        failure = Interrupted()
-        encoder = FrameEncoder(id_of(name.stream), name.trace_id, epoch)
-        last = tail.last + 1
-        frames = encoder.ending(last, Failed.of(failure))
-        claim = Claim(name=name, epoch=tail.epoch or epoch)
-        buried = await self._cluster.bury(Batch(claim, tail.last, last, frames))
-        if buried:
+        A start that has said nothing, and whose lease is over, is released: it never will.
+        """
+        if not dead:
+            return []
+        # The epoch in its last frame is not the log's own for a stream that has only waited in
+        # the queue.
+        frames = await self._last_frames([(name, tail.last if tail else 0) for name, tail in dead])
+        results: list[bool | StoreLost] = [
+            frame if isinstance(frame, StoreLost) else False for frame in frames
+        ]
+        batches = {
+            at: _burial(name, tail, frame)
+            for at, ((name, tail), frame) in enumerate(zip(dead, frames, strict=True))
+            if not isinstance(frame, StoreLost)
+        }
+        buried = await self._cluster.bury(list(batches.values()))
+        for (at, batch), result in zip(batches.items(), buried, strict=True):
+            results[at] = result
+            if result is True:
+                self._on_buried(batch)
+        return results
+
+    def _on_buried(self, batch: Batch) -> None:
+        name = batch.claim.name
+        if batch.last:
             self.counts.buried += 1
             logger.bind(trace=name.trace_id).warning(
                 "stream_buried trace={} node={}", name.trace_id, name.node
             )
-            self._stir(name.session)
-        return buried
+        else:
+            for mirror in tuple(self._mirrors):
+                if mirror.name == name:
+                    mirror.vacate()
+        self._stir(name.session)
 
-    async def _spoken_epoch(self, name: Name, last: int) -> int:
-        """Return the epoch in a log's last frame; 1 when that cannot be read.
+    async def _last_frames(
+        self, places: Sequence[tuple[Name, int]]
+    ) -> list[dict[str, Any] | StoreLost]:
+        """Return the last frame of each log, of which the seq is known, in one trip.
 
-        It is not the log's own epoch for a stream that has only waited in the queue.
+        A log that is empty, or that has gone, has an empty one.
         """
-        return int((await self._last_frame(name, last)).get("epoch", 1))
-
-    async def _last_frame(self, name: Name, last: int) -> dict[str, Any]:
-        tail = only(await self._cluster.read([(name, last - 1)]))
-        lines = tail.frames.splitlines() if tail is not None else ()
-        frame: dict[str, Any] = orjson.loads(lines[-1]) if lines else {}
-        return frame
+        frames: list[dict[str, Any] | StoreLost] = [{}] * len(places)
+        asked = [at for at, (_, last) in enumerate(places) if last]
+        tails = await self._cluster.read([(places[at][0], places[at][1] - 1) for at in asked])
+        for at, tail in zip(asked, tails, strict=True):
+            if isinstance(tail, StoreLost):
+                frames[at] = tail
+            elif tail is not None and tail.frames:
+                frames[at] = orjson.loads(tail.frames.splitlines()[-1])
+        return frames
 
     # Watching
 
@@ -1021,7 +1063,9 @@ class Node:
         until = time.monotonic() + seconds
         name = await self._cluster.stop(stream)
         if name is not None:
-            return await self._outlive(name, until)
+            clean = await self._outlive(name.session, [name], until)
+            end = only(await self._endings([name]))
+            return Stopped(end.get("finish_reason") == "cancelled", clean=clean)
         evicted = self._early_stops.add(stream)
         if evicted is not None:
             self._send(self._cluster.unstop(evicted))
@@ -1033,10 +1077,13 @@ class Node:
         until = time.monotonic() + seconds
         living = only(await self._cluster.living([session]))
         names = [one.name for one in living if self._is_abroad(one) and one.epoch < before]
-        for name in reversed(names):
-            await self._cluster.stop(name.stream)
-        for name in names:
-            await self._outlive(name, until)
+        if names:
+            # All in one trip, and the newest first: none of a queue begins because of it.
+            stops = [self._cluster.stop(name.stream) for name in reversed(names)]
+            for result in await asyncio.gather(*stops, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+            await self._outlive(session, names, until)
         return len(names)
 
     async def remove(
@@ -1066,21 +1113,33 @@ class Node:
         """Return whether a removal covers this epoch; raises StoreLost."""
         return await self._cluster.is_removed(session, epoch)
 
-    async def _outlive(self, name: Name, until: float) -> Stopped:
-        while True:
-            living = only(await self._cluster.living([name.session]))
-            mine = [one for one in living if one.name.nonce == name.nonce]
-            await self._bury_all(one for one in mine if one.expired)
-            left = until - time.monotonic()
-            if not mine or left <= 0:
-                end = await self._ending(name)
-                return Stopped(end.get("finish_reason") == "cancelled", clean=not mine)
-            await self.stirred(name.session, min(left, WAIT_POLL))
+    async def _outlive(self, session: str, names: Iterable[Name], until: float) -> bool:
+        """Wait until the agents of some streams have stopped; False when it is `until`.
 
-    async def _ending(self, name: Name) -> dict[str, Any]:
-        """The terminal frame of a log; empty while there is none."""
-        end = only(await self._cluster.read([(name, END)]))
-        return {} if end is None or not end.closed else await self._last_frame(name, end.last)
+        `until` is on the monotonic clock. Those whose nodes are dead are buried.
+        """
+        nonces = {name.nonce for name in names}
+        while True:
+            living = only(await self._cluster.living([session]))
+            left = [one for one in living if one.name.nonce in nonces]
+            await self._bury_all(one for one in left if one.expired)
+            seconds = until - time.monotonic()
+            if not left or seconds <= 0:
+                return not left
+            await self.stirred(session, min(seconds, WAIT_POLL))
+
+    async def _endings(self, names: Sequence[Name]) -> list[dict[str, Any] | StoreLost]:
+        """Return the terminal frame of each log; empty while there is none."""
+        tails = await self._cluster.read([(name, END) for name in names])
+        places = [
+            (name, tail.last if isinstance(tail, Tail) and tail.closed else 0)
+            for name, tail in zip(names, tails, strict=True)
+        ]
+        ends = await self._last_frames(places)
+        return [
+            tail if isinstance(tail, StoreLost) else end
+            for tail, end in zip(tails, ends, strict=True)
+        ]
 
     async def heads(self, sessions: Sequence[str]) -> list[Living | None]:
         """Of each session the newest stream that has claimed it and lives, if it is another node's,
@@ -1097,25 +1156,59 @@ class Node:
         return heads
 
     async def transcript(self, name: Name) -> Transcript | None:
-        """What a stream has said so far; None when nobody knows. Raises StoreLost."""
-        text: list[str] = []
-        seq = 0
+        """What a stream has said so far; None when nobody knows. Raises StoreLost.
+
+        What an earlier call has read is not read again.
+        """
+        _, known = self._transcripts.get(name, (0.0, None))
+        seq, text = (known.seq, [known.text]) if known else (0, [])
         while True:
-            tail = only(await self._cluster.read([(name, seq)]))
+            tail = only(await self._cluster.read([(name, seq)], max_bytes=TRANSCRIPT_BYTES))
             if tail is None or tail.removed:
                 return None
+            if tail.last < seq:  # the store has lost what was read
+                seq, text = 0, []
+                continue
             text.append(_text_of(tail.frames))
-            if tail.last <= seq or tail.closed:
-                return Transcript(
-                    id_of(name.stream), tail.epoch, tail.last, "".join(text), tail.closed
-                )
+            if tail.last == seq or tail.closed:
+                break
             seq = tail.last
+        found = Transcript(id_of(name.stream), tail.epoch, tail.last, "".join(text), tail.closed)
+        if not tail.closed:
+            self._keep_transcript(name, found)
+        return found
+
+    def _keep_transcript(self, name: Name, transcript: Transcript) -> None:
+        """Keep what was read of a live stream, if reading it again costs more than a trip."""
+        if len(transcript.text) < MIN_KEPT_TEXT:
+            return
+        self._transcripts.pop(name, None)
+        self._transcripts[name] = time.monotonic(), transcript
+        size = sum(sys.getsizeof(kept.text) for _, kept in self._transcripts.values())
+        while size > MAX_KEPT_TEXTS_BYTES:
+            _, oldest = self._transcripts.pop(next(iter(self._transcripts)))
+            size -= sys.getsizeof(oldest.text)
+
+    def _forget_transcripts(self, now: float) -> None:
+        for name, (looked_at, _) in tuple(self._transcripts.items()):
+            if now - looked_at > KEPT_TEXT_TIME:
+                del self._transcripts[name]
 
 
 def _text_of(frames: bytes) -> str:
     """Return the text of the tokens among some frames, all parsed at once."""
     parsed = orjson.loads(b"[%b]" % frames.rstrip().replace(b"\n", b","))
     return "".join([frame["text"] for frame in parsed if frame["type"] == "token"])
+
+
+def _burial(name: Name, tail: Tail | None, last_frame: dict[str, Any]) -> Batch:
+    """Return the end of a dead node's log; without a frame for a log that has none."""
+    if tail is None or not tail.last:
+        return Batch(Claim(name=name, epoch=0), first=0, last=0, frames=b"")
+    epoch, last = int(last_frame.get("epoch", 1)), tail.last + 1
+    encoder = FrameEncoder(id_of(name.stream), name.trace_id, epoch)
+    frames = encoder.ending(last, Failed.of(Interrupted()))
+    return Batch(Claim(name=name, epoch=tail.epoch or epoch), tail.last, last, frames)
 
 
 def _is_queued(stream: Stream) -> bool:

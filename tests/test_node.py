@@ -894,6 +894,146 @@ async def test_what_another_nodes_stream_has_said_is_read_in_pieces_whatever_the
         assert transcript.seq == here.stream.seq
 
 
+def count_calls(shared: Any, call: str) -> list[str]:
+    """Note which node makes each call of a kind, from now on."""
+    calls: list[str] = []
+    fate = shared.store.fate
+
+    def note(node: str, made: str) -> Fate:
+        if made == call:
+            calls.append(node)
+        found: Fate = fate(node, made)
+        return found
+
+    shared.store.fate = note
+    return calls
+
+
+@in_virtual_time
+async def test_a_repeated_look_at_another_nodes_stream_reads_only_what_is_new() -> None:
+    more = asyncio.Event()
+    text = ["x" * 100] * 4000
+
+    async def long(turn: Turn) -> AsyncGenerator[Piece, None]:
+        for piece in text:
+            yield piece
+        await more.wait()
+        yield "end"
+        await asyncio.Event().wait()
+
+    async with cloud("a", "b", q=long) as (shared, a, b):
+        here = await a.start("1", "q")
+        await until(lambda: here.stream.seq == len(text) + 1)
+        await asyncio.sleep(1)
+        reads = count_calls(shared, "read")
+        first = await b.registry.abroad("s")
+        assert first is not None
+        assert first.text == "".join(text)
+        assert len(reads) > 2
+        reads.clear()
+        assert await b.registry.abroad("s") == first
+        assert len(reads) == 1
+        more.set()
+        await here.sees("end")
+        await asyncio.sleep(1)
+        reads.clear()
+        last = await b.registry.abroad("s")
+        assert last is not None
+        assert last.text == "".join(text) + "end"
+        assert last.seq == here.stream.seq
+        assert len(reads) == 2
+
+
+@in_virtual_time
+async def test_a_look_after_the_store_has_lost_writes_has_the_text_of_its_position() -> None:
+    text = ["x" * 100] * 400
+    more = asyncio.Event()
+
+    async def long(turn: Turn) -> AsyncGenerator[Piece, None]:
+        for piece in text:
+            yield piece
+        await more.wait()
+        for piece in text:
+            yield piece
+        await asyncio.Event().wait()
+
+    async with cloud("a", "b", q=long) as (shared, a, b):
+        here = await a.start("1", "q")
+        await until(lambda: here.stream.seq == len(text) + 1)
+        await asyncio.sleep(1)
+        old = shared.store.copied()
+        more.set()
+        await until(lambda: here.stream.seq == 2 * len(text) + 1)
+        await asyncio.sleep(1)
+        transcript = await b.registry.abroad("s")
+        assert transcript is not None
+        assert transcript.text == "".join(text * 2)
+        shared.cut_off.add("a")  # before it puts back what was lost
+        shared.store.fall_back(old)
+        transcript = await b.registry.abroad("s")
+        assert transcript is not None
+        assert (transcript.text, transcript.seq) == ("".join(text), len(text) + 1)
+        shared.cut_off.clear()
+
+
+@in_virtual_time
+async def test_the_texts_that_a_node_keeps_are_bounded_and_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jarvis_stream.node.MIN_KEPT_TEXT", 10)
+    monkeypatch.setattr("jarvis_stream.node.MAX_KEPT_TEXTS_BYTES", 1000)
+    async with cloud("a", "b", q=talks("x" * 300)) as (_, a, b):
+        for number in range(5):
+            reader = await a.start(str(number), "q", session_id=f"s{number}")
+            await reader.sees("x")
+        await asyncio.sleep(1)
+        for number in range(5):
+            transcript = await b.registry.abroad(f"s{number}")
+            assert transcript is not None
+            assert transcript.text == "x" * 300
+        assert 0 < sum(len(kept.text) for _, kept in b.node._transcripts.values()) <= 1000
+        await asyncio.sleep(60)
+        assert not b.node._transcripts
+
+
+# The undertaker
+
+
+@in_virtual_time
+async def test_the_streams_of_a_dead_node_that_are_read_here_are_buried_in_slices() -> None:
+    count = 100
+    async with cloud("a", "b", q=talks("x")) as (shared, a, b):
+        readers = []
+        for number in range(count):
+            here = await a.start(str(number), "q", session_id=f"s{number}")
+            await here.sees("x")
+        await asyncio.sleep(0.2)
+        for number in range(count):
+            readers.append(await b.follow(str(number)))
+        buries = count_calls(shared, "bury")
+        shared.cut_off.add("a")
+        for reader in readers:
+            assert (await reader.end())["code"] == "interrupted"
+        assert b.node.counts.buried == count
+        assert count / 32 <= buries.count("b") < count / 4
+        shared.cut_off.clear()
+
+
+@in_virtual_time
+async def test_all_streams_of_a_deleted_session_are_stopped_in_one_trip() -> None:
+    async with cloud("a", "b", q=talks("x")) as (shared, a, b):
+        await (await a.start("0", "q")).sees("x")
+        for number in range(1, 6):
+            await a.start(str(number), "q", on_conflict="enqueue")
+        trip = 0.1
+        shared.store.fate = lambda node, call: Fate(out=trip if call == "stop" else 0.0)
+        began = time.monotonic()
+        stopped = await b.node.stop_all("s", 2**53, BOUND)
+        assert stopped == 6
+        assert time.monotonic() - began < 3 * trip
+        shared.store.fate = lambda node, call: Fate()
+
+
 # When nodes and the store lose each other
 
 

@@ -32,12 +32,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from jarvis_stream.errors import JarvisError
 from jarvis_stream.tally import Tally
 
 T = TypeVar("T")
+
+READ_BYTES: Final = 64 * 1024
+"""Bytes that one `read` returns of a log, by default."""
 
 
 class StoreLost(JarvisError):
@@ -389,22 +392,27 @@ class Cluster(Protocol):
         """
         ...
 
-    async def bury(self, batch: Batch) -> bool:
-        """Close and release a dead node's stream; False when there is nothing to bury: it lives,
-        is closed (then it is released only), or has come as far as `batch.last`.
+    async def bury(self, batches: Sequence[Batch]) -> Sequence[bool | StoreLost]:
+        """Close and release dead nodes' streams: one trip for all, each batch for itself.
+
+        False when there is nothing to bury: it lives, is closed (then it is released only), or has
+        come as far as `batch.last`.
 
         A batch without frames, from 0 to 0, releases a stream without frames; its log stays
         empty, and its name can be freed. False when the stream has frames.
 
-        The batch may begin before the end of the log: who has read more of it than a store that
+        A batch may begin before the end of the log: who has read more of it than a store that
         lost writes puts it back. A stream that never claimed is given the batch's epoch.
         """
         ...
 
-    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
+    async def read(
+        self, cursors: Sequence[tuple[Name, int]], *, max_bytes: int = READ_BYTES
+    ) -> Sequence[Tail | StoreLost | None]:
         """What each log holds after its cursor (a piece of it, when it is much); one trip for all.
 
-        None when nothing is known of the log (any more).
+        A piece ends with the batch that reaches `max_bytes`. None when nothing is known of the log
+        (any more).
         """
         ...
 

@@ -19,6 +19,7 @@ from typing import Literal, TypeVar
 
 from jarvis_stream.clock import StoreClock
 from jarvis_stream.cluster.base import (
+    READ_BYTES,
     Appended,
     Batch,
     Busy,
@@ -47,8 +48,6 @@ STOP_KEPT = 60.0
 """Seconds a stop waits for its stream."""
 MAX_REMOVALS = 64
 """The most spans that a session remembers; the newest stay."""
-READ_BYTES = 64 * 1024
-"""About how much one `read` returns of a log."""
 _BEGINNING = 1_700_000_000.0
 """The clock's seconds since the epoch when the loop's are 0."""
 
@@ -96,11 +95,11 @@ class _Log:
         self.entries.append((batch.last, b"".join(lines)))
         self.last = batch.last
 
-    def after(self, cursor: int) -> tuple[int, bytes]:
+    def after(self, cursor: int, max_bytes: int) -> tuple[int, bytes]:
         """A piece of it: the last seq, and the frames."""
         last, frames = min(cursor, self.last), b""
         for end, lines in self.entries:
-            if end > cursor and len(frames) < READ_BYTES:
+            if end > cursor and len(frames) < max_bytes:
                 frames += b"".join(lines.splitlines(keepends=True)[-(end - last) :])
                 last = end
         return last, frames
@@ -449,11 +448,11 @@ class MemoryStore:
         self.release(claim)
         return True
 
-    def read(self, name: Name, cursor: int, horizon: float) -> Tail | None:
+    def read(self, name: Name, cursor: int, max_bytes: int, horizon: float) -> Tail | None:
         log = self._state.logs.get(name.nonce)
         if log is None or log.due < self.clock():
             return None
-        last, frames = log.after(cursor)
+        last, frames = log.after(cursor, max_bytes)
         return Tail(
             epoch=log.epoch,
             last=last,
@@ -620,12 +619,18 @@ class MemoryCluster:
         sessions = [batch.claim.name.session for batch in batches]
         return await self._ask_each("close", works, sessions)
 
-    async def bury(self, batch: Batch) -> bool:
-        work = partial(self._store.bury, batch, self._horizon)
-        return await self._ask("bury", work, batch.claim.name.session)
+    async def bury(self, batches: Sequence[Batch]) -> Sequence[bool | StoreLost]:
+        works = [partial(self._store.bury, batch, self._horizon) for batch in batches]
+        sessions = [batch.claim.name.session for batch in batches]
+        return await self._ask_each("bury", works, sessions)
 
-    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
-        works = [partial(self._store.read, name, cursor, self._horizon) for name, cursor in cursors]
+    async def read(
+        self, cursors: Sequence[tuple[Name, int]], *, max_bytes: int = READ_BYTES
+    ) -> Sequence[Tail | StoreLost | None]:
+        works = [
+            partial(self._store.read, name, cursor, max_bytes, self._horizon)
+            for name, cursor in cursors
+        ]
         return await self._ask_each("read", works, [name.session for name, _ in cursors])
 
     async def attend(self, names: Sequence[Name]) -> None:

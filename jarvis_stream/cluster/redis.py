@@ -27,6 +27,7 @@ import orjson
 from loguru import logger
 
 from jarvis_stream.cluster.base import (
+    READ_BYTES,
     Appended,
     Batch,
     Busy,
@@ -53,12 +54,10 @@ SESSION_TTL = 24 * 3600.0
 """Seconds for which a session's epochs are remembered; older ones the clock outgrows."""
 STOP_TTL = 60.0
 """Seconds a stop waits for its stream."""
-READ_BYTES = 64 * 1024
-"""About how much one `read` returns of a log."""
 MAX_COMMANDS = 256
 """Commands that are asked at a time."""
 READ_ALL_BYTES = 4 * 1024 * 1024
-"""About how much it returns of all."""
+"""About how much one `read` returns of all logs."""
 PROBE_BEATS = 5
 """Heartbeats between two probes; while Redis refuses a command, every heartbeat probes."""
 OLDEST = 7
@@ -384,10 +383,14 @@ class RedisCluster:
         replies = await self._ask_each([self._ending(_LUA.close, batch) for batch in batches])
         return [_appended(reply) for reply in replies]
 
-    async def bury(self, batch: Batch) -> bool:
-        horizon = self._horizon(batch.claim.name.session)
-        (buried,) = await self._ask([self._ending(_LUA.bury, batch, horizon)])
-        return bool(buried)
+    async def bury(self, batches: Sequence[Batch]) -> Sequence[bool | StoreLost]:
+        replies = await self._ask_each(
+            [
+                self._ending(_LUA.bury, batch, self._horizon(batch.claim.name.session))
+                for batch in batches
+            ]
+        )
+        return [reply if isinstance(reply, StoreLost) else bool(reply) for reply in replies]
 
     def _ending(self, script: Script, batch: Batch, *more: int) -> bytes:
         return script(
@@ -402,8 +405,10 @@ class RedisCluster:
             *more,
         )
 
-    async def read(self, cursors: Sequence[tuple[Name, int]]) -> Sequence[Tail | StoreLost | None]:
-        room = pack_arguments(min(READ_BYTES, READ_ALL_BYTES // max(1, len(cursors))))
+    async def read(
+        self, cursors: Sequence[tuple[Name, int]], *, max_bytes: int = READ_BYTES
+    ) -> Sequence[Tail | StoreLost | None]:
+        room = pack_arguments(min(max_bytes, READ_ALL_BYTES // max(1, len(cursors))))
         replies = await self._ask_each(
             [
                 _read_head(name.session, name.nonce)

@@ -26,6 +26,7 @@ from jarvis_stream.cluster.base import (
     StoreLost,
     Verdict,
     Word,
+    only,
 )
 from jarvis_stream.cluster.probe import PERMISSIONS
 from jarvis_stream.cluster.redis import RedisCluster
@@ -430,7 +431,7 @@ async def test_what_a_mirror_has_read_is_in_the_log_that_is_buried(
         await eventually(is_expired)
         # It had read up to 6, before the store fell back to 3.
         end = Batch(claim=claim, first=2, last=7, frames=lines(2, 6) + b"the end\n")
-        assert await ours.cluster.bury(end)
+        assert only(await ours.cluster.bury([end]))
         tail = await ours.read(claim.name)
         assert tail is not None
         assert tail.frames == lines(0, 6) + b"the end\n"

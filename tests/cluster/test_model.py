@@ -169,11 +169,14 @@ class Twins:
     async def bury(self) -> None:
         if start := self.anyone():
             if self.dice.random() < 0.3:
-                await self.both("one", "bury", start.batch(0, 0))
+                await self.both("one", "bury", [start.batch(0, 0)])
                 return
             last = start.said + self.dice.randrange(-1, 3)
             first = max(0, last - self.dice.randrange(1, 3))
-            if last > first and await self.both("one", "bury", start.batch(first, last)):
+            if last <= first:
+                return
+            (buried,) = await self.both("one", "bury", [start.batch(first, last)])
+            if buried:
                 start.said = last
                 self.fenced.add(start.claim.name.nonce)
                 if start.node != "dead" and await self.is_member(start):

@@ -242,10 +242,10 @@ class ClusterContract:
             await self.expired(ours, claim)
         nothing = Batch(reserved, first=0, last=0, frames=b"")
         for _ in range(2):
-            assert await theirs.cluster.bury(nothing)
-        assert await theirs.cluster.bury(nothing._replace(claim=claimed))
-        assert not await theirs.cluster.bury(nothing._replace(claim=living))
-        assert not await theirs.cluster.bury(nothing._replace(claim=said))
+            assert only(await theirs.cluster.bury([nothing]))
+        assert only(await theirs.cluster.bury([nothing._replace(claim=claimed)]))
+        assert not only(await theirs.cluster.bury([nothing._replace(claim=living)]))
+        assert not only(await theirs.cluster.bury([nothing._replace(claim=said)]))
         for claim in (reserved, claimed):
             with pytest.raises(Vacated):
                 await dying.cluster.claim(claim)
@@ -254,7 +254,7 @@ class ClusterContract:
     async def test_a_name_without_a_log_is_vacated(self, ours: Node, theirs: Node) -> None:
         name = ours.name("A")
         nothing = Batch(Claim(name=name, epoch=0), first=0, last=0, frames=b"")
-        assert await theirs.cluster.bury(nothing)
+        assert only(await theirs.cluster.bury([nothing]))
         with pytest.raises(Vacated):
             await ours.cluster.claim(Claim(name=name, epoch=1))
 
@@ -484,7 +484,7 @@ class ClusterContract:
         await self.expired(ours, dead)
         await ours.close(owner, 0, 2)
         assert streams(list(await theirs.cluster.claim(waiting, on_conflict="enqueue"))) == ["A"]
-        assert await ours.cluster.bury(batch(dead, 0, 2))
+        assert only(await ours.cluster.bury([batch(dead, 0, 2)]))
         assert streams(await ours.living()) == ["A", "C"]
 
     async def test_who_waits_in_the_queue_may_append(self, ours: Node, theirs: Node) -> None:
@@ -543,7 +543,7 @@ class ClusterContract:
         claim = await dying.start("A")
         await self.expired(ours, claim)
         assert (await ours.renew(claim)).verdict is Verdict.GOOD
-        assert not await ours.cluster.bury(batch(claim, 0, 2))
+        assert not only(await ours.cluster.bury([batch(claim, 0, 2)]))
         assert not await ours.is_expired(claim)
 
     async def test_who_reads_elsewhere_is_told_to_the_heartbeat(
@@ -777,9 +777,9 @@ class ClusterContract:
         await dying.append(claim, 0, 3)
         await self.expired(ours, claim)
         buried = await asyncio.gather(
-            ours.cluster.bury(batch(claim, 3, 4)), theirs.cluster.bury(batch(claim, 3, 4))
+            ours.cluster.bury([batch(claim, 3, 4)]), theirs.cluster.bury([batch(claim, 3, 4)])
         )
-        assert sorted(buried) == [False, True]
+        assert sorted(map(only, buried)) == [False, True]
         tail = await ours.read(claim.name)
         assert tail == Tail(
             epoch=claim.epoch, last=4, frames=lines(0, 4), closed=True, expired=False
@@ -793,6 +793,33 @@ class ClusterContract:
             await dying.cluster.claim(claim)
         await dying.release(claim)
 
+    async def test_many_are_buried_in_one_call_each_for_itself(
+        self, ours: Node, theirs: Node, dying: Node
+    ) -> None:
+        dead = [await dying.start(stream, session) for stream, session in ("As", "Bt", "Cu")]
+        for claim in dead[:2]:
+            await dying.append(claim, 0, 2)
+        living = await ours.start("D", "v")
+        await ours.append(living, 0, 2)
+        for claim in dead:
+            await self.expired(ours, claim)
+        nothing = Batch(Claim(name=dead[2].name, epoch=0), first=0, last=0, frames=b"")
+        batches = [batch(dead[0], 2, 3), batch(living, 2, 3), batch(dead[1], 1, 2), nothing]
+        assert await theirs.cluster.bury(batches) == [True, False, False, True]
+        assert await theirs.cluster.bury([]) == []
+
+    async def test_a_piece_of_a_log_is_as_long_as_its_reader_wants(self, ours: Node) -> None:
+        claim = await ours.start("A")
+        for seq in range(0, 400, 10):
+            await ours.append(claim, seq, seq + 10)
+        size = len(lines(0, 400))
+        for max_bytes in (1, size // 3, size):
+            (tail,) = await ours.cluster.read([(claim.name, 10)], max_bytes=max_bytes)
+            assert isinstance(tail, Tail)
+            assert tail.frames == lines(10, tail.last)
+            if tail.last < 400:
+                assert max_bytes <= len(tail.frames) < max_bytes + len(lines(100, 110)) + 10
+
     async def test_one_that_died_after_its_end_is_released(self, ours: Node, dying: Node) -> None:
         claim = await dying.start("A")
         await dying.append(claim, 0, 3)
@@ -804,29 +831,29 @@ class ClusterContract:
             return left.expired
 
         await eventually(is_dead)
-        assert not await ours.cluster.bury(batch(claim, 4, 5))
+        assert not only(await ours.cluster.bury([batch(claim, 4, 5)]))
         assert await ours.living() == []
         tail = await ours.read(claim.name)
         assert tail is not None
         assert (tail.last, tail.closed) == (4, True)
         tidies_up = await ours.start("B")
         await ours.close(tidies_up, 0, 2)
-        assert not await ours.cluster.bury(batch(tidies_up, 2, 3))
+        assert not only(await ours.cluster.bury([batch(tidies_up, 2, 3)]))
         assert streams(await ours.living()) == ["B"]
 
     async def test_the_living_are_not_buried(self, ours: Node, theirs: Node) -> None:
         claim = await ours.start("A")
         await ours.append(claim, 0, 3)
-        assert not await theirs.cluster.bury(batch(claim, 3, 4))
+        assert not only(await theirs.cluster.bury([batch(claim, 3, 4)]))
         assert await ours.append(claim, 3, 4) == Appended(Verdict.GOOD, 4)
 
     async def test_who_has_not_seen_all_of_it_cannot_bury_it(self, ours: Node, dying: Node) -> None:
         claim = await dying.start("A")
         await dying.append(claim, 0, 3)
         await self.expired(ours, claim)
-        assert not await ours.cluster.bury(batch(claim, 2, 3))
-        assert not await ours.cluster.bury(batch(claim, 4, 5))
-        assert await ours.cluster.bury(batch(claim, 1, 5))
+        assert not only(await ours.cluster.bury([batch(claim, 2, 3)]))
+        assert not only(await ours.cluster.bury([batch(claim, 4, 5)]))
+        assert only(await ours.cluster.bury([batch(claim, 1, 5)]))
         tail = await ours.read(claim.name)
         assert tail is not None
         assert tail.frames == lines(0, 5)
@@ -837,7 +864,7 @@ class ClusterContract:
         epoch = await ours.cluster.ticket("s", 0)
         claim = Claim(name=name, epoch=epoch)
         await self.expired(ours, claim)
-        assert await ours.cluster.bury(batch(claim, 0, 2))
+        assert only(await ours.cluster.bury([batch(claim, 0, 2)]))
         tail = await ours.read(name)
         assert tail is not None
         assert (tail.epoch, tail.last, tail.closed) == (epoch, 2, True)
@@ -849,7 +876,7 @@ class ClusterContract:
         await ours.append(claim, 0, 3)
         await ours.release(claim)
         assert await theirs.is_expired(claim)
-        assert await theirs.cluster.bury(batch(claim, 3, 4))
+        assert only(await theirs.cluster.bury([batch(claim, 3, 4)]))
         assert await ours.close(claim, 3, 4) == Appended(Verdict.FENCED, 4)
 
     # Words
@@ -893,7 +920,7 @@ class ClusterContract:
         dead = await dying.start("A")
         await theirs.start("B")
         await self.expired(ours, dead)
-        await ours.cluster.bury(batch(dead, 0, 2))
+        only(await ours.cluster.bury([batch(dead, 0, 2)]))
         await theirs.hears(Word(kind="released", session="s", stream="A"))
 
     async def test_it_tells_how_it_answers(self, ours: Node) -> None:

@@ -13,9 +13,9 @@ local removed = stream[1] and is_removed(tonumber(epoch))
 local found = {
   epoch, last, stream[3] and 1 or 0, expired and 1 or 0, vacated and 1 or 0, removed and 1 or 0
 }
-local from = '(' .. epoch .. '-' .. ARGV[2]
+local from, count = '(' .. epoch .. '-' .. ARGV[2], 2 -- few first: they may be long
 while cursor < last and room > 0 do
-  local entries = redis.call('XRANGE', LOG, from, '+', 'COUNT', 16)
+  local entries = redis.call('XRANGE', LOG, from, '+', 'COUNT', count)
   for _, entry in ipairs(entries) do
     table.insert(found, entry[1])
     table.insert(found, entry[2][2])
@@ -25,8 +25,9 @@ while cursor < last and room > 0 do
       break
     end
   end
-  if #entries < 16 then
+  if #entries < count then
     break
   end
+  count = count * 2
 end
 return found
