@@ -1,0 +1,65 @@
+"""The documents: links lead to existing headings, and flags, variables and files exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from jarvis_stream.settings import Settings
+
+DOCUMENTS = sorted(
+    file
+    for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    if file.name != "benchmarks.md"  # written by a run of the benchmarks
+)
+NAMES = [str(file.relative_to(ROOT)) for file in DOCUMENTS]
+COMMAND_FLAGS = {
+    *("--allow-anonymous", "--help", "--version"),
+    *("--from", "--to", "--merge"),  # copy-history
+    *("--url", "--stack", "--cancel"),  # streams and revoke
+}
+FOREIGN_FLAGS = {"--quick", "--only", "--also", "--upgrade", "--no-close", "--protocol"}
+FOREIGN_FLAGS |= {"--cluster", "--show-slow", "--durations"}
+
+
+def prose_of(text: str) -> str:
+    """The text without its fenced code blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors_of(file: Path) -> set[str]:
+    """The anchors that a public host gives the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(file.read_text("utf-8")), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_of_a_document_leads_to_a_file_and_a_heading(name: str) -> None:
+    file = ROOT / name
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(file.read_text("utf-8"))):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (file.parent / path).resolve() if path else file
+        assert linked.exists(), f"{name} links to {target}: there is no such file"
+        if anchor:
+            assert anchor in anchors_of(linked), f"{name} links to {target}: no such heading"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_flag_of_a_document_exists(name: str) -> None:
+    known = {"--" + field.replace("_", "-") for field in Settings.model_fields}
+    known |= COMMAND_FLAGS | FOREIGN_FLAGS
+    flags = set(re.findall(r"`(--[a-z-]+[a-z])(?![\w-])", (ROOT / name).read_text("utf-8")))
+    assert {flag for flag in flags if flag not in known} == set()
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    records = {file.name for file in folder.glob("0*.md")}
+    index = (folder / "README.md").read_text("utf-8")
+    assert records == set(re.findall(r"\]\((0[^)]+\.md)\)", index))
