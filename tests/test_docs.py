@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -63,3 +64,45 @@ def test_every_decision_is_in_the_index() -> None:
     records = {file.name for file in folder.glob("0*.md")}
     index = (folder / "README.md").read_text("utf-8")
     assert records == set(re.findall(r"\]\((0[^)]+\.md)\)", index))
+
+
+def definitions_of(file: Path) -> set[str]:
+    """The names that a module defines: functions, classes, constants, and `Class.method`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.add(name)
+            case ast.ClassDef(name=name, body=body):
+                names.add(name)
+                names |= {
+                    f"{name}.{inner.name}"
+                    for inner in body
+                    if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)
+                }
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+    return names
+
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+NAMED = re.findall(r"`([\w/]+\.py)::([\w.]+)`", ARCHITECTURE.read_text("utf-8"))
+
+
+def test_the_architecture_names_functions() -> None:
+    assert len(NAMED) > 40
+
+
+@pytest.mark.parametrize(("path", "name"), sorted(set(NAMED)))
+def test_every_function_in_the_architecture_exists(path: str, name: str) -> None:
+    assert name in definitions_of(ROOT / "jarvis_stream" / path)
+
+
+def test_every_file_in_the_architecture_exists() -> None:
+    names = set(re.findall(r"`([\w/]+/?(?:\.\w+)?)`", ARCHITECTURE.read_text("utf-8")))
+    paths = {name for name in names if "/" in name or name.endswith((".py", ".js", ".md"))}
+    package = ROOT / "jarvis_stream"
+    folders = [ROOT, package, *(package / name for name in ("transports", "history", "cluster"))]
+    assert {
+        path for path in paths if not any((folder / path).exists() for folder in folders)
+    } == set()
