@@ -1,4 +1,12 @@
-import { Lexer, Parser, Renderer, Tokenizer, getDefaults } from '../../vendor/marked/marked.js'
+import {
+  Hooks,
+  Lexer,
+  Parser,
+  Renderer,
+  Tokenizer,
+  getDefaults,
+} from '../../vendor/marked/marked.js'
+import { characterBefore, maskEmphasis, opensBesideCjk } from './markdown-emphasis.js'
 
 /** @typedef {import('../../vendor/marked/marked.js').Token} Token */
 /** @typedef {import('../../vendor/marked/marked.js').Tokens.ListItem} ListItem */
@@ -82,6 +90,38 @@ class AnswerTokenizer extends Tokenizer {
   def(src) {
     const [raw] = DEFINITION.exec(src) ?? []
     return raw === undefined ? undefined : super.def(raw)
+  }
+
+  /**
+   * @param {string} src
+   * @param {string} masked
+   * @param {string} [before] the last character of the text before it; '' where there is none
+   */
+  emStrong(src, masked, before = '') {
+    const at = masked.length - src.length
+    if (masked[at] !== src[0]) return undefined
+    const character = before && characterBefore(masked, at)
+    const opens = src.startsWith('*') && opensBesideCjk(src, character)
+    return super.emStrong(src, masked, opens ? ' ' : before)
+  }
+
+  /**
+   * One tilde stands before a rough number, or between two ends of a range: it strikes nothing out.
+   *
+   * @param {string} src
+   * @param {string} masked
+   * @param {string} [before]
+   */
+  del(src, masked, before) {
+    const isMarkup = src.startsWith('~~') && masked[masked.length - src.length] === '~'
+    return isMarkup ? super.del(src, masked, before) : undefined
+  }
+}
+
+class AnswerHooks extends Hooks {
+  /** @param {string} masked */
+  emStrongMask(masked) {
+    return maskEmphasis(masked)
   }
 }
 
@@ -202,6 +242,7 @@ const OPTIONS = {
   silent: false,
   tokenizer: new AnswerTokenizer(),
   renderer: new AnswerRenderer(),
+  hooks: new AnswerHooks(),
 }
 const parser = new Parser(OPTIONS)
 

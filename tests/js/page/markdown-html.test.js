@@ -86,3 +86,57 @@ test('what looks like endless markup is shown within bounds', () => {
     assert.ok(html(source).length >= source.length, start)
   }
 })
+
+const strong = (/** @type {string} */ text) => html(text).replace(/^<p>|<\/p>$/g, '')
+
+test('emphasis beside Chinese, Japanese and Korean punctuation', () => {
+  for (const [text, wanted] of [
+    ['这是**我想做的事。**所以继续。', '这是<strong>我想做的事。</strong>所以继续。'],
+    ['これは**「重要なこと」**です。', 'これは<strong>「重要なこと」</strong>です。'],
+    ['**「強調」**の', '<strong>「強調」</strong>の'],
+    ['**마크다운(Markdown)**을', '<strong>마크다운(Markdown)</strong>을'],
+    ['**注意：**正文', '<strong>注意：</strong>正文'],
+    ['请看**《书》**。', '请看<strong>《书》</strong>。'],
+    ['先*「弱」*後', '先<em>「弱」</em>後'],
+    ['**"引用"**は', '<strong>&quot;引用&quot;</strong>は'],
+    ['この**`code`**は', 'この<strong><code>code</code></strong>は'],
+    ['𠮷**「野」**家', '𠮷<strong>「野」</strong>家'],
+    ['中**a**文**「b」**', '中<strong>a</strong>文<strong>「b」</strong>'],
+    ['**A、**と***「B」***', '<strong>A、</strong>と<em><strong>「B」</strong></em>'],
+    ['これは**「強調**」です**。', 'これは<strong>「強調</strong>」です**。'],
+  ]) {
+    assert.equal(strong(text), wanted)
+  }
+})
+
+test('emphasis elsewhere is what CommonMark says', () => {
+  for (const [text, wanted] of [
+    ['a **b** c *d* _e_ __f__', 'a <strong>b</strong> c <em>d</em> <em>e</em> <strong>f</strong>'],
+    ['un*frigging*believable', 'un<em>frigging</em>believable'],
+    ['a**"b"**c', 'a**&quot;b&quot;**c'],
+    ['** a **', '** a **'],
+    ['**100**km, *1* and **v2**', '<strong>100</strong>km, <em>1</em> and <strong>v2</strong>'],
+    ['~~old~~ new', '<del>old</del> new'],
+    ['**2024**年和**5**月', '<strong>2024</strong>年和<strong>5</strong>月'],
+  ]) {
+    assert.equal(strong(text), wanted)
+  }
+})
+
+test('characters that belong to numbers stay what they are', () => {
+  for (const text of [
+    '~5 km, and ~6 km',
+    '1~2 and 3~4',
+    '9:00~12:30, 13:00~17:00',
+    '10~20元~30元',
+    '1~~2 and 3~~4',
+    '2*3*4 = 24',
+    '2**10 and 3**4',
+    '5*x*2',
+    '1_000_000 or 2_000',
+    '3 * 4 * 5',
+    '\\~5',
+  ]) {
+    assert.equal(strong(text), text.replace('\\', ''))
+  }
+})

@@ -90,6 +90,10 @@ test('signs of markdown are not read aloud, and names with lines in them are', (
     ['|:--|--:|', ''],
     ['> > quoted', 'quoted'],
   ]
+  for (const numbers of ['~5 km', '1~2', '2*3 = 6', '2**10', '1~~2']) {
+    assert.equal(plainOf(numbers), numbers)
+  }
+  assert.equal(plainOf('**5** ~~6~~ *7*'), '5 6 7')
   for (const [markdown, words] of plain) assert.equal(plainOf(markdown), words)
 })
 
