@@ -12,6 +12,7 @@
  * @property {string} [detail]
  * @property {string} [state] of a tool: `running`, `done` or `error`
  * @property {number} [duration_ms] of a tool that has ended
+ * @property {string} [call_id] of a tool call, where the agent names it
  * @property {number} [position] of a `queued` status: how many are to go first, this one included
  * @property {string} [session_id]
  * @property {string} [replaces] of the first frame: it takes the place of that stream's turn, and of

@@ -27,6 +27,7 @@ import { Refused } from './errors.js'
  * @property {string | null} detail
  * @property {string} [state] of a tool, where the agent says it: `running`, `done` or `error`
  * @property {number} [duration_ms] of a tool that has ended, where the agent says it
+ * @property {string} [call_id] of a tool call, where the agent names it: the same when it has ended
  * @property {number | null} started_at ms since the epoch; null: we were not there when it began
  * @property {number | null} ended_at when the next frame came; null: it goes on, or we cannot say
  *
@@ -221,13 +222,14 @@ function withoutEnd(activities, now) {
  * @returns {Partial<Message>}
  */
 function doing(activities, frame, now) {
-  const { status = '', position, detail, name, seq, state, duration_ms } = frame
+  const { status = '', position, detail, name, seq, state, duration_ms, call_id } = frame
   if (status === 'thinking' && seq === 1) return {}
   if (status === 'queued') return { position: position ?? null }
   const activity = Object.freeze({
     ...{ status, name: name ?? null, detail: detail ?? null },
     ...(state !== undefined && { state }),
     ...(duration_ms !== undefined && { duration_ms }),
+    ...(call_id !== undefined && { call_id }),
     ...{ started_at: now, ended_at: null },
   })
   return {

@@ -20,6 +20,10 @@ export type ActivityFields = {
      */
     duration_ms?: number;
     /**
+     * of a tool call, where the agent names it: the same when it has ended
+     */
+    call_id?: string;
+    /**
      * ms since the epoch; null: we were not there when it began
      */
     started_at: number | null;

@@ -16,13 +16,14 @@ export function formatDuration(ms) {
 /**
  * How fast something comes: `48 tokens/s`. Null: there is too little of it to tell.
  *
- * @param {number} tokens
+ * @param {number} count
  * @param {number} ms milliseconds they took
+ * @param {'tokens' | 'pieces'} noun
  */
-export function formatRate(tokens, ms) {
-  if (tokens < 3 || ms < 300) return null
-  const rate = (tokens * 1000) / ms
-  return `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`
+export function formatRate(count, ms, noun) {
+  if (count < 3 || ms < 300) return null
+  const rate = (count * 1000) / ms
+  return `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} ${noun}/s`
 }
 
 /** @type {Map<string | undefined, {short: Intl.DateTimeFormat, long: Intl.DateTimeFormat}>} */

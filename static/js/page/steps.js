@@ -8,7 +8,7 @@ import { formatCount, formatDuration } from './format.js'
  * its beginning to its end.
  *
  * @typedef {object} Step
- * @property {'thought' | 'tool'} kind
+ * @property {'thought' | 'tool' | 'result'} kind a `result` belongs to one of several calls
  * @property {string} name
  * @property {string} detail empty: there is none
  * @property {'running' | 'done' | 'failed'} state
@@ -16,7 +16,10 @@ import { formatCount, formatDuration } from './format.js'
  */
 
 /**
- * The steps of an answer. A tool that says first that it runs and then that it is done is one step.
+ * The steps of an answer. A tool call that is announced first and ended later is one step.
+ *
+ * A `call_id` tells which call an end belongs to; without one, the name does. Where several calls of
+ * that name run, their results stand for themselves: a result never stands beside the wrong call.
  *
  * @param {readonly Activity[]} activities
  * @param {boolean} isOpen whether the answer is still being made
@@ -25,23 +28,60 @@ import { formatCount, formatDuration } from './format.js'
 export function stepsOf(activities, isOpen) {
   /** @type {Step[]} */
   const steps = []
-  /** @type {Step | null} */
-  let running = null
+  /** @type {Call[]} the announced calls whose end has not come */
+  let running = []
   for (const [index, activity] of activities.entries()) {
     const isTool = activity.status === 'tool'
     const isLast = isOpen && index === activities.length - 1
     const ended = activity.state === 'done' || activity.state === 'error'
-    if (isTool && ended && running && running.name === activity.name) {
-      finish(running, activity, steps)
-      running = null
+    const calls = isTool && ended ? running.filter((call) => isEndOf(activity, call)) : []
+    if (calls.length === 1 && calls[0]) {
+      finish(calls[0].step, activity, calls[0])
+      running = running.filter((call) => call !== calls[0])
       continue
     }
-    const step = stepOf(activity, isLast)
-    if (ended) finish(step, activity, steps)
-    else steps.push(step)
-    running = isTool && activity.state === 'running' ? step : null
+    const begins = isTool && activity.state === 'running'
+    const step = stepOf(activity, ended ? false : isLast || (begins && isOpen))
+    steps.push(step)
+    if (ended) finish(step, activity, null)
+    if (begins) running.push({ step, activity, results: 0 })
+    if (calls.length > 1) {
+      step.kind = 'result'
+      step.duration = activity.duration_ms ?? null
+      running = countResult(calls, running)
+    }
   }
   return steps
+}
+
+/**
+ * A tool call that was announced.
+ *
+ * @typedef {{step: Step, activity: Activity, results: number}} Call `results`: how many results came
+ *   that may be its own
+ */
+
+/**
+ * @param {Activity} end
+ * @param {Call} call
+ */
+const isEndOf = (end, { activity }) =>
+  end.call_id === undefined
+    ? end.name === activity.name
+    : end.call_id === activity.call_id
+
+/**
+ * One of several calls has ended, and which one is not known. All of them have ended when as many
+ * results have come.
+ *
+ * @param {readonly Call[]} calls
+ * @param {Call[]} running
+ */
+function countResult(calls, running) {
+  for (const call of calls) call.results += 1
+  if (calls.some(({ results }) => results < calls.length)) return running
+  for (const { step } of calls) step.state = 'done'
+  return running.filter((call) => !calls.includes(call))
 }
 
 /**
@@ -62,16 +102,17 @@ function stepOf({ status, name, detail, started_at, ended_at }, isRunning) {
 
 /**
  * @param {Step} step
- * @param {Activity} activity that tells of its end
- * @param {Step[]} steps
+ * @param {Activity} end
+ * @param {Call | null} call null: it was not announced
  */
-function finish(step, { state, detail, duration_ms }, steps) {
+function finish(step, { state, detail, duration_ms, started_at }, call) {
   const asked = step.detail
   step.state = state === 'error' ? 'failed' : 'done'
   if (detail && asked && detail !== asked) step.detail = `${asked}: ${detail}`
   else if (detail) step.detail = detail
-  step.duration = duration_ms ?? step.duration
-  if (!steps.includes(step)) steps.push(step)
+  const begun = call?.activity.started_at ?? null
+  if (duration_ms !== undefined) step.duration = duration_ms
+  else if (begun !== null && started_at !== null) step.duration = Math.max(0, started_at - begun)
 }
 
 /** @param {string} word `some_status` */
@@ -88,7 +129,7 @@ function sentenceCase(word) {
  */
 export function summaryOf(steps) {
   const running = steps.find(({ state }) => state === 'running')
-  if (running) return running.kind === 'tool' ? `Using ${running.name}` : 'Thinking'
+  if (running) return running.kind !== 'thought' ? `Using ${running.name}` : 'Thinking'
   const calls = steps.filter(({ kind }) => kind === 'tool').length
   const count = calls > 0 ? formatCount(calls, 'tool call') : formatCount(steps.length, 'step')
   const total = steps.reduce((sum, { duration }) => sum + (duration ?? 0), 0)
@@ -148,7 +189,7 @@ export class StepsView {
   #showStep(item, { kind, name, detail, state, duration }) {
     item.dataset.kind = kind
     item.dataset.state = state
-    item.querySelector('use')?.setAttribute('href', `#icon-${state === 'failed' ? 'alert' : kind}`)
+    item.querySelector('use')?.setAttribute('href', `#icon-${iconOf(kind, state)}`)
     write(item, 'name', name)
     write(item, 'detail', detail)
     write(item, 'failed', state === 'failed' ? 'failed' : '')
@@ -164,4 +205,13 @@ export class StepsView {
 function write(item, part, text) {
   const element = item.querySelector(`[data-part="${part}"]`)
   if (element && element.textContent !== text) element.textContent = text
+}
+
+/**
+ * @param {Step['kind']} kind
+ * @param {Step['state']} state
+ */
+function iconOf(kind, state) {
+  if (state === 'failed') return 'alert'
+  return kind === 'result' ? 'tool' : kind
 }

@@ -14,7 +14,8 @@ const reasons = {
 }
 
 /**
- * How long an answer takes or took, and how fast it came: `3.2 s · 48 tokens/s`.
+ * How long an answer takes or took, and how fast it came: `3.2 s · 48 tokens/s`. As long as the
+ * model's own count is not known, only pieces can be counted: one may hold several tokens.
  *
  * @param {Message} answer
  * @param {number | null} now ms since the epoch; null: it has ended
@@ -24,14 +25,30 @@ export function timingOf({ created_at, started_at, ended_at, tokens, usage }, no
   const end = now ?? ended_at
   if (created_at === null || end === null) return ''
   const counted = now === null ? usage?.completion_tokens : undefined
-  const rate = started_at === null ? null : formatRate(tokens, end - started_at)
+  const isCounted = typeof counted === 'number'
+  const isTimed = started_at !== null
+  const ms = isTimed ? end - started_at : 0
+  const visible = isCounted ? counted - reasoningTokens(usage) : tokens
   return [
     formatDuration(end - created_at),
-    rate,
-    typeof counted === 'number' ? formatCount(counted, 'token') : null,
+    isTimed ? formatRate(visible, ms, isCounted ? 'tokens' : 'pieces') : null,
+    isCounted ? formatCount(counted, 'token') : null,
   ]
     .filter((part) => part !== null)
     .join(' · ')
+}
+
+/**
+ * The tokens that were spent before the first visible one.
+ *
+ * @param {Message['usage']} usage
+ */
+function reasoningTokens(usage) {
+  const details = /** @type {{reasoning_tokens?: unknown} | null | undefined} */ (
+    usage?.completion_tokens_details
+  )
+  const count = details?.reasoning_tokens
+  return typeof count === 'number' ? count : 0
 }
 
 /**

@@ -25,10 +25,10 @@ test('a duration is as exact as people care', () => {
 })
 
 test('a rate is told when there is enough to tell it', () => {
-  assert.equal(formatRate(2, 1000), null)
-  assert.equal(formatRate(100, 200), null)
-  assert.equal(formatRate(96, 2000), '48 tokens/s')
-  assert.equal(formatRate(5, 2000), '2.5 tokens/s')
+  assert.equal(formatRate(2, 1000, 'tokens'), null)
+  assert.equal(formatRate(100, 200, 'tokens'), null)
+  assert.equal(formatRate(96, 2000, 'tokens'), '48 tokens/s')
+  assert.equal(formatRate(5, 2000, 'pieces'), '2.5 pieces/s')
 })
 
 test('a noun has its number', () => {

@@ -82,3 +82,53 @@ test('out of the history nothing is known of the time', () => {
   assert.equal(step.duration, null)
   assert.equal(summaryOf([step]), '1 step')
 })
+
+const summaries = (steps) => steps.map(({ kind, detail, state }) => `${kind} ${detail} ${state}`)
+
+test('parallel calls of one tool are told apart by their call_id', () => {
+  const call = (id, state, detail) => activity(tool('weather', state, detail, { call_id: id }))
+  const begun = [call('a', 'running', 'Oslo'), call('b', 'running', 'Cairo')]
+  assert.deepEqual(summaries(stepsOf(begun, true)), ['tool Oslo running', 'tool Cairo running'])
+  const ended = [...begun, call('a', 'done', '-3 °C'), call('b', 'error', 'timeout')]
+  const steps = stepsOf(ended, true)
+  assert.deepEqual(summaries(steps), ['tool Oslo: -3 °C done', 'tool Cairo: timeout failed'])
+  assert.equal(summaryOf(steps), '2 tool calls')
+  const backwards = [...begun, call('b', 'error', 'timeout'), call('a', 'done', '-3 °C')]
+  assert.deepEqual(summaries(stepsOf(backwards, false)), summaries(steps))
+})
+
+test('without a call_id a result of one of several calls stands for itself', () => {
+  const call = (state, detail) => activity(tool('weather', state, detail))
+  const begun = [call('running', 'Oslo'), call('running', 'Cairo')]
+  assert.deepEqual(summaries(stepsOf([...begun, call('done', '-3 °C')], true)), [
+    'tool Oslo running',
+    'tool Cairo running',
+    'result -3 °C done',
+  ])
+  const steps = stepsOf([...begun, call('done', '-3 °C'), call('error', 'timeout')], true)
+  assert.deepEqual(summaries(steps), [
+    'tool Oslo done',
+    'tool Cairo done',
+    'result -3 °C done',
+    'result timeout failed',
+  ])
+  assert.equal(summaryOf(steps), '2 tool calls')
+})
+
+test('a call that ends while another tool runs is timed by its own beginning', () => {
+  const steps = stepsOf(
+    [
+      activity(tool('one', 'running', ''), 0, 1),
+      activity(tool('two', 'running', ''), 1, 3),
+      activity(tool('one', 'done', 'x'), 3, 4),
+    ],
+    true,
+  )
+  assert.deepEqual(
+    steps.map(({ state, duration }) => [state, duration]),
+    [
+      ['done', 3000],
+      ['running', null],
+    ],
+  )
+})
