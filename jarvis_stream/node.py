@@ -30,7 +30,6 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Sequence,
@@ -134,8 +133,14 @@ MAX_KEPT_TEXTS_BYTES: Final = 16 * 1024 * 1024
 KEPT_TEXT_TIME: Final = 30.0
 """Seconds that such a text is kept after the last look."""
 
+MAX_PENDING_CALLS: Final = 10_000
+"""Removals, and early stops to take back, that wait for a store that does not answer."""
+
 END: Final = 2**53 - 1
 """A cursor behind every log."""
+
+_CallKey = tuple[str | int, ...]
+"""The name of a pending call and its arguments."""
 
 
 class Watcher(Protocol):
@@ -268,7 +273,10 @@ class Node:
         self._transcripts: dict[Name, tuple[float, Transcript]] = {}
         """Texts of other nodes' live streams, and when each was looked at, the newest last."""
         self._early_stops = FairSet(MAX_EARLY_STOPS)
-        self._errands: set[asyncio.Task[None]] = set()
+        self._pending_calls: dict[_CallKey, Callable[[], Awaitable[None]]] = {}
+        """Calls that the store has not answered yet, and that are repeated until it does."""
+        self._to_send = asyncio.Event()
+        self._dropped = RecurringLog()
         self._given_back: dict[Entry, None] = {}
         """Those that the store still has to free."""
         self._to_free = asyncio.Event()
@@ -321,7 +329,15 @@ class Node:
         """
         self._hear, self._disown = hear, disown
         async with self._cluster.running(self._listen):
-            rounds = (self._beat, self._guard, self._ship, self._poll, self._look, self._free)
+            rounds = (
+                self._beat,
+                self._guard,
+                self._ship,
+                self._poll,
+                self._look,
+                self._free,
+                self._send_pending,
+            )
             tasks = [asyncio.create_task(self._again(round_)) for round_ in rounds]
             try:
                 yield self
@@ -329,7 +345,6 @@ class Node:
                 try:
                     await self._settle()
                 finally:
-                    tasks += self._errands
                     for task in tasks:
                         task.cancel()
                     await asyncio.wait(tasks)
@@ -349,7 +364,7 @@ class Node:
         """Until the store has everything, for a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_TIME):
-                while self._holds or self._given_back or self._errands:
+                while self._holds or self._given_back or self._pending_calls:
                     self._to_ship.set()
                     await asyncio.sleep(TICK)
 
@@ -484,15 +499,35 @@ class Node:
         if entering is not None:
             entering.set_result(None)
 
-    def _send(self, errand: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._run_errand(errand))
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+    # Calls that nothing waits for
 
-    @staticmethod
-    async def _run_errand(errand: Coroutine[Any, Any, None]) -> None:
-        with suppress(StoreLost):  # a stop that waits expires in the store by itself
-            await errand
+    def _send(self, key: _CallKey, call: Callable[[], Awaitable[None]]) -> None:
+        """Send a call to the store, and again until the store answers; no effect if it is pending.
+
+        Past MAX_PENDING_CALLS the oldest is dropped.
+        """
+        self._pending_calls.setdefault(key, call)
+        if len(self._pending_calls) > MAX_PENDING_CALLS:
+            oldest = next(iter(self._pending_calls))
+            del self._pending_calls[oldest]
+            self._dropped.log("WARNING", "store_call_dropped call={}", oldest[0])
+        self._to_send.set()
+
+    async def _send_pending(self) -> None:
+        if not self._pending_calls:
+            await _pause(self._to_send, None)
+        self._to_send.clear()
+        calls = list(islice(self._pending_calls.items(), SLICE))
+        results = await asyncio.gather(*(call() for _, call in calls), return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        for (key, call), result in zip(calls, results, strict=True):
+            if self._pending_calls.get(key) is not call:
+                continue  # withdrawn while it was sent
+            del self._pending_calls[key]
+            if isinstance(result, StoreLost):
+                self._pending_calls[key] = call  # after the others: they may be at another primary
+        if errors:
+            raise next((error for error in errors if not isinstance(error, StoreLost)), errors[0])
 
     # A stream of this node, while it waits
 
@@ -1061,6 +1096,7 @@ class Node:
         None when nobody knows it: the stop waits for it then. Raises StoreLost.
         """
         until = time.monotonic() + seconds
+        self._pending_calls.pop(("unstop", stream), None)  # it would take this stop back
         name = await self._cluster.stop(stream)
         if name is not None:
             clean = await self._outlive(name.session, [name], until)
@@ -1068,7 +1104,7 @@ class Node:
             return Stopped(end.get("finish_reason") == "cancelled", clean=clean)
         evicted = self._early_stops.add(stream)
         if evicted is not None:
-            self._send(self._cluster.unstop(evicted))
+            self._send(("unstop", evicted), partial(self._cluster.unstop, evicted))
         return None
 
     async def stop_all(self, session: str, before: int, seconds: float) -> int:
@@ -1092,8 +1128,8 @@ class Node:
         """Remove a session's streams with an epoch from `first` on, and under `before`, everywhere.
 
         Readers that follow one see its end; no new reader may follow it, and no claim of the span
-        is accepted any more. `by` is the stream that takes their place. Repeated for `seconds`
-        while the store does not answer; then raises StoreLost.
+        is accepted any more. `by` is the stream that takes their place. Repeated until the store
+        answers; raises StoreLost when that takes longer than `seconds`.
         """
         until = time.monotonic() + seconds
         while True:
@@ -1102,12 +1138,14 @@ class Node:
                 return
             except StoreLost:
                 if time.monotonic() + RETRY > until:
+                    self.remove_soon(session, first, before, by)
                     raise
             await asyncio.sleep(RETRY)
 
     def remove_soon(self, session: str, first: int, before: int, by: str) -> None:
-        """Do the same in a task of its own, as long as a lease."""
-        self._send(self.remove(session, first, before, by, seconds=self._cluster.lease))
+        """Remove them likewise, without waiting for the store."""
+        call = partial(self._cluster.remove, session, first, before, by)
+        self._send(("remove", session, first, before), call)
 
     async def is_removed(self, session: str, epoch: int) -> bool:
         """Return whether a removal covers this epoch; raises StoreLost."""

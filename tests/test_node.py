@@ -339,6 +339,21 @@ async def test_rollback_takes_another_nodes_turn_out_of_the_history() -> None:
         assert [turn.prompt for turn in await shared.history.turns("s")] == ["new"]
 
 
+class Outage:
+    """The calls of one kind, and of one node, that do not reach the store for some time."""
+
+    def __init__(self, shared: Any, node: str, call: str, *, seconds: float) -> None:
+        self.count = 0
+        self.over = asyncio.create_task(asyncio.sleep(seconds))
+        self._call = node, call
+        shared.store.fate = lambda node, call: Fate(lost=self._is_lost(node, call))
+
+    def _is_lost(self, node: str, call: str) -> bool:
+        is_lost = (node, call) == self._call and not self.over.done()
+        self.count += is_lost
+        return is_lost
+
+
 class NothingRemoved:
     """A history whose database does not come to the removals it was told of."""
 
@@ -604,6 +619,58 @@ async def test_one_principals_early_stops_are_bounded_in_the_store_too(
         reader = await a.start("1", "q", owner="bob")
         await reader.end()
         assert reason(reader) == "cancelled"
+
+
+@in_virtual_time
+async def test_an_evicted_early_stop_leaves_the_store_after_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jarvis_stream.node.MAX_EARLY_STOPS", 1)
+    async with cloud("a", "b", q=says("x")) as (shared, a, b):
+        outage = Outage(shared, "b", "unstop", seconds=2 * LEASE)
+        for stream_id in ("1", "2"):
+            with pytest.raises(NotFound):
+                await b.registry.cancel(stream_id)
+        await asyncio.sleep(LEASE)
+        assert outage.count > 1
+        await outage.over
+        await asyncio.sleep(1)
+        reader = await a.start("1", "q")
+        await reader.end()
+        assert reason(reader) == "stop"
+
+
+@in_virtual_time
+async def test_a_repeated_early_stop_outlasts_its_pending_eviction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jarvis_stream.node.MAX_EARLY_STOPS", 1)
+    async with cloud("a", "b", q=says("x")) as (shared, a, b):
+        outage = Outage(shared, "b", "unstop", seconds=2 * LEASE)
+        for stream_id in ("1", "2", "1"):
+            with pytest.raises(NotFound):
+                await b.registry.cancel(stream_id)
+        await outage.over
+        await asyncio.sleep(1)
+        reader = await a.start("1", "q")
+        await reader.end()
+        assert reason(reader) == "cancelled"
+
+
+@in_virtual_time
+async def test_pending_calls_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, log_lines: list[str]
+) -> None:
+    monkeypatch.setattr("jarvis_stream.node.MAX_EARLY_STOPS", 1)
+    monkeypatch.setattr("jarvis_stream.node.MAX_PENDING_CALLS", 3)
+    async with cloud("a") as (shared, a):
+        outage = Outage(shared, "a", "unstop", seconds=2 * LEASE)
+        for n in range(10):
+            with pytest.raises(NotFound):
+                await a.registry.cancel(f"{n}")
+        assert len(a.node._pending_calls) == 3
+        assert "store_call_dropped call=unstop" in log_lines
+        await outage.over
 
 
 @in_virtual_time
@@ -1383,6 +1450,35 @@ async def test_what_is_replaced_or_rolled_back_cannot_be_replayed_at_another_nod
             for stream_id in ("1", "3"):
                 with pytest.raises((NotFound, Gone)):
                     await member.follow(stream_id)
+
+
+@in_virtual_time
+async def test_a_removal_reaches_the_store_however_long_it_is_away() -> None:
+    async with cloud("a", "b", q=says("x")) as (shared, a, b):
+        for stream_id in ("1", "2"):
+            await (await a.start(stream_id, "q")).end()
+        outage = Outage(shared, "b", "remove", seconds=4 * LEASE)
+        await (await b.start("3", "q", replaces="2")).end()
+        await outage.over
+        await asyncio.sleep(1)
+        for member in (a, b):
+            await (await member.follow("1")).end()
+            with pytest.raises((NotFound, Gone)):
+                await member.follow("2")
+
+
+@in_virtual_time
+async def test_a_deletion_that_answers_503_is_finished_when_the_store_is_back() -> None:
+    async with cloud("a", "b", q=says("x")) as (shared, a, b):
+        await (await b.start("1", "q")).end()
+        outage = Outage(shared, "a", "remove", seconds=4 * LEASE)
+        with pytest.raises(Unavailable):
+            await a.registry.delete("s")
+        await outage.over
+        await asyncio.sleep(1)
+        for member in (a, b):
+            with pytest.raises((NotFound, Gone)):
+                await member.follow("1")
 
 
 @in_virtual_time
