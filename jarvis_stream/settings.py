@@ -303,7 +303,7 @@ class Settings(BaseSettings):
             json_schema_extra={"also": "OPENAI_MODEL", "allowed": "a model's name"},
         ),
     ] = None
-    """The model to ask for; without it, the first one the server lists."""
+    """The model to ask for; by default, the first model in the server's list that can chat."""
 
     openai_ca_file: Annotated[
         FilePath | None,

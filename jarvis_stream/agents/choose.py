@@ -17,7 +17,8 @@ from loguru import logger
 
 from jarvis_stream.agents.base import Agent
 from jarvis_stream.agents.demo import DemoAgent
-from jarvis_stream.agents.openai import OPENAI, OpenAIAgent, first_chat_model, read_at_most
+from jarvis_stream.agents.models import first_chat_model
+from jarvis_stream.agents.openai import OPENAI, OpenAIAgent, read_at_most
 from jarvis_stream.errors import AgentNotFound
 
 _MAX_LISTING: Final = 1 << 18  # bytes of a model list that are read from a stranger

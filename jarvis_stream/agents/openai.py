@@ -2,6 +2,10 @@
 
 OpenAI, Ollama, vLLM, llama.cpp, LM Studio and whoever else answers `POST …/chat/completions`. The
 stream is read by a line reader of our own: a few microseconds per token.
+
+The servers differ. The agent changes a request that a server refuses (without an optional field,
+without a system role, with fewer old messages) and sends it again, and remembers what the server
+does not support.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import asyncio
 import random
 import ssl
 from codecs import BOM_UTF8
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,27 +28,61 @@ from loguru import logger
 from yarl import URL
 
 from jarvis_stream.agents.base import Piece, Turn
-from jarvis_stream.agents.surrogates import SurrogateDecoder, loads
+from jarvis_stream.agents.conversation import shortened, with_system_prompt
+from jarvis_stream.agents.models import first_chat_model, listed_models
+from jarvis_stream.agents.reasoning import ReasoningSplitter, reasoning_of, split_content
+from jarvis_stream.agents.refusals import Reason, classify, classify_event
+from jarvis_stream.agents.surrogates import SurrogateDecoder
 from jarvis_stream.errors import UpstreamError, UpstreamTimeout
-from jarvis_stream.frames import AGENT_REASONS, Done, Status
+from jarvis_stream.frames import AGENT_REASONS, Done, Message, Status
 
 OPENAI: Final = "https://api.openai.com/v1"
 
-_MAX_EVENT: Final = 1 << 20  # bytes of one event, or of an answer that is not streamed
-_MAX_LISTING: Final = 1 << 18
+_MAX_EVENT: Final = 8 << 20  # bytes of one event, or of an answer that is not streamed
+_MAX_LISTING: Final = 1 << 20
+_MAX_CANDIDATES: Final = 50  # names of models in an error
 _MAX_DETAIL: Final = 2000  # bytes of an upstream's error that the log keeps
 _DETAIL_WAIT: Final = 1.0  # seconds a refusal's body may take; its status has said enough
 _LINGER: Final = 0.1  # seconds an answer's end may lag behind [DONE], so the connection is kept
 _MAX_BACKOFF: Final = 8.0
 _MAX_RETRY_AFTER: Final = 30.0  # an upstream that asks for more is reported as busy at once
+_MAX_REASONING: Final = 1 << 18  # characters of reasoning that are kept for an empty answer
+_SHARES: Final = (0.75, 0.5, 0.25, 0.0)
+"""The shares of the earlier messages that are tried when all are too long for the model."""
+_FINISH_REASONS: Final = {
+    **{reason: reason for reason in AGENT_REASONS},
+    **dict.fromkeys(("max_tokens", "MAX_TOKENS", "model_length"), "length"),
+    **dict.fromkeys(("SAFETY", "safety", "sensitive", "PROHIBITED_CONTENT"), "content_filter"),
+    "function_call": "tool_calls",
+}
+"""What the vendors call the reasons; "stop" for every other one."""
 _STREAMED: Final = frozenset({"text/event-stream", "text/plain", "application/octet-stream"})
-_TRANSIENT: Final = frozenset({408, 409, 429})  # and every 5xx
+_FIELDS: Final = (b"data:", b"event:", b"retry:", b"id:", b":")
+_MAX_FIELD: Final = 6  # bytes of the longest of them
+_JSON: Final = (b"{", b"[")
+_BLANK: Final = BOM_UTF8 + b" \t\r\n"
+_FAILED_REASONS: Final = frozenset({"error", "abort", "insufficient_system_resource"})
+_NEEDLESS: Final = {
+    Reason.STREAM_OPTIONS: "stream_options",
+    Reason.STREAM: "stream",
+    Reason.SYSTEM_ROLE: "system role",
+}
+"""What a request can do without, by the reason of its refusal."""
 
 _UNREACHABLE: Final = "The model's server cannot be reached."
 _CREDENTIALS: Final = "The model's server does not accept this server's credentials."
 _REFUSED: Final = "The model's server refused the request."
 _BUSY: Final = "The model's server is failing or busy; try again in a moment."
-_NO_MODEL: Final = "The model's server offers no model."
+_NO_MODEL: Final = "The model's server offers no model that can chat."
+_UNKNOWN_MODEL: Final = "The model's server does not have the model that this server asks for."
+_NO_CHAT: Final = "The model that this server asks for cannot chat."
+_NO_CREDIT: Final = "The account at the model's server has no credit left."
+_POLICY: Final = "The content filter of the model's server refused this question."
+_TOO_LONG: Final = "This message is too long for this model; shorten or split it."
+_OUTGROWN: Final = "The answer reached the end of what this model can hold in one conversation."
+_ONLY_REASONING: Final = (
+    "The model reached its length limit while it was reasoning, before it gave an answer."
+)
 _NO_ANSWER: Final = "The model's server sent something that is no chat completion."
 _FAILED: Final = "The model's server failed in the middle of its answer."
 _BROKEN_OFF: Final = "The model's server broke off before the end of its answer."
@@ -64,10 +102,57 @@ class _Transient(UpstreamError):
         self.retry_after = retry_after
 
 
+class _Refused(UpstreamError):
+    """A failure that another try does not mend, but another request may."""
+
+    def __init__(self, sentence: str, reason: Reason, *, retryable: bool = False) -> None:
+        super().__init__(sentence, retryable=retryable)
+        self.reason = reason
+
+
+_SENTENCES: Final = {
+    Reason.TOO_LONG: _TOO_LONG,
+    Reason.NO_CREDIT: _NO_CREDIT,
+    Reason.POLICY: _POLICY,
+    Reason.CREDENTIALS: _CREDENTIALS,
+    Reason.UNKNOWN_MODEL: _UNKNOWN_MODEL,
+    Reason.NO_CHAT: _NO_CHAT,
+}
+
+
+class _Request:
+    """One question to the model's server, as far as it has been cut down."""
+
+    __slots__ = ("_all", "_shares", "messages", "without")
+
+    def __init__(self, turn: Turn, without: set[str]) -> None:
+        self._all = turn.messages
+        self._shares = list(_SHARES)
+        self.messages: Sequence[Message] = turn.messages
+        self.without = {*without}
+
+    def shorten(self) -> bool:
+        """Leave out more of the oldest messages; return False when only the last one is left."""
+        while self._shares:
+            fewer = shortened(self._all, self._shares.pop(0))
+            if len(fewer) < len(self.messages):
+                self.messages = fewer
+                return True
+        return False
+
+    def do_without(self, reason: Reason) -> bool:
+        """Leave out what was refused; return False when the request does not have it."""
+        name = _NEEDLESS.get(reason)
+        if name is None or name in self.without:
+            return False
+        self.without.add(name)
+        return True
+
+
 class EventReader:
     """Cuts the bytes of an event stream into the payloads of its `data:` lines.
 
-    The bytes may be split anywhere. Lines end at `\\n` or `\\r\\n` and at nothing else; comments,
+    The bytes may be split anywhere. Lines end at `\\n`, `\\r\\n` or `\\r`; comments,
     other fields and a byte order mark at the beginning are skipped. Every `data:` line is one
     event, as this protocol sends them.
     """
@@ -81,6 +166,8 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The payloads whose lines `chunk` completes; ValueError where a line is too long."""
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r", b"\n")  # JSON escapes its own; an empty line is skipped
         lines = chunk.split(b"\n")
         begun, tail = self._tail, lines.pop()
         if not lines:
@@ -108,34 +195,12 @@ async def read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
     return bytes(body[:limit])
 
 
-def first_chat_model(listing: bytes) -> str | None:
-    """The first model that a `GET /models` body lists, embedding models apart.
-
-    None when it lists none, or is no model list.
-    """
-    try:
-        names = [entry["id"] for entry in loads(listing)["data"]]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return next(filter(_may_chat, names), None)
-
-
-def _may_chat(name: object) -> bool:
-    # The name comes from a stranger, and is shown on a terminal and a page.
-    return (
-        isinstance(name, str)
-        and 0 < len(name) <= 200
-        and name.isprintable()
-        and "embed" not in name.lower()
-    )
-
-
 class OpenAIAgent:
     """Asks one model of one server. An async context manager; it keeps its connections open.
 
     `base_url`: `http://host` means `http://host/v1`; any other path is taken as it is written, a
     trailing slash or `/chat/completions` apart; it holds no credentials and no query. `model`: None
-    asks the server, once, and takes the first that it lists and that is no embedding model.
+    asks the server, once, and takes the first that it lists and that can chat.
     `ca_file`: the certificate authorities (PEM) to trust instead of the system's. Proxy variables
     are not looked at, redirects are not followed.
 
@@ -168,6 +233,10 @@ class OpenAIAgent:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._model = model
         self._found: str | None = None
+        self._no_chat: set[str] = set()
+        """Listed models that have turned out to be unable to chat."""
+        self._unsupported: set[str] = set()
+        """What this server has refused and answers without."""
         self._finding = asyncio.Lock()
         self._system = system_prompt
         self._first_token_timeout = first_token_timeout
@@ -231,12 +300,24 @@ class OpenAIAgent:
         """An answer that has begun, with its first pieces."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._first_token_timeout
+        request = _Request(turn, self._unsupported)
         retries = 0
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
                     try:
-                        return await self._attempt(turn)
+                        return await self._attempt(turn, request)
+                    except _Refused as refusal:
+                        if self._adapt(request, refusal):
+                            logger.warning(
+                                "upstream_adapted trace={} reason={} messages={} cause={!r}",
+                                turn.trace_id,
+                                refusal.reason.name.lower(),
+                                len(request.messages),
+                                str(refusal.__cause__),
+                            )
+                            continue
+                        raise
                     except _Transient as failure:
                         ceiling = min(_MAX_BACKOFF, self._backoff * 2**retries)
                         pause = failure.retry_after + random.uniform(0, ceiling)
@@ -260,42 +341,56 @@ class OpenAIAgent:
         except TimeoutError as error:
             raise UpstreamTimeout(_NOT_BEGUN) from error
 
-    async def _attempt(self, turn: Turn) -> tuple[_Completion, list[Piece]]:
-        messages = [*turn.messages]
-        if self._system:
-            messages.insert(0, {"role": "system", "content": self._system})
-        body = orjson.dumps(
-            {
-                "model": self._model or await self._find_model(),
-                "messages": messages,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
-        )
+    def _adapt(self, request: _Request, refusal: _Refused) -> bool:
+        """Change the request so that the server may accept it; return False when that is all."""
+        if refusal.reason is Reason.TOO_LONG:
+            return request.shorten()
+        if refusal.reason is Reason.NO_CHAT and self._model is None and self._found is not None:
+            self._no_chat.add(self._found)
+            self._found = None
+            return True
+        return request.do_without(refusal.reason)
+
+    async def _attempt(self, turn: Turn, request: _Request) -> tuple[_Completion, list[Piece]]:
+        model = self._model or await self._find_model()
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": with_system_prompt(
+                request.messages, self._system, as_message="system role" not in request.without
+            ),
+            "stream": "stream" not in request.without,
+        }
+        if body["stream"] and "stream_options" not in request.without:
+            body["stream_options"] = {"include_usage": True}
         headers = {"Content-Type": "application/json", "traceparent": turn.traceparent}
-        response = await self._request("POST", "chat/completions", data=body, headers=headers)
+        response = await self._request(
+            "POST", "chat/completions", data=orjson.dumps(body), headers=headers
+        )
         try:
             completion = _Completion(response, self._key)
-            return completion, await completion.next()
+            pieces = await completion.next()
         except BaseException:
             response.close()
             raise
+        self._unsupported |= request.without
+        return completion, pieces
 
     async def _find_model(self) -> str:
         async with self._finding:
             if self._found is None:
                 response = await self._request("GET", "models")
                 try:
-                    self._found = first_chat_model(
-                        await read_at_most(response.content, _MAX_LISTING)
-                    )
+                    listing = await read_at_most(response.content, _MAX_LISTING)
                 except aiohttp.ClientError as error:
                     raise _Transient(_UNREACHABLE) from error
                 finally:
                     response.close()
+                self._found = first_chat_model(listing, self._no_chat)
                 if self._found is None:
+                    names = ", ".join(listed_models(listing)[:_MAX_CANDIDATES]) or "nothing"
                     raise UpstreamError(_NO_MODEL) from UpstreamDetail(
-                        f"{self._base / 'models'} lists no chat model; load one, or name one"
+                        f"{self._base / 'models'} lists no chat model, but {names}; load a chat "
+                        "model, or set OPENAI_MODEL to the one to ask"
                     )
             return self._found
 
@@ -327,12 +422,13 @@ class OpenAIAgent:
         detail = UpstreamDetail(
             f"{response.method} {response.url} answered {status}: {_quote(body, self._key)}"
         )
-        if status in _TRANSIENT or status >= 500:
+        reason = classify(status, body)
+        if reason is Reason.BUSY:
             raise _Transient(_BUSY, retry_after=_retry_after(response)) from detail
-        if status == 404:
-            self._found = None  # the model may have been unloaded: ask again next time
-        sentence = _CREDENTIALS if status in (401, 403) else _REFUSED
-        raise UpstreamError(sentence, retryable=False) from detail
+        if reason is Reason.UNKNOWN_MODEL and self._found is not None:
+            self._found = None  # it may have been unloaded: take another one
+            raise _Transient(_UNKNOWN_MODEL) from detail
+        raise _Refused(_SENTENCES.get(reason, _REFUSED), reason) from detail
 
 
 class _AbortingResponse(aiohttp.ClientResponse):
@@ -359,13 +455,18 @@ class _Completion:
         "_failure",
         "_finish_reason",
         "_has_spoken",
+        "_has_tools",
+        "_is_answer",
         "_key",
         "_limit",
         "_loads",
         "_loop",
         "_reader",
         "_reasoning",
+        "_reasoning_chars",
         "_response",
+        "_said",
+        "_splitter",
         "_stray",
         "_timer",
         "_usage",
@@ -376,17 +477,18 @@ class _Completion:
         self._response = response
         self._key = key
         self._content = response.content
-        if response.content_type in _STREAMED:
-            self._reader: EventReader | None = EventReader(_MAX_EVENT)
-        elif response.content_type == "application/json":  # it ignores `stream`
-            self._reader = None
-        else:
-            raise UpstreamError(_NO_ANSWER, retryable=False) from UpstreamDetail(
-                f"{response.url} answered with {response.content_type!r}; is the base URL right?"
-            )
+        self._reader: EventReader | None = None
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
-        self._reasoning = False
+        self._reasoning: list[str] = []
+        """The reasoning before the answer, kept until the answer begins."""
+        self._reasoning_chars = 0
+        self._said = False
+        """A status has said that the model is reasoning."""
+        self._splitter = ReasoningSplitter()
+        self._is_answer = False
+        """The text of the answer has begun: what follows is no tagged reasoning."""
+        self._has_tools = False
         self._has_spoken = False
         self._stray: str | None = None
         """The last event that was none of a completion."""
@@ -442,25 +544,51 @@ class _Completion:
                 raise
         self._waiting_since = inf
         if self._ended:
-            if self._decoder is not None and (
-                rest := self._decoder.flush("choices", 0, "delta", "content")
-            ):
-                pieces.append(rest)
-            pieces.append(Done(self._finish_reason or "stop", self._usage))
+            self._finish(pieces)
         return pieces
+
+    def _finish(self, pieces: list[Piece]) -> None:
+        """Append what was held back, and the `Done`.
+
+        When the model finished without an answer, its reasoning is the answer: servers whose
+        reasoning parser does not fit the model put the whole answer there. When it reached its
+        length limit before the answer, that is a failure.
+        """
+        rest = ""
+        if self._decoder is not None:
+            rest = self._decoder.flush("choices", 0, "delta", "content")
+        if self._is_answer:
+            if rest:
+                pieces.append(rest)
+        else:
+            if rest:
+                self._add(*self._splitter.feed(rest), pieces)
+            self._add(*self._splitter.end(), pieces)
+        if self._reasoning and not (self._is_answer or self._has_tools):
+            if self._finish_reason == "length":
+                failure = UpstreamError(_ONLY_REASONING)
+                if not pieces:
+                    raise failure
+                self._failure = failure
+                return
+            if self._finish_reason in (None, "stop"):
+                pieces.append("".join(self._reasoning))
+        pieces.append(Done(self._finish_reason or "stop", self._usage))
 
     async def _read(self, pieces: list[Piece]) -> None:
         """Append to `pieces` what the next read brings, perhaps nothing."""
         try:
-            if self._reader is None:
-                self._take(await read_at_most(self._content, _MAX_EVENT), pieces)
-                self._end()
-                return
             chunk = await self._content.readany()
+            if self._reader is None:
+                chunk = await self._recognise(chunk)
         except (aiohttp.ClientError, OSError) as error:
             raise _Transient(_BROKEN_OFF) from error
         if not chunk:
             raise _Transient(_BROKEN_OFF)
+        if self._reader is None:
+            self._take(chunk, pieces)
+            self._end()
+            return
         try:
             payloads = self._reader.feed(chunk)
             if payloads:
@@ -473,6 +601,30 @@ class _Completion:
                 self._take(payload, pieces)
         except ValueError as error:
             raise UpstreamError(_NO_ANSWER) from error
+
+    async def _recognise(self, head: bytes) -> bytes:
+        """Return what has been read of an event stream, or the whole body of another answer.
+
+        What a body is, its first characters say: servers and proxies label event streams as JSON,
+        and JSON as an event stream.
+        """
+        begun = head.lstrip(_BLANK)
+        while len(begun) < _MAX_FIELD and not begun.startswith(_JSON):
+            more = await self._content.readany()
+            if not more or len(head) > _MAX_EVENT:
+                break
+            head += more
+            begun = head.lstrip(_BLANK)
+        if begun.startswith(_JSON):  # it ignores `stream`
+            room = _MAX_EVENT - len(begun)
+            return begun + await read_at_most(self._content, room) if room > 0 else begun
+        kind = self._response.content_type
+        if begun and kind not in _STREAMED and not begun.startswith(_FIELDS):
+            raise UpstreamError(_NO_ANSWER, retryable=False) from UpstreamDetail(
+                f"{self._response.url} answered with {kind!r}; is the base URL right?"
+            )
+        self._reader = EventReader(_MAX_EVENT)
+        return head
 
     def _end(self) -> None:
         """The upstream says that this was all; raises UpstreamError when it was no answer."""
@@ -508,7 +660,7 @@ class _Completion:
                 self._stray = _quote(payload, self._key)
             for choice in choices or ():
                 reason = choice.get("finish_reason")
-                if reason == "error" or choice.get("error"):
+                if (reason and reason in _FAILED_REASONS) or choice.get("error"):
                     self._fail(payload)
                 if not choice.get("index"):  # we have asked for one choice
                     self._take_choice(choice, reason, pieces)
@@ -518,23 +670,54 @@ class _Completion:
             )
 
     def _fail(self, payload: bytes) -> NoReturn:
-        raise UpstreamError(_FAILED) from UpstreamDetail(_quote(payload, self._key))
+        detail = UpstreamDetail(_quote(payload, self._key))
+        reason = classify_event(payload)
+        if reason is Reason.BUSY:
+            raise _Transient(_BUSY) from detail
+        if reason is Reason.TOO_LONG and self._is_answer:
+            raise _Refused(_OUTGROWN, reason) from detail
+        if reason in _SENTENCES:
+            raise _Refused(_SENTENCES[reason], reason) from detail
+        raise UpstreamError(_FAILED) from detail
 
     def _take_choice(self, choice: dict[str, Any], reason: Any, pieces: list[Piece]) -> None:
         self._has_spoken = True
         delta = choice.get("delta") or choice.get("message") or {}
-        if text := delta.get("content"):
-            if not isinstance(text, str):
-                raise TypeError("content is no string")
+        text = delta.get("content")
+        if text and self._is_answer and isinstance(text, str):
             pieces.append(text)
-        elif not self._reasoning and (delta.get("reasoning_content") or delta.get("reasoning")):
-            self._reasoning = True
-            pieces.append(Status("reasoning"))
+        else:
+            self._take_delta(text, delta, pieces)
         for call in delta.get("tool_calls") or ():
             if name := (call.get("function") or {}).get("name"):
+                self._has_tools = True
                 pieces.append(Status("tool", name=str(name)))
         if reason:
-            self._finish_reason = reason if reason in AGENT_REASONS else "stop"
+            self._finish_reason = _FINISH_REASONS.get(reason, "stop")
+
+    def _take_delta(self, content: Any, delta: dict[str, Any], pieces: list[Piece]) -> None:
+        """Append what a delta says that is not just more text of the answer."""
+        text, reasoning = split_content(content) if content else ("", "")
+        reasoning = reasoning_of(delta) + reasoning
+        if (refusal := delta.get("refusal")) and isinstance(refusal, str):
+            text += refusal
+        if text and not self._is_answer:
+            text, tagged = self._splitter.feed(text)
+            reasoning += tagged
+        self._add(text, reasoning, pieces)
+
+    def _add(self, text: str, reasoning: str, pieces: list[Piece]) -> None:
+        if reasoning:
+            if not self._said and not reasoning.isspace():
+                self._said = True
+                pieces.append(Status("reasoning"))
+            if not self._is_answer and self._reasoning_chars < _MAX_REASONING:
+                self._reasoning.append(reasoning)
+                self._reasoning_chars += len(reasoning)
+        if text:
+            self._is_answer = True
+            self._reasoning.clear()
+            pieces.append(text)
 
 
 def _parse_base_url(text: str) -> URL:

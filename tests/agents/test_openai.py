@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from jarvis_stream import Done, Status, Turn
 from jarvis_stream.agents.base import Piece
-from jarvis_stream.agents.openai import EventReader, OpenAIAgent, first_chat_model
+from jarvis_stream.agents.openai import EventReader, OpenAIAgent
 from jarvis_stream.errors import StreamFailure, UpstreamError, UpstreamTimeout
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -327,11 +327,6 @@ async def test_half_a_character_in_an_event_never_ends_the_answer(server: FakeSe
     assert pieces[-1] == Done("stop", None)
 
 
-def test_half_a_character_in_a_model_list_hides_no_other_model() -> None:
-    listing = json.dumps({"data": [{"id": "x\ud83d"}, {"id": "chat"}]}).encode()
-    assert first_chat_model(listing) == "chat"
-
-
 async def test_reasoning_and_tool_calls_are_told_as_status_never_as_text(
     server: FakeServer,
 ) -> None:
@@ -351,6 +346,276 @@ async def test_reasoning_and_tool_calls_are_told_as_status_never_as_text(
         Status("tool", name="search"),
         Done("tool_calls"),
     ]
+
+
+def deltas(*pieces: dict[str, Any], reason: str | None = "stop") -> list[bytes]:
+    return [*(sse(chunk(piece)) for piece in pieces), sse(chunk({}, reason)), sse("[DONE]")]
+
+
+async def test_content_parts_are_text_and_reasoning(server: FakeServer) -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "let me see"}]}
+    events = deltas(
+        {"role": "assistant", "content": ""},
+        {"content": [thinking]},
+        {"content": [thinking, {"type": "text", "text": "Hel"}]},
+        {"content": "lo"},
+    )
+    assert await said(server, Script(events)) == [Status("reasoning"), "Hel", "lo", Done("stop")]
+
+
+async def test_tagged_reasoning_is_no_part_of_the_answer(server: FakeServer) -> None:
+    events = deltas(*({"content": text} for text in ("<th", "ink>Hm.</thi", "nk>\n\n", "Paris.")))
+    pieces = await said(server, Script(events))
+    assert pieces == [Status("reasoning"), "Paris.", Done("stop")]
+
+
+async def test_a_refusal_of_the_model_is_its_answer(server: FakeServer) -> None:
+    events = deltas({"content": None, "refusal": "I can't"}, {"refusal": " help."})
+    assert await said(server, Script(events)) == ["I can't", " help.", Done("stop")]
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_an_answer_that_is_all_reasoning_is_not_lost(server: FakeServer, field: str) -> None:
+    events = deltas({"content": ""}, {field: "9.9 is "}, {field: "larger."})
+    assert await said(server, Script(events)) == [
+        Status("reasoning"),
+        "9.9 is larger.",
+        Done("stop"),
+    ]
+
+
+@pytest.mark.parametrize("piece", [{"reasoning_content": "Hm"}, {"content": "<think>Hm"}])
+async def test_reasoning_up_to_the_length_limit_is_a_failure(
+    server: FakeServer, piece: dict[str, Any]
+) -> None:
+    failed, pieces, _ = await failure(server, Script(deltas(piece, reason="length")))
+    assert isinstance(failed, UpstreamError)
+    assert "length limit" in failed.sentence
+    assert pieces == [Status("reasoning")]
+
+
+async def test_reasoning_before_a_tool_call_is_no_answer(server: FakeServer) -> None:
+    call = {"index": 0, "function": {"name": "search", "arguments": "{}"}}
+    events = deltas({"reasoning": "Hm"}, {"tool_calls": [call]}, reason="stop")
+    assert await said(server, Script(events)) == [
+        Status("reasoning"),
+        Status("tool", name="search"),
+        Done("stop"),
+    ]
+
+
+@pytest.mark.parametrize("label", ["application/json", "text/html", "text/plain", "x/y"])
+@pytest.mark.parametrize("start", [b"", b"\n\n", b": hello\n\n", b"event: m\n", b"\xef\xbb\xbf"])
+async def test_an_event_stream_is_recognised_by_its_content(
+    server: FakeServer, label: str, start: bytes
+) -> None:
+    stream = start + b"".join(answer(["Hel", "lo"]))
+    chunks = [*(bytes([byte]) for byte in stream[:12]), stream[12:]]
+    pieces = await said(server, Script(chunks, content_type=label))
+    assert "".join(map(str, pieces[:-1])) == "Hello"
+
+
+async def test_json_labelled_as_an_event_stream_is_recognised(server: FakeServer) -> None:
+    choice = {"index": 0, "message": {"content": "All at once"}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [choice]}, indent=1).encode()
+    pieces = await said(server, Script([b"\n" + body[:1], body[1:]]))
+    assert pieces == ["All at once", Done("stop")]
+
+
+async def test_an_event_of_megabytes_is_read(server: FakeServer) -> None:
+    text = "x" * (3 << 20)
+    pieces = await said(server, Script(answer([text])))
+    assert pieces[0] == text
+
+
+async def test_lines_may_end_at_a_carriage_return(server: FakeServer) -> None:
+    stream = b"".join(answer(["Hel", "lo"])).replace(b"\n", b"\r")
+    pieces = await said(server, Script([stream]))
+    assert pieces == ["Hel", "lo", Done("stop", usage(3, 2))]
+
+
+@pytest.mark.parametrize(
+    ("vendors", "ours"),
+    [
+        ("max_tokens", "length"),
+        ("model_length", "length"),
+        ("SAFETY", "content_filter"),
+        ("function_call", "tool_calls"),
+        ("eos", "stop"),
+    ],
+)
+async def test_a_finish_reason_is_understood_in_the_vendors_words(
+    server: FakeServer, vendors: str, ours: str
+) -> None:
+    assert await said(server, Script(deltas({"content": "x"}, reason=vendors))) == ["x", Done(ours)]
+
+
+# What is asked again, in another way
+
+
+async def asked(agent: OpenAIAgent, turn: Turn = TURN) -> str:
+    """The text of an answer."""
+    return "".join([piece async for piece in agent(turn) if isinstance(piece, str)])
+
+
+def conversation(*texts: str) -> Turn:
+    """A turn whose messages are the user's and the assistant's, one after the other; "" is none."""
+    messages = [
+        {"role": ("user", "assistant")[at % 2], "content": text}
+        for at, text in enumerate(texts)
+        if text
+    ]
+    return Turn(texts[-1], messages, "session", "stream", TRACE)  # type: ignore[arg-type]
+
+
+def error(message: str, **more: Any) -> str:
+    return json.dumps({"error": {"message": message, **more}})
+
+
+async def bodies(server: FakeServer, model: str) -> list[dict[str, Any]]:
+    return [request["body"] for request in (await server.seen(model)).requests]
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+async def test_stream_options_are_left_out_once_they_are_refused(
+    server: FakeServer, status: int
+) -> None:
+    refusal = Refusal(status, {}, "stream_options: Extra inputs are not permitted")
+    async with playing(server, Script(answer(["Hi"]), refusals=[refusal])) as (agent, model):
+        assert [await asked(agent), await asked(agent)] == ["Hi", "Hi"]
+        requests = await bodies(server, model)
+    assert ["stream_options" in body for body in requests] == [True, False, False]
+
+
+async def test_what_did_not_help_is_not_left_out_for_good(server: FakeServer) -> None:
+    refusals = [Refusal(400, {}, "unknown parameter"), Refusal(400, {}, "unknown parameter")]
+    async with playing(server, Script(answer(["Hi"]), refusals=refusals)) as (agent, model):
+        with pytest.raises(UpstreamError, match="refused"):
+            await asked(agent)
+        assert await asked(agent) == "Hi"
+        requests = await bodies(server, model)
+    assert ["stream_options" in body for body in requests] == [True, False, True]
+
+
+async def test_a_system_prompt_becomes_part_of_the_question_where_there_is_no_such_role(
+    server: FakeServer,
+) -> None:
+    script = Script(answer(["Hi"]), refusals=[Refusal(400, {}, error("System role not supported"))])
+    async with playing(server, script, system_prompt="Be brief.") as (agent, model):
+        assert [await asked(agent), await asked(agent)] == ["Hi", "Hi"]
+        *_, last = await bodies(server, model)
+    assert last["messages"] == [{"role": "user", "content": "Be brief.\n\nHi"}]
+
+
+async def test_a_model_that_may_not_stream_answers_at_once(server: FakeServer) -> None:
+    refusal = Refusal(400, {}, error("Your organization must be verified to stream this model."))
+    body = json.dumps({"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]})
+    script = Script([body.encode()], content_type="application/json", refusals=[refusal])
+    async with playing(server, script) as (agent, model):
+        assert await asked(agent) == "Hi"
+        *_, last = await bodies(server, model)
+    assert last["stream"] is False
+    assert "stream_options" not in last
+
+
+async def test_the_request_alternates_after_questions_without_an_answer(
+    server: FakeServer,
+) -> None:
+    async with playing(server, Script(answer(["Hi"]))) as (agent, model):
+        assert await asked(agent, conversation("1", "", "2", "", "3", "three", "4"))
+        (body,) = await bodies(server, model)
+    roles = [message["role"] for message in body["messages"]]
+    assert roles == ["user", "assistant", "user"]
+    assert body["messages"][0]["content"] == "1\n\n2\n\n3"
+
+
+TOO_LONG = Refusal(400, {}, error("maximum context length", code="context_length_exceeded"))
+
+
+async def test_a_conversation_that_is_too_long_is_shortened_from_its_beginning(
+    server: FakeServer, log_lines: list[str]
+) -> None:
+    turn = conversation(*(f"{at:0100}" for at in range(9)))
+    async with playing(server, Script(answer(["Hi"]), refusals=[TOO_LONG] * 2)) as (agent, model):
+        assert await asked(agent, turn) == "Hi"
+        requests = await bodies(server, model)
+    lengths = [len(body["messages"]) for body in requests]
+    assert lengths[0] == 9
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[2] < lengths[0]
+    assert requests[-1]["messages"] == turn.messages[-lengths[2] :]
+    assert any("upstream_adapted" in line and "too_long" in line for line in log_lines)
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+async def test_a_message_that_is_too_long_by_itself_has_a_sentence_of_its_own(
+    server: FakeServer, in_stream: bool
+) -> None:
+    script = Script(refusals=[TOO_LONG] * 99)
+    if in_stream:
+        script = Script([f"data: {TOO_LONG.body}\n\n".encode()])
+    async with playing(server, script) as (agent, model):
+        with pytest.raises(UpstreamError, match="too long for this model") as failed:
+            await asked(agent, conversation("1", "one", "2", "two", "3"))
+        requests = await bodies(server, model)
+    assert not failed.value.retryable
+    assert len(requests[-1]["messages"]) == 1
+    assert len(requests) <= 5
+
+
+@pytest.mark.parametrize(
+    ("refusal", "sentence"),
+    [
+        (Refusal(429, {}, error("You exceeded", code="insufficient_quota")), "no credit"),
+        (Refusal(402, {}, error("Insufficient Balance")), "no credit"),
+        (Refusal(400, {}, error("x", code="content_filter")), "content filter"),
+        (Refusal(404, {}, error("model not found")), "does not have the model"),
+        (Refusal(400, {}, error('"x" does not support chat')), "cannot chat"),
+        (Refusal(401, {}, error("key")), "credentials"),
+    ],
+)
+async def test_a_refusal_that_no_retry_can_mend_says_what_is_wrong(
+    server: FakeServer, refusal: Refusal, sentence: str
+) -> None:
+    failed, _, requests = await failure(server, Script(refusals=[refusal] * 5))
+    assert sentence in failed.sentence
+    assert (failed.retryable, requests) == (False, 1)
+
+
+async def test_an_overloaded_server_that_says_so_in_an_event_is_asked_again(
+    server: FakeServer,
+) -> None:
+    busy = sse({"error": {"message": "Provider returned error", "code": 429}})
+    failed, pieces, requests = await failure(server, Script([busy]), max_retries=2)
+    assert failed.retryable
+    assert (pieces, requests) == ([], 3)
+
+
+async def test_a_listed_model_that_cannot_chat_is_passed_over() -> None:
+    refusal = Refusal(400, {}, error('"script-1" does not support chat'))
+    with FakeServer.running("--models", "script-1", "script-2") as server:
+        await server.play(Script(refusals=[refusal]))
+        await server.play(Script(answer(["Hi"])))
+        async with OpenAIAgent(base_url=server.url) as agent:
+            assert await asked(agent) == "Hi"
+            assert agent.model == "script-2"
+
+
+async def test_another_model_is_taken_when_the_first_is_unloaded() -> None:
+    with FakeServer.running("--models", "script-1") as server:
+        await server.play(Script(answer(["Hi"]), refusals=[Refusal(404)]))
+        async with OpenAIAgent(base_url=server.url, backoff=0.001) as agent:
+            assert await asked(agent) == "Hi"
+        assert (await server.seen("script-1")).listings == 2
+
+
+async def test_a_list_without_chat_models_is_named_in_the_log_only() -> None:
+    with FakeServer.running("--models", "bge-m3", "whisper-1") as server:
+        async with OpenAIAgent(base_url=server.url) as agent:
+            with pytest.raises(UpstreamError, match="no model that can chat") as failed:
+                await anext(agent(TURN))
+    assert "bge-m3, whisper-1" in str(failed.value.__cause__)
+    assert "bge-m3" not in failed.value.sentence
 
 
 # How it fails
@@ -523,7 +788,7 @@ async def test_what_is_no_event_of_an_answer_is_passed_over_when_the_answer_is_w
         b'data: {"choices": 5}\n\n',
         b'data: {"choices": [null]}\n\n',
         sse(chunk({"content": 5})),
-        sse(chunk({"content": ["x"]})),
+        sse(chunk({"content": [5]})),
         sse({**chunk({}), "usage": "many"}),
         sse({**chunk({}), "choices": [{"finish_reason": {"a": 1}}]}),
         b"data: " + b"[" * 100_000 + b"\n\n",

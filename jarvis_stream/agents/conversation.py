@@ -1,0 +1,80 @@
+"""The messages for a model's server: alternating roles, no reasoning, a bounded length."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from jarvis_stream.frames import Message
+
+# What a model wrote before its answer, where a server without a reasoning parser left it.
+_REASONING: Final = re.compile(
+    r"\s*(?:<(think|thinking|thought)>.*?</\1>|\[THINK\].*?\[/THINK\])\s*", re.DOTALL
+)
+
+
+def without_reasoning(answer: str) -> str:
+    """Return the answer without the tagged reasoning at its beginning."""
+    while match := _REASONING.match(answer):
+        answer = answer[match.end() :]
+    return answer
+
+
+def alternating(messages: Sequence[Message]) -> list[Message]:
+    """Return the conversation with user and assistant in turns, the user first.
+
+    Many chat templates reject anything else. A question without an answer (stopped, failed,
+    superseded) is joined with the next question. Empty messages, and answers before the first
+    question, are left out.
+    """
+    result: list[Message] = []
+    asked = False
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role == "assistant":
+            content = without_reasoning(content)
+        if not content.strip() or (role == "assistant" and not asked):
+            continue
+        asked = asked or role == "user"
+        if result and result[-1]["role"] == role:
+            joined = f"{result[-1]['content']}\n\n{content}"
+            result[-1] = {"role": role, "content": joined}
+        else:
+            result.append({"role": role, "content": content})
+    return result
+
+
+def shortened(messages: Sequence[Message], share: float) -> list[Message]:
+    """Return the last message, and as many before it as fit in a share of their characters.
+
+    The oldest messages are left out first. `share` is between 0 and 1.
+    """
+    *earlier, last = messages
+    room = share * sum(len(message["content"]) for message in earlier)
+    kept = [last]
+    for message in reversed(earlier):
+        room -= len(message["content"])
+        if share == 0 or room < 0:
+            break
+        kept.append(message)
+    return kept[::-1]
+
+
+def with_system_prompt(
+    messages: Sequence[Message], prompt: str | None, *, as_message: bool
+) -> list[Message]:
+    """Return the messages with the system prompt before them.
+
+    `as_message=False` puts it, and every other system message, into the user's next message: for
+    models whose template has no system role.
+    """
+    whole = [*messages]
+    if prompt:
+        whole.insert(0, {"role": "system", "content": prompt})
+    if not as_message:
+        whole = [
+            {**message, "role": "user"} if message["role"] == "system" else message
+            for message in whole
+        ]
+    return alternating(whole)
