@@ -507,12 +507,16 @@ async def test_all_of_a_long_chat_is_rendered_in_the_end(page: Page, server: Ser
 
 HOLD = """
     const { setTimeout } = window
-    const held = []
-    window.setTimeout = (run, ...rest) =>
-      rest.length > 0 ? setTimeout(run, ...rest) : held.push(run)
+    let held = []
+    window.pauses = 0
+    window.setTimeout = (run, ...rest) => {
+      if (rest[0] === 100) window.pauses += 1
+      return rest.length === 0 && held ? held.push(run) : setTimeout(run, ...rest)
+    }
     window.release = () => {
-      window.setTimeout = setTimeout
-      for (const run of held) run()
+      const released = held
+      held = null
+      for (const run of released) run()
     }
 """
 
@@ -545,6 +549,8 @@ async def test_the_end_of_a_long_chat_comes_first_and_what_comes_above_it_moves_
     await expect(messages).to_have_count(500)
     await page.evaluate(FRAMES)
     assert abs(await seen.evaluate(where) - before) < 3
+    # Only the Home key's own scrolling makes older messages wait: 400 ms, 100 ms at a time.
+    assert await page.evaluate("pauses") < 10
     if reader == "at the end":
         await is_at_end(page)
 

@@ -49,15 +49,21 @@ export class ScrollAnchor {
     }
   }
 
+  /** Where the view shows what it showed when that was measured; NaN when nothing of it is left. */
+  get wanted() {
+    const anchor = this.#chain.find(({ element }) => element.isConnected && isRendered(element))
+    if (!anchor) return NaN
+    return this.#top + this.#distance(anchor.element) - anchor.at + this.#remainder
+  }
+
   /** Scrolls by as much as what was in view has moved within the content since it was measured. */
   restore() {
-    const anchor = this.#chain.find(({ element }) => element.isConnected && isRendered(element))
-    if (!anchor) {
+    const { wanted } = this
+    if (Number.isNaN(wanted)) {
       this.pick()
       return
     }
     const before = this.#scroller.scrollTop
-    const wanted = this.#top + this.#distance(anchor.element) - anchor.at + this.#remainder
     if (Math.abs(wanted - before) >= 1) this.#scroller.scrollTop = wanted
     this.#top = this.#scroller.scrollTop
     const rest = wanted - this.#top

@@ -125,8 +125,13 @@ export class EndFollower {
   }
 
   get #isAtEnd() {
+    return this.#fromEnd < NEAR
+  }
+
+  /** The distance between the view and the end, in CSS pixels. */
+  get #fromEnd() {
     const { scrollHeight, scrollTop, clientHeight } = this.#scroller
-    return scrollHeight - scrollTop - clientHeight < NEAR
+    return scrollHeight - scrollTop - clientHeight
   }
 
   /** @param {boolean} up */
@@ -165,17 +170,30 @@ export class EndFollower {
 
   #look() {
     const { scrollTop } = this.#scroller
-    const isDown = scrollTop > this.#lastTop
-    if (scrollTop !== this.#lastTop) {
-      this.#lastTop = scrollTop
+    const isByReader = scrollTop !== this.#lastTop && !this.#isByBrowser
+    const isDown = isByReader && scrollTop > this.#lastTop
+    if (isByReader) {
       this.#lastScroll = performance.now()
       if (!this.#following || this.#heldAt !== null) this.#anchor.pick()
+    } else if (this.#heldAt !== null) {
+      this.#heldAt += scrollTop - this.#lastTop
     }
+    this.#lastTop = scrollTop
     // After a key or a wheel that leads away, an event of our own scrolling may still be on its
     // way: only who has left can return.
     if (!this.#following && !this.#isAtEnd) this.#mayReturn = true
     else if (this.#mayReturn && this.#heldAt === null && isDown) this.#set(true)
     this.#onChange()
+  }
+
+  /**
+   * Whether the view shows what it showed before: the browser has scrolled because the height of
+   * something above the view changed. A layout during a `scroll` event causes this, too.
+   */
+  get #isByBrowser() {
+    const isFollowed = this.#following && this.#heldAt === null
+    if (isFollowed) return this.#fromEnd < 1
+    return Math.abs(this.#scroller.scrollTop - this.#anchor.wanted) < 1
   }
 
   /** @param {boolean} following */
