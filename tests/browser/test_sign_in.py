@@ -12,6 +12,8 @@ from processes import Server, serving
 
 from browser.steps import answers, connected, send, state_is, text_of
 
+BOTH = pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+
 ANN = "anns-own-long-token"
 TOKENS = f"ann:{ANN},bob:bobs-own-long-token"
 
@@ -84,3 +86,70 @@ async def test_signing_out_ends_it_and_the_next_one_sees_nothing_of_it(
     await expect(answers(page)).to_have_count(0)
     await expect(page.get_by_text("for ann alone")).to_have_count(0)
     console_errors.clear()  # 401s, and the 404 of what is not bob's
+
+
+@BOTH
+async def test_the_sign_in_dialog_stays_open_until_someone_has_signed_in(
+    page: Page, server: Server, console_errors: list[str]
+) -> None:
+    await page.goto(server.url)
+    dialog = page.get_by_test_id("sign-in")
+    await expect(dialog).to_be_visible()
+    for _ in range(4):
+        await page.keyboard.press("Escape")
+    await expect(dialog).to_be_visible()
+    await dialog.evaluate("e => e.close()")  # as the back gesture of a phone does
+    await expect(dialog).to_be_visible()
+    await sign_in(page, ANN)
+    await expect(dialog).to_be_hidden()
+    await connected(page, "websocket")
+    console_errors.clear()  # 401s
+
+
+@BOTH
+async def test_signing_out_in_one_tab_clears_the_others(
+    page: Page, other: Page, server: Server, console_errors: list[str]
+) -> None:
+    await page.goto(server.url)
+    await sign_in(page, ANN)
+    await connected(page, "websocket")
+    await send(page, "/echo for ann alone")
+    await state_is(answers(page).first, "complete")
+    await other.goto(page.url)
+    await expect(text_of(answers(other).first)).to_have_text("for ann alone")
+    await other.get_by_test_id("prompt").fill("a draft of ann")
+    await page.get_by_test_id("settings-open").click()
+    await page.get_by_test_id("sign-out").click()
+    await expect(other.get_by_test_id("sign-in")).to_be_visible()
+    await expect(answers(other)).to_have_count(0)
+    await expect(other.get_by_text("for ann alone")).to_have_count(0)
+    await expect(other.get_by_test_id("prompt")).to_have_value("")
+    await expect(page.get_by_test_id("sign-in")).to_be_visible()
+    await sign_in(page, "bobs-own-long-token")
+    await expect(other.get_by_test_id("sign-in")).to_be_hidden()
+    await expect(other.get_by_test_id("principal")).to_have_text("bob")
+    await expect(other.get_by_test_id("prompt")).to_have_value("")
+    console_errors.clear()  # 401s, and the 404 of what is not bob's
+
+
+@BOTH
+async def test_a_draft_survives_an_expired_sign_in_and_only_its_writer_sees_it_again(
+    page: Page, server: Server, console_errors: list[str]
+) -> None:
+    prompt, dialog = page.get_by_test_id("prompt"), page.get_by_test_id("sign-in")
+    await page.goto(server.url)
+    await sign_in(page, ANN)
+    await expect(dialog).to_be_hidden()
+    await connected(page, "websocket")
+    await expect(page.get_by_test_id("principal")).to_have_text("ann")
+    await prompt.fill("a long message")
+    for token, draft in ((ANN, "a long message"), ("bobs-own-long-token", "")):
+        await page.context.clear_cookies()  # the sign-in has expired
+        await page.evaluate("window.dispatchEvent(new Event('focus'))")
+        await expect(dialog).to_be_visible()
+        await expect(prompt).to_have_value("")  # it can be read through the backdrop
+        await sign_in(page, token)
+        await expect(dialog).to_be_hidden()
+        await connected(page, "websocket")
+        await expect(prompt).to_have_value(draft)
+    console_errors.clear()  # 401s

@@ -1,8 +1,12 @@
+import { Drafts } from './drafts.js'
 import { PromptField } from './prompt-field.js'
 
 /** @param {string} testId */
 const part = (testId) =>
   /** @type {HTMLElement} */ (document.querySelector(`[data-testid="${testId}"]`))
+
+/** What the page says when a file is pasted or dropped. */
+const NO_FILES = 'Images and files cannot be sent here: this chat takes text only.'
 
 /** Where a message is written. What is written in one conversation waits there for its reader. */
 export class Composer {
@@ -15,8 +19,11 @@ export class Composer {
   #field
   #limit = Infinity
   #tooMany = 0
-  /** @type {Map<string, string>} by session_id; that of the new conversation has none */
-  #drafts = new Map()
+  #drafts
+  /** The last error of the conversation, as the notice shows it. */
+  #error = /** @type {string | null} */ (null)
+  /** What was just pasted or dropped, and cannot be sent. */
+  #rejected = /** @type {string | null} */ (null)
   /** @type {string | null} null: nothing is shown yet */
   #session = null
 
@@ -24,12 +31,34 @@ export class Composer {
    * @param {object} actions
    * @param {(text: string) => void} actions.onSend
    * @param {() => void} actions.onStop
+   * @param {Drafts} [drafts]
    */
-  constructor({ onSend, onStop }) {
+  constructor({ onSend, onStop }, drafts = new Drafts()) {
+    this.#drafts = drafts
     this.#field = new PromptField(this.#prompt, {
       onEnter: () => this.#submit(onSend),
-      onChange: () => this.#check(),
+      onChange: () => {
+        this.#reject(null)
+        this.#drafts.set(this.#session ?? '', this.#field.text)
+        this.#check()
+      },
     })
+    this.#prompt.addEventListener('paste', (event) => {
+      // A table copied from a spreadsheet is text and a picture of it: then the text is meant.
+      const { clipboardData } = event
+      if (!clipboardData?.files.length || clipboardData.types.includes('text/plain')) return
+      event.preventDefault()
+      this.#reject(NO_FILES)
+    })
+    for (const type of /** @type {const} */ (['dragover', 'drop'])) {
+      // Anywhere: else the browser leaves the page and shows the file.
+      window.addEventListener(type, (event) => {
+        if (!event.dataTransfer?.types.includes('Files')) return
+        event.preventDefault()
+        event.dataTransfer.dropEffect = 'none'
+        if (type === 'drop') this.#reject(NO_FILES)
+      })
+    }
     this.#form.addEventListener('submit', (event) => {
       event.preventDefault()
       this.#submit(onSend)
@@ -53,13 +82,29 @@ export class Composer {
     this.#stop.disabled = stopping
     const label = stopping ? 'Stopping' : 'Stop'
     if (this.#stop.ariaLabel !== label) this.#stop.ariaLabel = label
-    this.#notice.hidden = error === null
-    if (this.#notice.textContent !== (error ?? '')) this.#notice.textContent = error
+    this.#error = error
+    this.#showNotice()
   }
 
   /** @param {string} session_id of the conversation that is shown: it begins, or goes on */
   begin(session_id) {
+    if (session_id === this.#session) return
+    this.#drafts.set(this.#session ?? '', '')
     this.#session = session_id
+    this.#drafts.set(session_id, this.#field.text)
+  }
+
+  /**
+   * Gives a message back that was not sent. What is being written already stays.
+   *
+   * @param {string} text
+   */
+  giveBack(text) {
+    if (this.#field.text.trim() !== '') return
+    this.#field.text = text
+    this.#drafts.set(this.#session ?? '', text)
+    this.#check()
+    this.#field.focusEnd()
   }
 
   /** @param {number} characters the most that a message may have */
@@ -74,14 +119,25 @@ export class Composer {
 
   /** @param {string} session_id */
   #turnTo(session_id) {
-    // What was written before the page knew its conversation is not taken away.
-    if (this.#session !== null) {
-      this.#drafts.set(this.#session, this.#field.text)
-      this.#field.text = this.#drafts.get(session_id) ?? ''
-    }
-    this.#drafts.delete(session_id)
+    const isFirst = this.#session === null
     this.#session = session_id
+    this.#reject(null)
+    // What was written before the page knew its conversation is not taken away.
+    if (isFirst && this.#field.text !== '') this.#drafts.set(session_id, this.#field.text)
+    else this.#field.text = this.#drafts.get(session_id)
     this.#check()
+  }
+
+  /** @param {string | null} reason null: nothing is rejected any more */
+  #reject(reason) {
+    this.#rejected = reason
+    this.#showNotice()
+  }
+
+  #showNotice() {
+    const text = this.#rejected ?? this.#error ?? ''
+    this.#notice.hidden = text === ''
+    if (this.#notice.textContent !== text) this.#notice.textContent = text
   }
 
   /** @param {(text: string) => void} onSend */
@@ -90,6 +146,8 @@ export class Composer {
     if (this.#send.disabled) return
     const text = this.#field.text.trim()
     this.#field.text = ''
+    this.#drafts.set(this.#session ?? '', '')
+    this.#reject(null)
     this.#check()
     this.focus()
     onSend(text)

@@ -4,10 +4,12 @@ import { offerCommands } from './commands.js'
 import { Composer } from './composer.js'
 import { ConnectionView } from './connection-view.js'
 import { ConversationView } from './conversation-view.js'
+import { Drafts } from './drafts.js'
 import { EmptyView } from './empty-view.js'
 import { isOpen } from './message-view.js'
 import { noteOf } from './notes.js'
 import { bindPreference, createPreferences } from './preferences.js'
+import { isTouch } from './prompt-field.js'
 import { Sidebar } from './sidebar.js'
 import { SignIn } from './sign-in.js'
 import { Speaker } from './speech.js'
@@ -25,7 +27,8 @@ const client = new ChatClient({ session_id: address.session })
 const preferences = createPreferences()
 const speaker = new Speaker(part('spoken'), part('alarm'))
 const empty = new EmptyView(send)
-const composer = new Composer({ onSend: send, onStop: () => void client.stop() })
+const drafts = new Drafts()
+const composer = new Composer({ onSend: send, onStop: () => void client.stop() }, drafts)
 const conversation = new ConversationView({
   onWithdraw: (stream_id) => void client.stop(stream_id),
   onRetry: (stream_id) => void client.retry(stream_id),
@@ -35,7 +38,7 @@ const conversation = new ConversationView({
     client.edit(stream_id, prompt)
   },
   onOlder: () => void client.loadOlder(),
-  onLeave: () => composer.focus(),
+  onLeave: focusComposer,
 })
 
 /** @param {string} prompt */
@@ -75,7 +78,12 @@ function open(session_id) {
   conversation.clear()
   speaker.clear()
   paint()
-  composer.focus()
+  focusComposer()
+}
+
+/** Focuses the composer where that raises no on-screen keyboard over the conversation. */
+function focusComposer() {
+  if (!isTouch()) composer.focus()
 }
 
 address.subscribe((session_id) => {
@@ -119,31 +127,44 @@ function paintSoon() {
   })
 }
 
-const signIn = new SignIn()
-let introduced = false
+const signIn = new SignIn(drafts)
+/** Whether it is known who answers here, and no sign-in can expire. */
+let isIntroduced = false
+/** @type {Promise<void> | null} */
+let introducing = null
 /**
- * Asks who answers here, and who we are to them, as soon as there is somebody to ask. A sign-in may
- * expire, and then a connection ends: so where there is one, it is asked for anew with each.
+ * Asks the server who answers, and which principal it sees: with each connection, and whenever
+ * someone looks at the page again, for a sign-in may have expired or another tab may have signed out.
  */
-async function introduce() {
+function introduce() {
   const { connection } = client.getSnapshot()
-  if (introduced || (connection !== 'websocket' && connection !== 'http')) return
-  introduced = true
+  if (isIntroduced || document.hidden || (connection !== 'websocket' && connection !== 'http')) return
+  introducing ??= askWho().finally(() => {
+    introducing = null
+  })
+}
+
+async function askWho() {
   try {
     const info = await client.info()
     empty.introduce(info)
     composer.setLimit(info.limits?.max_prompt_chars ?? Infinity)
     signIn.check(info)
-    introduced = info.auth === 'none' || info.auth === undefined
+    isIntroduced = info.auth === 'none' || info.auth === undefined
   } catch {
-    introduced = false // when the connection changes it is tried again
+    // It is tried again with the next connection.
   }
 }
 
 client.subscribe(paintSoon)
 client.sessions.subscribe(paintSoon)
 client.on('connection', introduce)
-client.on('ended', ({ message }) => speaker.end(message, noteOf(message) ?? 'Answer finished'))
+window.addEventListener('focus', introduce)
+document.addEventListener('visibilitychange', introduce)
+client.on('ended', ({ message }) => {
+  speaker.end(message, noteOf(message) ?? 'Answer finished')
+  if (message.error?.code === 'unauthorized') introduce()
+})
 new ConnectionView(client, {
   words: part('connection'),
   trouble: part('trouble'),
@@ -161,4 +182,5 @@ offerCommands(client, { sidebar, preferences, editLast })
 applyTheme(preferences.theme)
 bindPreference(/** @type {HTMLSelectElement} */ (part('when-busy')), preferences.whenBusy)
 paint()
+focusComposer()
 client.connect()

@@ -1,6 +1,12 @@
 const growsByItself = () => CSS.supports('field-sizing', 'content')
 
-/** A field for a message: it grows with its text, and Enter sends it. */
+/** Whether the page is used with a finger: then there is an on-screen keyboard, without Shift+Enter. */
+export const isTouch = () => matchMedia('(pointer: coarse)').matches
+
+/**
+ * A field for a message: it grows with its text. Enter sends it, except on an on-screen keyboard,
+ * where it is the only key that breaks the line. Ctrl+Enter and ⌘+Enter always send.
+ */
 export class PromptField {
   #field
 
@@ -12,12 +18,14 @@ export class PromptField {
    */
   constructor(field, { onEnter, onChange }) {
     this.#field = field
+    field.enterKeyHint = isTouch() ? 'enter' : 'send'
     field.addEventListener('input', () => {
       this.fit()
       onChange?.()
     })
     field.addEventListener('keydown', (event) => {
       if (event.key !== 'Enter' || event.shiftKey || isComposing(event)) return
+      if (isTouch() && !event.ctrlKey && !event.metaKey) return
       event.preventDefault()
       onEnter()
     })
