@@ -587,7 +587,7 @@ def routes() -> dict[tuple[str, str], str]:
     for route in app.router.routes():
         resource = route.resource
         assert resource is not None
-        if route.method not in ("HEAD", "OPTIONS"):
+        if route.method not in ("HEAD", "OPTIONS") and resource.canonical:
             found[route.method, resource.canonical] = meaning(route.handler)
     return found
 

@@ -22,7 +22,7 @@ from jarvis_stream.errors import (
     UnsupportedMedia,
 )
 from jarvis_stream.ids import new_trace_id, trace_id_of
-from jarvis_stream.transports.context import COUNTS, LIMITS, Limits
+from jarvis_stream.transports.context import COUNTS, LIMITS, Limits, path_of
 from jarvis_stream.transports.requests import (
     authority,
     check_fetch_site,
@@ -97,6 +97,8 @@ async def _read_body(request: web.Request) -> bytes:
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
         raise UnsupportedMedia(f"the body must not be compressed, and is {shorten(coding)}")
+    if request.client_max_size != limits.max_body_bytes:  # an outer application has its own
+        request = request.clone(client_max_size=limits.max_body_bytes)
     if request.content.is_eof():  # it came with the headers
         return await request.read()
     try:
@@ -117,7 +119,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         _check_head(request, limits)
         check_origin(request.headers.get("Origin"), request.host, limits.allowed_origins)
-        check_fetch_site(request.path, request.headers, limits.allowed_origins)
+        check_fetch_site(path_of(request), request.headers, limits.allowed_origins)
         return await handler(request)
     except Refused as error:
         refused["http", error.code] += 1

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -45,6 +46,8 @@ REGISTRY: Final = web.AppKey("registry", StreamRegistry)
 LIMITS: Final = web.AppKey("limits", Limits)
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
 """Who asks; not there where nobody has a name."""
+PAGE: Final = web.AppKey("page", web.AbstractResource)
+"""The resource of `/`. Its path shows where another application has mounted this one."""
 VISITOR: Final = web.RequestKey("visitor", Visitor)
 """The browser that sent the request, where visitors have a principal without signing in."""
 
@@ -53,3 +56,17 @@ def owner_of(request: web.Request) -> str:
     """Whose sessions a request is about: the principal's, or those of nobody in particular."""
     principal = request.get(PRINCIPAL)
     return "" if principal is None else principal.name
+
+
+def mount_path(app: web.Application) -> str:
+    """Return the path that another application has mounted this one at: empty, or `/prefix`."""
+    return app[PAGE].canonical.rstrip("/")
+
+
+def path_of(request: web.Request) -> str:
+    """Return the path of a request, without the prefix that the application is mounted at.
+
+    The prefix alone is the page, which is redirected to its slash.
+    """
+    prefix = mount_path(request.app)
+    return (request.path.removeprefix(unquote(prefix)) or "/") if prefix else request.path

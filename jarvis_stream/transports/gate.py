@@ -32,7 +32,13 @@ from jarvis_stream.errors import (
 from jarvis_stream.identity.base import Principal, Verifier, VisitorCookies
 from jarvis_stream.passes import Keeper
 from jarvis_stream.transports.answers import json_answer, json_body
-from jarvis_stream.transports.context import LIMITS, PRINCIPAL, VISITOR
+from jarvis_stream.transports.context import (
+    LIMITS,
+    PRINCIPAL,
+    VISITOR,
+    mount_path,
+    path_of,
+)
 from jarvis_stream.transports.peers import Network, address_of, is_direct, is_https
 from jarvis_stream.transports.quotas import QUOTAS
 from jarvis_stream.transports.requests import is_loopback, names_this_machine
@@ -147,7 +153,7 @@ class Gate:
 
     def is_open(self, request: web.Request) -> bool:
         """Whether anybody may ask this."""
-        path = request.path
+        path = path_of(request)
         if request.method == hdrs.METH_OPTIONS:  # a browser asks whether it may ask
             return True
         if path in _OPEN or path.startswith(("/static/", ADMIN)):
@@ -184,7 +190,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
         is_open = here.is_open(request)
         # Who has a bad token is told so, even where none is needed; but not the page's files,
         # which the browser fetches with an old cookie.
-        if not is_open or request.path == "/api/info":
+        if not is_open or path_of(request) == "/api/info":
             principal = await here.principal_of(request)
             if principal is not None:
                 request[PRINCIPAL] = principal
@@ -196,7 +202,7 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _is_for_visitors(request: web.Request) -> bool:
-    path = request.path
+    path = path_of(request)
     if request.method == hdrs.METH_OPTIONS or path in ("/api/login", "/api/logout"):
         return False
     if path.startswith(ADMIN):
@@ -226,7 +232,7 @@ async def _admit_visitor(request: web.Request, visitors: VisitorCookies) -> None
     visitor = visitors.lookup(request.cookies)
     if visitor is None:
         wait = await request.app[QUOTAS].new_visitor(request)
-        if wait and request.path in _OPEN:
+        if wait and path_of(request) in _OPEN:
             return
         if wait:
             raise TooFast(
@@ -247,8 +253,8 @@ async def send_visitor_cookie(request: web.Request, response: web.StreamResponse
     # Not response.set_cookie: the headers of the cookies have been made already.
     here = request.app[GATE]
     assert here.visitors is not None
-    parts = [visitor.cookie, f"Max-Age={here.visitors.seconds}", "Path=/"]
-    parts += ["HttpOnly", "SameSite=Lax"]
+    parts = [visitor.cookie, f"Max-Age={here.visitors.seconds}"]
+    parts += [f"Path={mount_path(request.app)}/", "HttpOnly", "SameSite=Lax"]
     if is_https(request, here.proxies):
         parts.append("Secure")
     response.headers.add(hdrs.SET_COOKIE, "; ".join(parts))
@@ -320,7 +326,7 @@ async def login(request: web.Request) -> web.Response:
         COOKIE,
         await here.logins.issue(principal),
         max_age=max(1, int(seconds)),
-        path="/",
+        path=f"{mount_path(request.app)}/",
         httponly=True,
         samesite="Strict",
         secure=is_https(request, here.proxies),
@@ -343,7 +349,7 @@ async def logout(request: web.Request) -> web.Response:
             await here.revoke(principal.name)
     await _forget_login(request)
     answer = web.Response(status=204)
-    answer.del_cookie(COOKIE, path="/", httponly=True, samesite="Strict")
+    answer.del_cookie(COOKIE, path=f"{mount_path(request.app)}/", httponly=True, samesite="Strict")
     return answer
 
 
@@ -375,7 +381,7 @@ def who(request: web.Request) -> dict[str, Any]:
 
 
 def _ticket(request: web.BaseRequest) -> str | None:
-    if request.path != "/ws":  # else one could buy the next, for good
+    if path_of(request) != "/ws":  # else one could buy the next, for good
         return None
     offered = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())).split(",")
     found = [word.strip() for word in offered if word.strip().startswith(TICKET)]
@@ -383,7 +389,7 @@ def _ticket(request: web.BaseRequest) -> str | None:
 
 
 def _is_handshake(request: web.BaseRequest) -> bool:
-    return request.path == "/ws" or "websocket" in request.headers.get(hdrs.UPGRADE, "").lower()
+    return path_of(request) == "/ws" or "websocket" in request.headers.get(hdrs.UPGRADE, "").lower()
 
 
 async def _forget_login(request: web.Request) -> None:

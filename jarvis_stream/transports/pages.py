@@ -9,6 +9,7 @@ from aiohttp import web
 
 from jarvis_stream.errors import NotFound
 from jarvis_stream.transports.answers import SERVER
+from jarvis_stream.transports.context import PAGE
 from jarvis_stream.transports.requests import shorten
 
 CONTENT_SECURITY_POLICY: Final = "; ".join(
@@ -57,7 +58,16 @@ def setup(app: web.Application) -> None:
             raise NotFound(f"no file {shorten(path)} is here")
         return web.FileResponse(found)
 
-    app.router.add_get("/", page)
+    async def add_slash(request: web.Request) -> web.Response:
+        # The page's own links are relative to the slash.
+        name = request.rel_url.raw_path.rpartition("/")[2]
+        query = request.rel_url.raw_query_string
+        location = f"./{name}/" + (f"?{query}" if query else "")
+        return web.Response(status=308, headers={"Location": location})
+
+    app[PAGE] = app.router.add_resource("/")
+    app[PAGE].add_route("GET", page)
+    app.router.add_get("", add_slash)  # matches only where another application mounts this one
     app.router.add_get("/static/{path:.+}", file)
     app.on_response_prepare.append(_add_headers)
 

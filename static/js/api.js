@@ -63,7 +63,7 @@ export function getSession(sessionId, server, page = {}) {
   if (page.before !== undefined) query.set('before', String(page.before))
   if (page.limit !== undefined) query.set('limit', String(page.limit))
   const search = query.size > 0 ? `?${query}` : ''
-  const path = `/api/sessions/${encodeURIComponent(sessionId)}/messages${search}`
+  const path = `api/sessions/${encodeURIComponent(sessionId)}/messages${search}`
   return new HttpTransport(server).call(path)
 }
 
@@ -89,7 +89,7 @@ export async function getSessionMessages(sessionId, server) {
  * @returns {Promise<ServerInfo>}
  */
 export function getInfo(server) {
-  return new HttpTransport(server).call('/api/info')
+  return new HttpTransport(server).call('api/info')
 }
 
 /**
@@ -102,7 +102,7 @@ export function getInfo(server) {
  * @returns {Promise<{principal: string}>}
  */
 export function signIn(token, server) {
-  return new HttpTransport(server).call('/api/login', {
+  return new HttpTransport(server).call('api/login', {
     method: 'POST',
     headers: { 'Content-Type': 'application/json' },
     body: JSON.stringify({ token }),
@@ -116,7 +116,7 @@ export function signIn(token, server) {
  * @returns {Promise<null>}
  */
 export function signOut(server) {
-  return new HttpTransport(server).call('/api/logout', { method: 'POST' })
+  return new HttpTransport(server).call('api/logout', { method: 'POST' })
 }
 
 /**
@@ -128,6 +128,6 @@ export function signOut(server) {
  */
 export async function newTicket(server) {
   /** @type {{ticket: string}} */
-  const { ticket } = await new HttpTransport(server).call('/api/ticket', { method: 'POST' })
+  const { ticket } = await new HttpTransport(server).call('api/ticket', { method: 'POST' })
   return ticket
 }

@@ -149,9 +149,9 @@ class OwnClient {
    */
   constructor(base, session_id) {
     // A server that only renders has no page to come from; nobody is asked there.
-    const page = globalThis.location?.href ?? 'http://localhost'
+    const nowhere = globalThis.location ? undefined : 'http://localhost'
     this.base = base
-    this.client = new ChatClient({ base: base ?? page, session_id })
+    this.client = new ChatClient({ base: base ?? nowhere, session_id })
   }
 
   /** @returns {() => void} let go; who holds it again in the same tick, finds it open */

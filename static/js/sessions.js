@@ -1,5 +1,6 @@
 import { call, callAll } from './callbacks.js'
 import { Refused, sentence } from './errors.js'
+import { serverUrl } from './server-url.js'
 import { HttpTransport } from './transport-http.js'
 
 /**
@@ -60,7 +61,7 @@ export class SessionList {
    * @param {typeof globalThis.fetch} [options.fetch]
    * @param {(session_id: string) => void} [options.onRemoved] it is deleted at the server
    */
-  constructor({ base = globalThis.location?.href, fetch, onRemoved = () => {} } = {}) {
+  constructor({ base, fetch, onRemoved = () => {} } = {}) {
     this.#base = base
     this.#onRemoved = onRemoved
     this.#http = new HttpTransport({ base, fetch })
@@ -168,7 +169,7 @@ export class SessionList {
    * @returns {string}
    */
   exportUrl(session_id, format) {
-    return new URL(`${path(session_id)}/export.${format}`, this.#base).href
+    return serverUrl(`${path(session_id)}/export.${format}`, this.#base).href
   }
 
   /** A conversation has changed. Requests at once are one, and one more for what came meanwhile. */
@@ -233,7 +234,7 @@ export class SessionList {
     const search = new URLSearchParams({ limit: String(limit) })
     if (before !== null) search.set('before', before)
     if (query !== '') search.set('q', query)
-    return this.#http.call(`/api/sessions?${search}`)
+    return this.#http.call(`api/sessions?${search}`)
   }
 
   /**
@@ -277,4 +278,4 @@ export class SessionList {
 }
 
 /** @param {string} session_id */
-const path = (session_id) => `/api/sessions/${encodeURIComponent(session_id)}`
+const path = (session_id) => `api/sessions/${encodeURIComponent(session_id)}`

@@ -30,6 +30,17 @@ import { refusal } from './transport-http.js'
  */
 
 /**
+ * The server that a response came from, with its path prefix; undefined for a response made by hand.
+ *
+ * @param {string} url
+ */
+function serverOfResponse(url) {
+  if (url === '') return undefined
+  const [, server] = /^([^?#]*\/)api\/(?:chat|streams\/[^/?#]+)(?:[?#]|$)/.exec(url) ?? []
+  return server ?? new URL('/', url)
+}
+
+/**
  * Reads the answer in a `fetch` response (of `POST /api/chat` or `GET /api/streams/{id}`) and hands
  * its pieces to callbacks.
  *
@@ -67,7 +78,7 @@ export async function handleStream(
     onError(error, streamId)
     if (!sessionId || !onRehydrate) return
     const messages = await getSessionMessages(sessionId, {
-      base: response.url || undefined,
+      base: serverOfResponse(response.url),
     }).catch(() => null) // the error itself has been reported
     if (messages && !aborted) onRehydrate(messages)
   }

@@ -3,6 +3,7 @@ import { ConnectionLost, Refused } from './errors.js'
 import { isTerminal } from './frames.js'
 import { readFrames } from './lines.js'
 import { deferred } from './reading.js'
+import { serverUrl } from './server-url.js'
 import { steady } from './time.js'
 
 /** @typedef {import('./reading.js').Transport} Transport */
@@ -38,11 +39,7 @@ export class HttpTransport {
    * @param {typeof globalThis.fetch} [options.fetch]
    * @param {() => number} [options.now] milliseconds since the epoch
    */
-  constructor({
-    base = globalThis.location?.href,
-    fetch = globalThis.fetch,
-    now = Date.now,
-  } = {}) {
+  constructor({ base, fetch = globalThis.fetch, now = Date.now } = {}) {
     this.#base = base
     this.#fetch = fetch.bind(globalThis)
     this.#now = steady(now)
@@ -53,7 +50,7 @@ export class HttpTransport {
    * @param {FrameListener} onFrame
    */
   start(request, onFrame) {
-    return this.#read('/api/chat', jsonPost(request), onFrame)
+    return this.#read('api/chat', jsonPost(request), onFrame)
   }
 
   /**
@@ -62,7 +59,7 @@ export class HttpTransport {
    * @param {FrameListener} onFrame
    */
   resume(streamId, after, onFrame) {
-    return this.#read(`/api/streams/${streamId}?after=${after}`, {}, onFrame)
+    return this.#read(`api/streams/${streamId}?after=${after}`, {}, onFrame)
   }
 
   /**
@@ -70,12 +67,12 @@ export class HttpTransport {
    * @returns {Promise<CancelReport>}
    */
   cancel(streamId) {
-    return this.call(`/api/streams/${streamId}/cancel`, { method: 'POST' })
+    return this.call(`api/streams/${streamId}/cancel`, { method: 'POST' })
   }
 
   /** Whether the server can be reached: rejects with `ConnectionLost` if not. */
   async probe() {
-    const response = await this.#request('/livez', { signal: AbortSignal.timeout(PROBE_TIMEOUT) })
+    const response = await this.#request('livez', { signal: AbortSignal.timeout(PROBE_TIMEOUT) })
     // A proxy answers for a server that is not there.
     if (!response.ok) throw new ConnectionLost('The server cannot be reached.')
   }
@@ -115,8 +112,9 @@ export class HttpTransport {
    * @param {RequestInit} init
    */
   async #request(path, init) {
+    const url = serverUrl(path, this.#base)
     try {
-      return await this.#fetch(new URL(path, this.#base), { cache: 'no-store', ...init })
+      return await this.#fetch(url, { cache: 'no-store', ...init })
     } catch (cause) {
       return lost(cause) // also what a `fetch` of the page's own throws
     }

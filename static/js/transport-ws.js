@@ -3,6 +3,7 @@ import { BadLine, ConnectionLost, Refused } from './errors.js'
 import { isTerminal } from './frames.js'
 import { parseLines } from './lines.js'
 import { deferred } from './reading.js'
+import { serverUrl } from './server-url.js'
 import { sleep, steady } from './time.js'
 
 /** @typedef {import('./frames.js').Frame} Frame */
@@ -71,7 +72,7 @@ export class WebSocketTransport {
    * @param {() => number} [options.now] milliseconds since the epoch
    */
   constructor({
-    base = globalThis.location?.href,
+    base,
     WebSocket = globalThis.WebSocket,
     getTicket,
     onLost = () => {},
@@ -79,7 +80,7 @@ export class WebSocketTransport {
     pingTimeout = PING_TIMEOUT,
     now = Date.now,
   } = {}) {
-    this.#url = new URL('/ws', base)
+    this.#url = serverUrl('ws', base)
     this.#url.protocol = this.#url.protocol.replace('http', 'ws')
     this.#WebSocket = WebSocket
     this.#getTicket = getTicket

@@ -39,28 +39,6 @@ export type StreamOptions = {
      */
     onRehydrate?: (messages: StoredMessage[]) => void;
 };
-/** @typedef {import('./frames.js').Frame} Frame */
-/** @typedef {import('./api.js').StoredMessage} StoredMessage */
-/**
- * @typedef {object} StreamHandle
- * @property {() => void} abort stop reading; no callback is called any more. The answer itself is
- *   stopped by `POST /api/streams/{id}/cancel`
- * @property {Promise<void>} finished resolves when the last callback has returned; rejects only with
- *   what a callback has thrown
- */
-/**
- * @typedef {object} StreamOptions
- * @property {(text: string, streamId: string) => void} onDelta a piece of the answer
- * @property {(streamId: string, frame: Frame) => void} onDone the answer has ended without failing;
- *   `frame.finish_reason` says how
- * @property {(error: string, streamId: string | undefined) => void} onError it failed, was refused,
- *   or the connection broke off: a sentence for people
- * @property {(status: string, streamId: string) => void} [onStatus] `thinking` once and first, then
- *   what the agent does, and `complete` just before `onDone`
- * @property {string} [sessionId]
- * @property {(messages: StoredMessage[]) => void} [onRehydrate] after an error: what the server's
- *   history says about `sessionId`
- */
 /**
  * Reads the answer in a `fetch` response (of `POST /api/chat` or `GET /api/streams/{id}`) and hands
  * its pieces to callbacks.

@@ -17,7 +17,7 @@ export declare class HttpTransport implements Transport {
      * @param {typeof globalThis.fetch} [options.fetch]
      * @param {() => number} [options.now] milliseconds since the epoch
      */
-    constructor({ base, fetch, now, }?: {
+    constructor({ base, fetch, now }?: {
         base?: string | URL;
         fetch?: typeof globalThis.fetch;
         now?: () => number;
