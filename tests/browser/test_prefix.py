@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from jarvis_stream import create_app
-from jarvis_stream.settings import Settings
 from playwright.async_api import Page, expect
 
 from browser.steps import answers, connected, send, state_is
+from jarvis_stream import create_app
+from jarvis_stream.settings import Settings
 
 
 @pytest_asyncio.fixture(loop_scope="session")
