@@ -380,7 +380,7 @@ def who(request: web.Request) -> dict[str, Any]:
     return {**said, "principal": principal.name}
 
 
-def _ticket(request: web.BaseRequest) -> str | None:
+def _ticket(request: web.Request) -> str | None:
     if path_of(request) != "/ws":  # else one could buy the next, for good
         return None
     offered = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())).split(",")
@@ -388,7 +388,7 @@ def _ticket(request: web.BaseRequest) -> str | None:
     return found[0].removeprefix(TICKET) if found else None
 
 
-def _is_handshake(request: web.BaseRequest) -> bool:
+def _is_handshake(request: web.Request) -> bool:
     return path_of(request) == "/ws" or "websocket" in request.headers.get(hdrs.UPGRADE, "").lower()
 
 

@@ -65,8 +65,9 @@ def setup(app: web.Application) -> None:
         location = f"./{name}/" + (f"?{query}" if query else "")
         return web.Response(status=308, headers={"Location": location})
 
-    app[PAGE] = app.router.add_resource("/")
-    app[PAGE].add_route("GET", page)
+    app[PAGE] = resource = app.router.add_resource("/")
+    resource.add_route("GET", page)
+    resource.add_route("HEAD", page)
     app.router.add_get("", add_slash)  # matches only where another application mounts this one
     app.router.add_get("/static/{path:.+}", file)
     app.on_response_prepare.append(_add_headers)

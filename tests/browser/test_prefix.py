@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Page, expect
+from pydantic import SecretStr
 
 from browser.steps import answers, connected, send, state_is
 from jarvis_stream import create_app
@@ -18,7 +19,7 @@ from jarvis_stream.settings import Settings
 async def address() -> AsyncIterator[str]:
     """The address of the page."""
     outer = web.Application()
-    settings = Settings(_env_file=None, agent="demo", database_url="memory:")
+    settings = Settings(agent="demo", database_url=SecretStr("memory:"))
     outer.add_subapp("/team/chat/", create_app(settings))
     runner = web.AppRunner(outer, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()

@@ -22,7 +22,7 @@ TOKENS = {"auth_tokens": "ann:correct-horse-battery"}
 
 def mounted(prefix: str = "/chat/", **settings: Any) -> web.Application:
     """Another application, which contains this one."""
-    app = create_app(Settings(_env_file=None, **settings), agent=parrot)
+    app = create_app(Settings(**settings), agent=parrot)
     for part in reversed(prefix.strip("/").split("/")):
         outer = web.Application()
         outer.add_subapp(f"/{part}/", app)
@@ -108,7 +108,7 @@ async def test_the_body_limit_is_its_own_not_that_of_the_outer_application(
     aiohttp_client: Connect,
 ) -> None:
     outer = web.Application(client_max_size=100)
-    app = create_app(Settings(_env_file=None, max_body_bytes=5000), agent=parrot)
+    app = create_app(Settings(max_body_bytes=5000), agent=parrot)
     outer.add_subapp("/chat/", app)
     client = await aiohttp_client(outer)
     assert (await client.post("/chat/api/chat", json={"prompt": "a" * 2000})).status == 200
