@@ -29,7 +29,7 @@ LAB = """async () => {
     title: /^/, start: /^\\d+$/, type: /^(?:checkbox|button)$/, checked: /^$/, disabled: /^$/,
     'data-align': /^(?:left|center|right)$/, 'data-part': /^code$/, 'data-testid': /^copy-code$/,
     class: /^(?:blocks|code|head|language|unseen|table|hljs-[\\w -]+)?$/, tabindex: /^0$/,
-    role: /^(?:group|status)$/, 'aria-label': /^(?:Table|Done|To do)$/,
+    role: /^(?:group|status)$/, dir: /^(?:auto|ltr)$/, 'aria-label': /^(?:Table|Done|To do)$/,
   }
   const faultsOf = (root) => {
     const found = []
@@ -295,6 +295,144 @@ async def test_what_is_finished_is_not_touched_again(page: Page, lab: Locator) -
         text,
     )
     assert kept == [True] * 9
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            "A sentence that is *still* being written, and goes on\nand **on",
+            "sentence that is still",
+        ),
+        ("- first\n- second item grows\n- third", "second item"),
+        ("> A quotation of `some` words\n> that goes on", "quotation of some words"),
+        ("> ```js\n> let a = 1\n> let b = 2\n> ```\n> end", "let a = 1"),
+        ("| a | b |\n|---|---|\n| one | two |\n| three | four |", "one"),
+        ("# A heading that grows", "heading"),
+    ],
+)
+async def test_text_that_grows_stays_selected(
+    page: Page, lab: Locator, text: str, wanted: str
+) -> None:
+    selected = await page.evaluate(
+        """([text, wanted]) => {
+          const view = lab.view()
+          const element = lab.place.lastElementChild
+          let end = 0
+          const whole = () => {
+            const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT)
+            const nodes = []
+            while (walker.nextNode()) nodes.push(walker.currentNode)
+            return nodes
+          }
+          // As soon as it is there it is selected, from its first letter to its last.
+          while (!whole().map(({ data }) => data).join('').includes(wanted)) {
+            view.update(text.slice(0, (end += 1)))
+          }
+          view.update(text.slice(0, (end += 1))) // now no markup of it is open
+          const nodes = whole()
+          const place = (at) => {
+            for (const node of nodes) {
+              if (at <= node.length) return [node, at]
+              at -= node.length
+            }
+          }
+          const start = nodes.map(({ data }) => data).join('').indexOf(wanted)
+          const selection = getSelection()
+          selection.setBaseAndExtent(...place(start), ...place(start + wanted.length))
+          const selected = () => selection.getRangeAt(0).toString()
+          const seen = new Set([selected()])
+          while (end < text.length) {
+            view.update(text.slice(0, (end += 1)))
+            seen.add(selected())
+          }
+          view.finish(text)
+          seen.add(selected())
+          return [...seen]
+        }""",
+        [text, wanted],
+    )
+    assert selected == [wanted]
+
+
+@BOTH
+async def test_right_to_left_text_begins_at_the_right(page: Page, lab: Locator) -> None:
+    await show(
+        page,
+        "مرحبا! هذه إجابة.\n\n- أولا\n- English\n\n> اقتباس\n\n"
+        "| واحد | اثنان |\n|---|---|\n| 1 | 2 |\n\n"
+        "```py\nprint(1)\n```\n\n`code` ثم نص\n\nAnd an English paragraph.\n\n- One\n- اثنان",
+    )
+    found = await lab.evaluate(
+        """(place) => {
+          const direction = (selector) => Array.from(
+            place.querySelectorAll(selector), (element) => getComputedStyle(element).direction)
+          // At which side of an element its first letter stands.
+          const side = (element) => {
+            const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT)
+            walker.nextNode()
+            const range = document.createRange()
+            range.setStart(walker.currentNode, 0)
+            range.setEnd(walker.currentNode, 1)
+            const [letter, box] = [range.getBoundingClientRect(), element.getBoundingClientRect()]
+            return letter.left - box.left < box.right - letter.right ? 'left' : 'right'
+          }
+          const sides = (selector) => Array.from(place.querySelectorAll(selector), side)
+          const style = (selector, name) =>
+            getComputedStyle(place.querySelector(selector))[name] !== '0px'
+          const [first, second] = place.querySelectorAll('th')
+          return {
+            paragraphs: sides('.blocks > p'),
+            lists: direction('ul'),
+            quote: [direction('blockquote')[0], style('blockquote', 'borderRightWidth'),
+              style('blockquote', 'borderLeftWidth')],
+            table: [direction('table')[0],
+              first.getBoundingClientRect().left > second.getBoundingClientRect().left],
+            code: direction('.code, .code pre, code'),
+            // "English" ends at the right edge too: its item begins there.
+            item: side(place.querySelector('li')),
+          }
+        }"""
+    )
+    assert found == {
+        "paragraphs": ["right", "right", "left"],
+        "lists": ["rtl", "ltr"],
+        "quote": ["rtl", True, False],
+        "table": ["rtl", True],
+        "code": ["ltr"] * 4,
+        "item": "right",
+    }
+
+
+@BOTH
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_a_wide_table_scrolls_and_keeps_its_words_whole(
+    page: Page, lab: Locator, width: int
+) -> None:
+    await page.set_viewport_size({"width": width, "height": 800})
+    heads = " | ".join(f"Internationalization {number}" for number in range(12))
+    url = "https://x.test/" + "a" * 600
+    row = " | ".join([url, *["x"] * 11])
+    await show(page, f"| {heads} |\n|{'---|' * 12}\n| {row} |")
+    lines, scrolls, longest = await lab.evaluate(
+        """(place) => {
+          place.style.flex = 'none'
+          place.style.width = `${Math.min(innerWidth, 700) - 40}px`
+          const range = document.createRange()
+          const lines = Array.from(place.querySelectorAll('th'), (cell) => {
+            range.setStart(cell.firstChild, 0)
+            range.setEnd(cell.firstChild, 'Internationalization'.length)
+            return range.getClientRects().length
+          })
+          const region = place.querySelector('.table')
+          return [lines, region.scrollWidth > region.clientWidth,
+            Math.max(...Array.from(place.querySelectorAll('td'), (cell) => cell.offsetWidth))]
+        }"""
+    )
+    assert lines == [1] * 12
+    assert scrolls
+    assert longest < 700
 
 
 async def test_rows_and_items_that_are_there_stay(page: Page, lab: Locator) -> None:

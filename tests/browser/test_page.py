@@ -626,3 +626,32 @@ async def test_older_messages_are_loaded_when_the_reader_comes_near_to_them(
         await expect(questions(page).filter(has_text=text.split("\n")[0])).to_have_count(1)
     assert list(dict.fromkeys(asked)) == ["130", "80", "30"]
     await expect(questions(page).first).to_contain_text("user **0**")
+
+
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_a_print_shows_the_whole_conversation(
+    page: Page, server: Server, browser_name: str
+) -> None:
+    await come(page, server.url)
+    lines = "".join(f"Paragraph {number} of a long answer.\n\n" for number in range(150))
+    await send(page, f"/echo tps=5000 ttft=0 {lines}")
+    await state_is(answers(page).last, "complete")
+    if browser_name == "firefox":  # it cannot be told to emulate paper: let the rules apply
+        await page.evaluate(
+            "document.querySelector('link[media=print]').media = 'all'; void window.dispatchEvent("
+            "new Event('beforeprint'))"
+        )
+    else:
+        await page.emulate_media(media="print")
+    await expect(page.get_by_test_id("sidebar")).to_be_hidden()
+    await expect(page.get_by_test_id("prompt")).to_be_hidden()
+    await expect(page.get_by_test_id("missing")).to_be_hidden()
+    heights = await page.get_by_test_id("scroller").evaluate(
+        "(scroller) => [scroller.scrollHeight - scroller.clientHeight, scroller.clientHeight,"
+        " document.documentElement.scrollHeight]"
+    )
+    assert heights[0] <= 1
+    assert heights[2] >= heights[1] > 150 * 20
+    if browser_name == "chromium":
+        paper = await page.pdf(format="A4")
+        assert len(re.findall(rb"/Type\s*/Page[^s]", paper)) >= 5

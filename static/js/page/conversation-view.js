@@ -78,6 +78,7 @@ export class ConversationView {
       this.#askForOlder()
     })
     part('messages').addEventListener('click', (event) => this.#click(event))
+    window.addEventListener('beforeprint', () => this.#complete())
     this.#jump.addEventListener('click', () => {
       this.follow()
       actions.onLeave()
@@ -176,14 +177,29 @@ export class ConversationView {
       return
     }
     this.#isFilling = false
-    const index = this.#oldest - 1
+    if (!this.#prepend(this.#oldest - 1)) return this.#askForOlder()
+    this.#fill()
+  }
+
+  /** Brings in all messages now: a print shows them all. */
+  #complete() {
+    for (let index = this.#oldest - 1; index >= 0; index -= 1) this.#prepend(index)
+    this.#slices.finish()
+    part('missing').hidden = !this.#hasOlder
+  }
+
+  /**
+   * @param {number} index of a message older than those in the page
+   * @returns {boolean} whether there is one
+   */
+  #prepend(index) {
     const message = this.#messages[index]
-    if (!message) return this.#askForOlder()
+    if (!message) return false
     const view = this.#viewOf(message.id)
     this.#showIn(view, index)
     view.render()
     this.#log.prepend(view.element)
-    this.#fill()
+    return true
   }
 
   /**

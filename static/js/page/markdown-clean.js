@@ -21,7 +21,14 @@ purifier.addHook('uponSanitizeAttribute', (element, data) => {
   }
 })
 
+/** Each takes its direction from its own text, as a whole: the items of a list are set alike. */
+const DIRECTED = new Set(['p', 'h3', 'h4', 'h5', 'h6', 'ul', 'ol', 'blockquote'])
+
 purifier.addHook('afterSanitizeAttributes', (element) => {
+  if (element.localName === 'code') element.setAttribute('dir', 'ltr')
+  else if (element.parentElement?.localName === 'body' && DIRECTED.has(element.localName)) {
+    element.setAttribute('dir', 'auto')
+  }
   if (element.localName === 'a') {
     element.setAttribute('target', '_blank')
     element.setAttribute('rel', 'noopener noreferrer nofollow')

@@ -38,6 +38,29 @@ const whenIdle = (callback) =>
     ? window.requestIdleCallback(callback, { timeout: 1000 })
     : setTimeout(callback)
 
+/**
+ * How many characters at their beginning two texts have in common.
+ *
+ * @param {string} one
+ * @param {string} other
+ */
+export function commonLength(one, other) {
+  if (one.startsWith(other)) return other.length
+  let same = 0
+  while (same < one.length && one[same] === other[same]) same += 1
+  return same
+}
+
+/** @type {WeakMap<Element, CodeBlock>} */
+const codeBlocks = new WeakMap()
+
+/**
+ * The code block whose element this is.
+ *
+ * @param {Element} element
+ */
+export const codeBlockOf = (element) => codeBlocks.get(element)
+
 /** A code block: its language, a button that copies it, and the code, which may grow. */
 export class CodeBlock {
   element = document.createElement('div')
@@ -56,7 +79,9 @@ export class CodeBlock {
    */
   constructor(language, text) {
     this.language = language
+    codeBlocks.set(this.element, this)
     this.element.className = 'code'
+    this.element.dir = 'ltr'
     this.element.dataset['part'] = 'code'
     const name = document.createElement('span')
     name.className = 'language'
@@ -94,6 +119,25 @@ export class CodeBlock {
       this.#last?.appendData(text.slice(at, end))
       at = end
     }
+  }
+
+  /**
+   * Shows another text, if it differs from the one before near its end only: a line there may turn out to
+   * be no code.
+   *
+   * @param {string} text
+   * @returns {boolean} false: nothing was done
+   */
+  change(text) {
+    if (text === this.text) return true
+    const same = commonLength(text, this.text)
+    const start = this.text.length - (this.#last?.length ?? 0)
+    if (this.#settled || !this.#last || same < start) return false
+    this.#last.deleteData(same - start, this.text.length - same)
+    this.#lines = this.#last.data.split('\n').length - 1
+    this.text = text.slice(0, same)
+    this.grow(text)
+    return true
   }
 
   /** It will not change any more: it gets its colours when somebody is about to see it. */

@@ -1,6 +1,7 @@
 import { GrowingBlocks, blocksOf, htmlOf } from './markdown-blocks.js'
 import { clean } from './markdown-clean.js'
-import { CodeBlock } from './markdown-code.js'
+import { CodeBlock, codeBlockOf } from './markdown-code.js'
+import { morph, sourceOf } from './markdown-morph.js'
 
 /** @typedef {import('./markdown-blocks.js').Block} Block */
 /** @typedef {import('./markdown-blocks.js').Pieced} Pieced */
@@ -26,7 +27,6 @@ const GROUP = 8
  * @typedef {object} Slot
  * @property {Block} block
  * @property {Element} element
- * @property {CodeBlock[]} codes those in it
  */
 
 /**
@@ -40,8 +40,8 @@ const GROUP = 8
 /**
  * An answer in markdown, while it grows and when it is finished.
  *
- * Blocks that no further text can change are left alone: a selection in them, and what the reader
- * has focused, survive. Nothing in the answer can run, load, or look like a part of the page: see
+ * Blocks that no further text can change are left alone, and the others keep what they can: a
+ * selection, and what the reader has focused, survive. Nothing in the answer can run, load, or look like a part of the page: see
  * markdown-html.js and markdown-clean.js.
  */
 export class MarkdownView {
@@ -142,10 +142,10 @@ export class MarkdownView {
     if (!slot) {
       const element = document.createElement('p')
       this.#groupOf(index).append(element)
-      this.#slots[index] = { block, element, codes: [] }
+      this.#slots[index] = { block, element }
       this.#make(index, block, jobs)
     } else if (block.kind === 'code' && slot.block.kind === 'code') {
-      const [code] = slot.codes
+      const code = codeBlockOf(slot.element)
       const grown = block.language === slot.block.language && block.text.startsWith(slot.block.text)
       if (!code || !grown) this.#make(index, block, jobs)
       else if (block.text.length > slot.block.text.length) code.grow(block.text)
@@ -175,7 +175,7 @@ export class MarkdownView {
   }
 
   /**
-   * A new element in the place of what is there.
+   * Puts a block in the place of what is there.
    *
    * @param {number} index
    * @param {Block} block
@@ -185,26 +185,20 @@ export class MarkdownView {
     const slot = this.#slots[index]
     if (!slot) return
     slot.block = block
-    /** @param {Element} element @param {CodeBlock[]} codes */
-    const place = (element, codes) => {
+    if (block.kind === 'code') {
+      const { element } = new CodeBlock(block.language, block.text)
       slot.element.replaceWith(element)
       slot.element = element
-      slot.codes = codes
-    }
-    if (block.kind === 'code') {
-      const code = new CodeBlock(block.language, block.text)
-      place(code.element, [code])
     } else {
       const put = (/** @type {Element} */ made) => {
-        const codes = furnish(made)
-        place(made.localName === 'table' ? scrollable(made) : made, codes)
+        slot.element = furnish(morph(slot.element, made))
       }
       jobs.push({ html: htmlOf(block), place: put })
     }
   }
 
   /**
-   * Only those items or rows that are not there yet.
+   * Only those items or rows that are not there yet, or are there in another form.
    *
    * @param {Slot} slot
    * @param {readonly string[]} before
@@ -226,11 +220,12 @@ export class MarkdownView {
     jobs.push({
       html,
       place: (made) => {
-        while (holder.children.length > kept) holder.lastElementChild?.remove()
-        const codes = furnish(made)
         const source = block.kind === 'table' ? made.querySelector('tbody') : made
-        holder.append(...(source?.children ?? []))
-        slot.codes = [...slot.codes.filter(({ element }) => holder.contains(element)), ...codes]
+        for (const [index, piece] of [...(source?.children ?? [])].entries()) {
+          const place = holder.children[kept + index]
+          furnish(place ? morph(place, piece) : holder.appendChild(piece))
+        }
+        while (holder.children.length > pieces.length) holder.lastElementChild?.remove()
       },
     })
   }
@@ -243,8 +238,9 @@ export class MarkdownView {
 const isPieced = (block) => block.kind === 'list' || block.kind === 'table'
 
 /** @param {Slot} slot */
-function settle({ codes }) {
-  for (const code of codes) code.settle()
+function settle({ element }) {
+  codeBlockOf(element)?.settle()
+  for (const code of element.querySelectorAll('.code')) codeBlockOf(code)?.settle()
 }
 
 /**
@@ -286,36 +282,33 @@ function makeOne({ html }) {
 }
 
 /**
- * Makes code blocks and tables in an element what they are at the top.
+ * Makes the code blocks and tables in an element, or the table that it is, complete.
  *
  * @param {Element} element
- * @returns {CodeBlock[]}
+ * @returns {Element} what is in the page in its place
  */
 function furnish(element) {
-  for (const table of element.querySelectorAll('table')) {
-    const marker = document.createComment('')
-    table.replaceWith(marker)
-    marker.replaceWith(scrollable(table))
+  for (const pre of element.querySelectorAll('pre:not(.code > pre)')) {
+    const { language, text } = sourceOf(pre)
+    pre.replaceWith(new CodeBlock(language, text).element)
   }
-  return Array.from(element.querySelectorAll('pre'), (pre) => {
-    const language = pre.firstElementChild?.className.replace(/^language-/, '') ?? ''
-    const code = new CodeBlock(language, pre.textContent)
-    pre.replaceWith(code.element)
-    return code
-  })
+  for (const table of element.querySelectorAll('table:not(.table > table)')) makeScrollable(table)
+  return element.localName === 'table' ? makeScrollable(element) : element
 }
 
 /**
- * A wide table in a region of its own that scrolls, also by the keyboard.
+ * Puts a wide table in a region of its own that scrolls, also by the keyboard.
  *
  * @param {Element} table
  */
-function scrollable(table) {
+function makeScrollable(table) {
   const region = document.createElement('div')
   region.className = 'table'
+  region.dir = 'auto'
   region.tabIndex = 0
   region.setAttribute('role', 'group')
   region.setAttribute('aria-label', 'Table')
+  table.replaceWith(region)
   region.append(table)
   return region
 }

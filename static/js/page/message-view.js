@@ -134,7 +134,9 @@ export class MessageView {
 
   /** @param {string} content */
   #showPlain(content) {
-    delete this.part('text').dataset.markdown
+    const text = this.part('text')
+    delete text.dataset.markdown
+    text.dir = 'auto'
     this.#write('text', content)
   }
 
@@ -142,6 +144,7 @@ export class MessageView {
     const text = this.part('text')
     text.replaceChildren()
     text.dataset.markdown = ''
+    text.removeAttribute('dir') // each block has its own
     return new MarkdownView(text)
   }
 

@@ -35,6 +35,11 @@ export class Slices {
     this.wait()
   }
 
+  /** Does all of it now, however long it takes. */
+  finish() {
+    while (this.#work.length > 0) this.#work.pop()?.()
+  }
+
   /** Leaves all of it for after the next frame. */
   wait() {
     if (this.#scheduled || this.#work.length === 0) return
