@@ -49,7 +49,7 @@ from jarvis_stream.shelf import Shelf
 from jarvis_stream.stream import Stream
 from jarvis_stream.transports import admin, cors, gate, ndjson, pages, sessions, websocket
 from jarvis_stream.transports.answers import guard, json_answer
-from jarvis_stream.transports.bodies import READS, ReadBudget
+from jarvis_stream.transports.bodies import READS, SLICES, ReadBudget, SliceScheduler
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits
 from jarvis_stream.transports.door import DOORS, Doors
 from jarvis_stream.transports.quotas import QUOTAS, Quotas
@@ -105,6 +105,7 @@ def create_app(
         max_message=settings.max_body_bytes,
     )
     app[READS] = ReadBudget()
+    app[SLICES] = SliceScheduler()
     shared = _shared(settings)
     app[QUOTAS] = Quotas(
         sockets_per_address=settings.max_sockets_per_address,

@@ -27,7 +27,7 @@ CHUNK_BYTES: Final = 32 * 1024
 """Bytes that are written at once."""
 
 SLICE_SECONDS: Final = 0.001
-"""How long the encoding of one body may hold the event loop; there may be a dozen."""
+"""How long bodies are encoded, one of them, in one iteration of the event loop."""
 
 TEXT_SLICE: Final = 16 * 1024
 """Characters of a text that are encoded at once."""
@@ -77,8 +77,6 @@ class ReadBudget:
         self._waiting: deque[tuple[str, int, asyncio.Future[None]]] = deque()
         self.size = 0
         """The bytes that are reserved now."""
-        self.thread = asyncio.Lock()
-        """Held while a text is worked on in a thread: several would keep the event loop waiting."""
 
     @asynccontextmanager
     async def reserve(self, who: str, size: int = READ_COST) -> AsyncIterator[Reservation]:
@@ -149,6 +147,40 @@ class ReadBudget:
 READS: Final = web.AppKey("reads", ReadBudget)
 
 
+class SliceScheduler:
+    """Lets one body at a time hold the event loop, once per iteration of the loop.
+
+    However many bodies are encoded, everything else waits for one slice only.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_taken = False
+
+    async def slice(self) -> None:
+        """Wait until the caller may run for SLICE_SECONDS."""
+        loop = asyncio.get_running_loop()
+        if not self._is_taken:
+            self._is_taken = True
+            loop.call_soon(self._next, loop)
+            return
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(future)
+        await future
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():  # else it was cancelled
+                future.set_result(None)
+                loop.call_soon(self._next, loop)
+                return
+        self._is_taken = False
+
+
+SLICES: Final = web.AppKey("slices", SliceScheduler)
+
+
 async def send_body(
     request: web.Request, headers: Mapping[str, str], pieces: AsyncGenerator[bytes]
 ) -> web.StreamResponse:
@@ -158,7 +190,7 @@ async def send_body(
     What a later one raises cuts the connection: the client must not take the rest for the whole.
     """
     response = web.StreamResponse(headers={"Cache-Control": "no-store", **headers})
-    async with aclosing(pieces), aclosing(_chunked(pieces)) as chunks:
+    async with aclosing(pieces), aclosing(_chunked(pieces, request.app[SLICES])) as chunks:
         first = await anext(chunks, b"")
         _bound(request)
         try:
@@ -203,17 +235,20 @@ def _cut(request: web.Request) -> None:
         request.transport.abort()
 
 
-async def _chunked(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def _chunked(pieces: AsyncIterator[bytes], slices: SliceScheduler) -> AsyncGenerator[bytes]:
     """Join small pieces and split large ones, and leave room for others in between."""
     held = bytearray()
+    await slices.slice()
     until = time.monotonic() + SLICE_SECONDS
     async for piece in pieces:
         held += piece
         while len(held) >= CHUNK_BYTES:
             yield bytes(held[:CHUNK_BYTES])
             del held[:CHUNK_BYTES]
+            await slices.slice()
+            until = time.monotonic() + SLICE_SECONDS
         if time.monotonic() > until:
-            await asyncio.sleep(0)
+            await slices.slice()
             until = time.monotonic() + SLICE_SECONDS
     if held:
         yield bytes(held)
@@ -236,8 +271,8 @@ def json_pieces(fields: Mapping[str, Any], text_field: str) -> Iterator[bytes]:
 
 
 def text_pieces(text: str) -> Iterator[bytes]:
-    """Encode a text in slices."""
-    for start in range(0, len(text), TEXT_SLICE):
+    """Encode a text in slices; an empty one is an empty slice."""
+    for start in range(0, len(text) or 1, TEXT_SLICE):
         yield text[start : start + TEXT_SLICE].encode(errors="replace")
 
 

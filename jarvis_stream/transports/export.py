@@ -16,21 +16,33 @@ where this cannot be told from single lines is shown as it was written, in one c
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from jarvis_stream.history.base import TurnRecord
 
-_LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _RISK: Final = re.compile(r"<(?=[A-Za-z/!?])|\]:")
 """What begins HTML, and what makes a definition."""
+_MARKS: Final = ("`", "~~~", "<", "]:")
+"""One of these is in every line that needs a closer look."""
 _SAFE: Final = {"<": "&lt;", "]:": r"]\:"}
 _FENCE: Final = re.compile(r"(`{3,}(?=[^`]*$)|~{3,})(.*)")
 _MAYBE_FENCE: Final = re.compile(r"[ \t>*+\-.)\d]*(?:```|~~~)")
 _INDENTED: Final = re.compile(r"[>*+\-.)\d]*(?: {4}| {0,3}\t)")
 _TICKS: Final = re.compile(r"`+")
 _TITLE: Final = re.compile(r"[\\`*_\[\]<>&#~|$!]")
+
+MAX_LINE: Final = 4096
+"""Characters of a line of Markdown at most: a longer line that is not plain is shown as code."""
+BATCH: Final = 4096
+"""Characters of lines that are joined into one piece; every line counts LINE_COST more."""
+LINE_COST: Final = 32
+SEARCH_SLICE: Final = 32 * 1024
+"""Characters that are searched at once."""
+PAUSE: Final = ""
+"""A piece without text: the writer may leave the event loop to others here."""
 
 
 def title_line(title: str) -> str:
@@ -40,71 +52,135 @@ def title_line(title: str) -> str:
 
 
 def sections(turn: TurnRecord) -> Iterator[str]:
-    """Yield the parts of a turn; each belongs after an empty line."""
-    yield "## User"
+    """Yield a turn in pieces, each made in well under a millisecond; a few of them are PAUSE.
+
+    Every part of the turn begins with an empty line.
+    """
+    yield "\n\n## User"
     if turn.prompt:
-        yield quoted(turn.prompt)
-    yield "## Assistant"
+        yield "\n\n"
+        yield from quoted(turn.prompt)
+    yield "\n\n## Assistant"
     if turn.text:
-        yield quoted(turn.text)
+        yield "\n\n"
+        yield from quoted(turn.text)
     if turn.status != "complete":
-        yield f"*({turn.status})*"
+        yield f"\n\n*({turn.status})*"
 
 
-def quoted(text: str) -> str:
-    """Return a message as a block quote in which nothing is left that counts outside of it."""
-    lines = _LINE_END.split(text.replace("\x00", "\ufffd"))
-    lines = (_defused(lines) if _RISK.search(text) else lines) or _as_code(lines)
-    # A line without text needs its mark too, or the quote ends there.
-    return "\n".join(f"> {line}" if line else ">" for line in lines)
+def quoted(text: str) -> Iterator[str]:
+    """Yield a message as a block quote in which nothing is left that counts outside of it."""
+    text = text.replace("\x00", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
+    for start in range(0, len(text), SEARCH_SLICE):
+        if _RISK.search(text, start, start + SEARCH_SLICE + 1):
+            break
+        yield PAUSE
+    else:
+        yield from _joined(_lines(text))
+        return
+    # What is code is known only at the end, so the pieces wait for it.
+    pieces: list[str] = []
+    try:
+        for piece in _joined(_defused(_lines(text))):
+            pieces.append(piece)
+            yield PAUSE
+    except _Uncertain:
+        pieces.clear()
+        longest = count = 0
+        place = text.find("`")
+        while place >= 0:
+            end = place + 1
+            while text.startswith("`", end):
+                end += 1
+                if (count := count + 1) % 1000 == 0:
+                    yield PAUSE
+            longest = max(longest, end - place)
+            place = text.find("`", end)
+            if (count := count + 1) % 1000 == 0:
+                yield PAUSE
+        fence = "`" * max(3, longest + 1)
+        yield from _joined(itertools.chain((fence,), _lines(text), (fence,)))
+    else:
+        yield from pieces
 
 
-def _as_code(lines: list[str]) -> list[str]:
-    longest = max((len(run) for line in lines for run in _TICKS.findall(line)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return [fence, *lines, fence]
+class _Uncertain(Exception):
+    """It cannot be told from single lines what of a message is code."""
 
 
-def _defused(lines: list[str]) -> list[str] | None:
-    """Escape what is risky outside of code; None where it is not certain what is code."""
-    safe = []
+def _lines(text: str) -> Iterator[str]:
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
+
+
+def _joined(lines: Iterable[str]) -> Iterator[str]:
+    """Join lines with their marks into pieces."""
+    before = ""
+    batch: list[str] = []
+    size = 0
+    for line in lines:
+        # A line without text needs its mark too, or the quote ends there.
+        batch.append(f"> {line}" if line else ">")
+        size += len(line) + LINE_COST
+        if size >= BATCH:
+            yield before + "\n".join(batch)
+            before = "\n"
+            batch.clear()
+            size = 0
+    if batch:
+        yield before + "\n".join(batch)
+
+
+def _defused(lines: Iterable[str]) -> Iterator[str]:
+    """Escape what is risky outside of code.
+
+    Raises _Uncertain where it is not certain what is code.
+    """
     fence = ""
     for line in lines:
+        if len(line) > MAX_LINE:
+            if any(mark in line for mark in _MARKS):
+                raise _Uncertain  # to look for all of them would take too long
+            yield line
+            continue
+        safe = line
         if fence:
             found = _FENCE.match(line)
             if found and found[1].startswith(fence) and not found[2].strip(" \t"):
                 fence = ""
             elif _MAYBE_FENCE.match(line) and not found:
-                return None  # an indented line may close it
+                raise _Uncertain  # an indented line may close it
         elif found := _FENCE.match(line):
             # Not indented, so it is in no list: only a line like it ends it.
             fence = found[1]
             if _RISK.search(found[2]):
-                return None
+                raise _Uncertain
         elif _MAYBE_FENCE.match(line):
-            return None
+            raise _Uncertain
         elif _RISK.search(line):
-            escaped = _without_risk(line)
-            if escaped is None:
-                return None
-            line = escaped
+            safe = _without_risk(line)
         elif not _is_closed(line):
-            return None
-        safe.append(line)
-    return safe
+            raise _Uncertain
+        yield safe
 
 
-def _without_risk(line: str) -> str | None:
-    """Escape what is risky in a line outside of its code spans; None if they are not certain."""
+def _without_risk(line: str) -> str:
+    """Escape what is risky in a line outside of its code spans.
+
+    Raises _Uncertain if it is not certain where those are.
+    """
     if _INDENTED.match(line) or not _is_closed(line):
-        return None
+        raise _Uncertain
     parts = []
     start = 0
     for first, last in _spans(line):
         parts.append(_RISK.sub(lambda found: _SAFE[found[0]], line[start:first]))
         span = line[first:last]
         if "|" in span and _RISK.search(span):
-            return None  # in a table this is no code span
+            raise _Uncertain  # in a table this is no code span
         parts.append(span)
         start = last
     parts.append(_RISK.sub(lambda found: _SAFE[found[0]], line[start:]))

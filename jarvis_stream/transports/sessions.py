@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -31,7 +30,6 @@ from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.bodies import (
     READS,
-    TEXT_SLICE,
     json_pieces,
     send_body,
     text_pieces,
@@ -189,14 +187,7 @@ async def export_markdown(request: web.Request) -> web.StreamResponse:
                     yield title_line(title).encode(errors="replace")
                     has_title = True
                 while turns:
-                    turn = turns.pop(0)
-                    if len(turn.prompt) + len(turn.text) < TEXT_SLICE:
-                        parts = list(sections(turn))
-                    else:  # this takes longer than the event loop may be held
-                        async with request.app[READS].thread:
-                            parts = await asyncio.to_thread(list, sections(turn))
-                    for part in parts:
-                        yield b"\n\n"
+                    for part in sections(turns.pop(0)):
                         for piece in text_pieces(part):
                             yield piece
         yield b"\n"

@@ -29,7 +29,7 @@ def export(title: str, texts: Sequence[tuple[str, str]]) -> str:
             status="complete" if number % 2 else "cancelled",
         )
         parts += sections(turn)
-    return "\n\n".join(parts) + "\n"
+    return "".join(parts) + "\n"
 
 
 def sections_of(tokens: Sequence[Token]) -> list[tuple[str, list[Token]]]:
@@ -132,4 +132,4 @@ def test_code_and_text_stay_as_they_were_written(text: str, exported: str) -> No
     wanted = exported if fence is None else exported.replace("> ```\n> 1.", f"> {fence}\n> 1.")
     if fence is not None:
         wanted = wanted[: -len("> ```")] + f"> {fence}"
-    assert quoted(text) == wanted
+    assert "".join(quoted(text)) == wanted
