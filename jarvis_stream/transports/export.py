@@ -16,7 +16,6 @@ where this cannot be told from single lines is shown as it was written, in one c
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -25,7 +24,7 @@ from jarvis_stream.history.base import TurnRecord
 
 _RISK: Final = re.compile(r"<(?=[A-Za-z/!?])|\]:")
 """What begins HTML, and what makes a definition."""
-_MARKS: Final = ("`", "~~~", "<", "]:")
+_MARK: Final = re.compile(r"`|~~~|<|\]:")
 """One of these is in every line that needs a closer look."""
 _SAFE: Final = {"<": "&lt;", "]:": r"]\:"}
 _FENCE: Final = re.compile(r"(`{3,}(?=[^`]*$)|~{3,})(.*)")
@@ -34,15 +33,14 @@ _INDENTED: Final = re.compile(r"[>*+\-.)\d]*(?: {4}| {0,3}\t)")
 _TICKS: Final = re.compile(r"`+")
 _TITLE: Final = re.compile(r"[\\`*_\[\]<>&#~|$!]")
 
+WINDOW: Final = 8 * 1024
+"""Characters of a message that are worked on at once."""
 MAX_LINE: Final = 4096
-"""Characters of a line of Markdown at most: a longer line that is not plain is shown as code."""
-BATCH: Final = 4096
-"""Characters of lines that are joined into one piece; every line counts LINE_COST more."""
-LINE_COST: Final = 32
-SEARCH_SLICE: Final = 32 * 1024
-"""Characters that are searched at once."""
+"""Characters of a line that is searched for code spans; a message with a longer one is code."""
+MAX_LINES: Final = 64
+"""Lines with a mark that are worked on at once."""
 PAUSE: Final = ""
-"""A piece without text: the writer may leave the event loop to others here."""
+"""A piece without text: the caller can return to the event loop here."""
 
 
 def title_line(title: str) -> str:
@@ -52,9 +50,9 @@ def title_line(title: str) -> str:
 
 
 def sections(turn: TurnRecord) -> Iterator[str]:
-    """Yield a turn in pieces, each made in well under a millisecond; a few of them are PAUSE.
+    """Yield a turn in pieces, each made in about a millisecond at most; some are PAUSE.
 
-    Every part of the turn begins with an empty line.
+    Every section begins with an empty line.
     """
     yield "\n\n## User"
     if turn.prompt:
@@ -69,102 +67,156 @@ def sections(turn: TurnRecord) -> Iterator[str]:
 
 
 def quoted(text: str) -> Iterator[str]:
-    """Yield a message as a block quote in which nothing is left that counts outside of it."""
-    text = text.replace("\x00", "\ufffd").replace("\r\n", "\n").replace("\r", "\n")
-    for start in range(0, len(text), SEARCH_SLICE):
-        if _RISK.search(text, start, start + SEARCH_SLICE + 1):
+    """Yield a message as a block quote in which nothing is left that counts outside of it.
+
+    Holds no second copy of the message: it is read up to three times instead.
+    """
+    for start in range(0, len(text), WINDOW):
+        # One more character: both kinds of risk have two.
+        if _RISK.search(text, start, start + WINDOW + 1):
             break
         yield PAUSE
     else:
-        yield from _joined(_lines(text))
+        yield from _marked(_windows(text))
         return
-    # What is code is known only at the end, so the pieces wait for it.
-    pieces: list[str] = []
     try:
-        for piece in _joined(_defused(_lines(text))):
-            pieces.append(piece)
+        for _ in _defused(_windows(text)):
             yield PAUSE
     except _Uncertain:
-        pieces.clear()
-        longest = count = 0
-        place = text.find("`")
-        while place >= 0:
-            end = place + 1
-            while text.startswith("`", end):
-                end += 1
-                if (count := count + 1) % 1000 == 0:
-                    yield PAUSE
-            longest = max(longest, end - place)
-            place = text.find("`", end)
-            if (count := count + 1) % 1000 == 0:
-                yield PAUSE
-        fence = "`" * max(3, longest + 1)
-        yield from _joined(itertools.chain((fence,), _lines(text), (fence,)))
+        longest = 2
+        for run in _tick_runs(_windows(text)):
+            longest = max(longest, run)
+            yield PAUSE
+        fence = "`" * (longest + 1)
+        yield from _marked(_windows(f"{fence}\n", text, f"\n{fence}"))
     else:
-        yield from pieces
+        yield from _marked(_defused(_windows(text)))
 
 
 class _Uncertain(Exception):
-    """It cannot be told from single lines what of a message is code."""
+    """It cannot be determined from single lines which parts of a message are code."""
 
 
-def _lines(text: str) -> Iterator[str]:
-    start = 0
-    while (end := text.find("\n", start)) >= 0:
-        yield text[start:end]
-        start = end + 1
-    yield text[start:]
+def _windows(*texts: str) -> Iterator[str]:
+    """Yield texts in pieces, with the line ends of Unix and without U+0000."""
+    for text in texts:
+        start = 0
+        while start < len(text):
+            end = start + WINDOW
+            if text.startswith("\r\n", end - 1):
+                end += 1
+            piece = text[start:end].replace("\r\n", "\n").replace("\r", "\n")
+            yield piece.replace("\x00", "\ufffd")
+            start = end
 
 
-def _joined(lines: Iterable[str]) -> Iterator[str]:
-    """Join lines with their marks into pieces."""
-    before = ""
-    batch: list[str] = []
-    size = 0
-    for line in lines:
+def _marked(pieces: Iterable[str]) -> Iterator[str]:
+    """Put the mark of a quote before every line."""
+    held = "\n"  # the end of the line before is written with the mark of the next line
+    first = 1
+    for piece in pieces:
+        text = held + piece
+        held = ""
+        if text.endswith("\n"):
+            text = text[:-1]
+            held = "\n"
         # A line without text needs its mark too, or the quote ends there.
-        batch.append(f"> {line}" if line else ">")
-        size += len(line) + LINE_COST
-        if size >= BATCH:
-            yield before + "\n".join(batch)
-            before = "\n"
-            batch.clear()
-            size = 0
-    if batch:
-        yield before + "\n".join(batch)
+        marked = text.replace("\n", "\n> ") + held
+        marked = marked.replace("\n> \n", "\n>\n").replace("\n> \n", "\n>\n")
+        yield marked[first : len(marked) - len(held)]
+        if text:
+            first = 0
+    if held:
+        yield "\n>"[first:]
 
 
-def _defused(lines: Iterable[str]) -> Iterator[str]:
+def _tick_runs(pieces: Iterable[str]) -> Iterator[int]:
+    """Yield the length of the longest run of backticks up to the end of each piece."""
+    before = 0  # backticks at the end of the piece before
+    for piece in pieces:
+        leading = len(piece) - len(piece.lstrip("`"))
+        yield max(before + leading, *map(len, _TICKS.findall(piece)), 0)
+        trailing = len(piece) - len(piece.rstrip("`"))
+        before = trailing if leading < len(piece) else before + leading
+
+
+def _defused(pieces: Iterable[str]) -> Iterator[str]:
     """Escape what is risky outside of code.
 
     Raises _Uncertain where it is not certain what is code.
     """
     fence = ""
-    for line in lines:
-        if len(line) > MAX_LINE:
-            if any(mark in line for mark in _MARKS):
-                raise _Uncertain  # to look for all of them would take too long
-            yield line
-            continue
-        safe = line
-        if fence:
-            found = _FENCE.match(line)
-            if found and found[1].startswith(fence) and not found[2].strip(" \t"):
-                fence = ""
-            elif _MAYBE_FENCE.match(line) and not found:
-                raise _Uncertain  # an indented line may close it
-        elif found := _FENCE.match(line):
-            # Not indented, so it is in no list: only a line like it ends it.
-            fence = found[1]
-            if _RISK.search(found[2]):
+    for lines in _whole_lines(pieces):
+        start = done = 0
+        found = _MARK.search(lines)
+        while found:
+            parts: list[str] = []
+            for _ in range(MAX_LINES):
+                first = lines.rfind("\n", start, found.start()) + 1 or start
+                end = lines.find("\n", found.start())
+                end = len(lines) if end < 0 else end
+                line = lines[first:end]
+                safe, fence = _defuse(line, fence)
+                parts += (lines[done:first], safe)
+                start = done = end
+                found = _MARK.search(lines, end)
+                if found is None:
+                    break
+            yield "".join(parts)
+        yield lines[done:]
+
+
+def _whole_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield pieces that end where a line ends, or are parts of a long line without a mark.
+
+    Raises _Uncertain for a long line with a mark.
+    """
+    rest = ""
+    is_long = False
+    for piece in pieces:
+        rest += piece
+        if is_long and _MARK.search(rest, 0, (rest.find("\n") + 1) or len(rest)):
+            raise _Uncertain
+        end = rest.rfind("\n") + 1
+        if end:
+            is_long = False
+            yield rest[:end]
+            rest = rest[end:]
+        if len(rest) > MAX_LINE:
+            if _MARK.search(rest):
                 raise _Uncertain
-        elif _MAYBE_FENCE.match(line):
+            is_long = True
+            yield rest[:-2]  # a mark may begin in the last two characters
+            rest = rest[-2:]
+    yield rest
+
+
+def _defuse(line: str, fence: str) -> tuple[str, str]:
+    """Return a line without its risk, and the fence that is open after it, or "".
+
+    Raises _Uncertain where it is not certain what is code.
+    """
+    if len(line) > MAX_LINE:
+        raise _Uncertain  # the search for code spans would take too long
+    if fence:
+        found = _FENCE.match(line)
+        if found and found[1].startswith(fence) and not found[2].strip(" \t"):
+            return line, ""
+        if _MAYBE_FENCE.match(line) and not found:
+            raise _Uncertain  # an indented line may close it
+        return line, fence
+    if found := _FENCE.match(line):
+        # Not indented, so it is in no list: only a line like it ends it.
+        if _RISK.search(found[2]):
             raise _Uncertain
-        elif _RISK.search(line):
-            safe = _without_risk(line)
-        elif not _is_closed(line):
-            raise _Uncertain
-        yield safe
+        return line, found[1]
+    if _MAYBE_FENCE.match(line):
+        raise _Uncertain
+    if _RISK.search(line):
+        return _without_risk(line), ""
+    if not _is_closed(line):
+        raise _Uncertain
+    return line, ""
 
 
 def _without_risk(line: str) -> str:
@@ -174,17 +226,23 @@ def _without_risk(line: str) -> str:
     """
     if _INDENTED.match(line) or not _is_closed(line):
         raise _Uncertain
+    if "`" not in line:
+        return _RISK.sub(_escape, line)
     parts = []
     start = 0
     for first, last in _spans(line):
-        parts.append(_RISK.sub(lambda found: _SAFE[found[0]], line[start:first]))
+        parts.append(_RISK.sub(_escape, line[start:first]))
         span = line[first:last]
         if "|" in span and _RISK.search(span):
             raise _Uncertain  # in a table this is no code span
         parts.append(span)
         start = last
-    parts.append(_RISK.sub(lambda found: _SAFE[found[0]], line[start:]))
+    parts.append(_RISK.sub(_escape, line[start:]))
     return "".join(parts)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return _SAFE[found[0]]
 
 
 def _is_closed(line: str) -> bool:

@@ -17,7 +17,13 @@ from aiohttp.test_utils import TestServer
 from jarvis_stream import Turn, create_app
 from jarvis_stream.errors import Overloaded
 from jarvis_stream.settings import Settings
-from jarvis_stream.transports.bodies import READS, ReadBudget, json_pieces, send_body
+from jarvis_stream.transports.bodies import (
+    READS,
+    ReadBudget,
+    SliceScheduler,
+    json_pieces,
+    send_body,
+)
 from jarvis_stream.transports.context import COUNTS
 
 from .conftest import Client
@@ -74,6 +80,34 @@ async def test_who_is_cancelled_while_it_waits_holds_nothing() -> None:
         await asyncio.wait([waiting])
     assert budget.size == 0
     await _hold(budget, "bob", 10)
+
+
+async def test_the_slices_of_all_bodies_share_the_event_loop() -> None:
+    slices = SliceScheduler()
+    loop = asyncio.get_running_loop()
+    iteration = 0
+    seen: list[int] = []
+
+    def count() -> None:
+        nonlocal iteration, timer
+        iteration += 1
+        timer = loop.call_soon(count)
+
+    async def encode() -> None:
+        for _ in range(10):
+            await slices.slice()
+            seen.append(iteration)
+
+    timer = loop.call_soon(count)
+    cancelled = asyncio.create_task(encode())
+    bodies = [asyncio.create_task(encode()) for _ in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.wait([cancelled, *bodies])
+    timer.cancel()
+    assert len(seen) >= 50
+    assert max(map(seen.count, seen)) == 1
 
 
 async def _hold(budget: ReadBudget, who: str, size: int) -> None:

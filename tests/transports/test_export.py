@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from jarvis_stream.history.base import TurnRecord
+from jarvis_stream.transports import export as export_module
 from jarvis_stream.transports.export import quoted, sections, title_line
 
 
@@ -133,3 +134,33 @@ def test_code_and_text_stay_as_they_were_written(text: str, exported: str) -> No
     if fence is not None:
         wanted = wanted[: -len("> ```")] + f"> {fence}"
     assert "".join(quoted(text)) == wanted
+
+
+@given(text=TEXTS)
+def test_where_a_message_is_cut_changes_nothing(text: str) -> None:
+    whole = "".join(quoted(text))
+    for window in (1, 2, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export_module, "WINDOW", window)
+            assert "".join(quoted(text)) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "exported"),
+    [
+        ("ab\r\n" * 50_000, "> ab\n" * 50_000 + ">"),
+        ("\n" * 100_000, ">\n" * 100_000 + ">"),
+        ("\U0001f600" * 50_000, "> " + "\U0001f600" * 50_000),
+        ("<b\n" * 50_000, "> &lt;b\n" * 50_000 + ">"),
+        ("`x`\n" * 50_000 + "<b", "> `x`\n" * 50_000 + "> &lt;b"),
+        ("a" * 50_000 + "\n<b", "> " + "a" * 50_000 + "\n> &lt;b"),
+        ("<b" * 50_000, "> ```\n> " + "<b" * 50_000 + "\n> ```"),
+        ("a" * 50_000 + "]: b", "> ```\n> " + "a" * 50_000 + "]: b\n> ```"),
+        ("`" * 50_000 + "<b", f"> {'`' * 50_001}\n> {'`' * 50_000}<b\n> {'`' * 50_001}"),
+    ],
+    ids=["lines", "empty", "emoji", "html", "code", "long", "long html", "long end", "ticks"],
+)
+def test_a_long_message_is_quoted_in_short_pieces(text: str, exported: str) -> None:
+    pieces = list(quoted(text))
+    assert "".join(pieces) == exported
+    assert max(map(len, pieces)) < 5 * export_module.WINDOW
