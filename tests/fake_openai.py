@@ -8,6 +8,9 @@ and returns the name of a model that plays it; `GET /scripts/NAME?until=…` wai
 happened. It runs on blocking sockets and threads, so what it sends does not depend on anybody's
 event loop, and what it only writes it really only writes.
 
+With `--strict` it rejects messages whose roles do not alternate, as many chat templates do, and the
+first word of the last line decides: "hang", "flood", "break" (off after a token), "refuse", "fail".
+
 `FakeServer` starts the program and is a test's handle on it.
 """
 
@@ -239,12 +242,33 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(401, {"error": {"message": "Incorrect API key provided"}})
         elif model in self.server.scripts:
             self._play(model, body)
+        elif model in self.server.options.models and self.server.options.strict:
+            self._complete_strictly(body["messages"])
         elif model in self.server.options.models:
             words = body["messages"][-1]["content"].split(" ")
             texts = [words[0], *(f" {word}" for word in words[1:])]
             self._stream(Script(answer(texts), every=self.server.options.pace), Seen())
         else:
             self._reply(404, {"error": {"message": "no such model"}})
+
+    def _complete_strictly(self, messages: list[dict[str, str]]) -> None:
+        roles = [message["role"] for message in messages]
+        if roles != (["user", "assistant"] * len(roles))[: len(roles)] or roles[-1] != "user":
+            self._reply(400, {"error": {"message": "Conversation roles must alternate"}})
+            return
+        order = messages[-1]["content"].rpartition("\n")[2].split(" ")[0]
+        if order == "refuse":
+            self._reply(400, {"error": {"message": "no"}})
+        elif order == "fail":
+            self._stream(Script([sse({"error": {"message": "CUDA error"}})]), Seen())
+        elif order == "hang":
+            self._stream(Script(ending="hang"), Seen())
+        elif order == "flood":
+            self._stream(Script([sse(chunk({"content": "x"}))], ending="flood", every=0.01), Seen())
+        elif order == "break":
+            self._stream(Script(answer(["x"])[:2], ending="cut"), Seen())
+        else:
+            self._stream(Script(answer(["fine"])), Seen())
 
     def _play(self, model: str, body: dict[str, Any]) -> None:
         script, seen = self.server.scripts[model], self.server.seen[model]
@@ -315,6 +339,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
     parser.add_argument("--models", nargs="*", default=["fake-1"])
+    parser.add_argument("--strict", action="store_true", help="roles must alternate")
     parser.add_argument("--key", help="the API key it wants")
     parser.add_argument("--pace", type=float, default=0.0, help="seconds between two words")
     server = _Server(parser.parse_args())
