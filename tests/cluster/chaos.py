@@ -250,8 +250,9 @@ class Chaos:
             for message in await self.nodes[0].api.messages(session):
                 if message["role"] == "assistant":
                     kept[message["stream_id"]] = message
-        for stream in {reading.stream for reading in self.readings if self._acknowledged(reading)}:
-            assert stream in kept, f"lost: {self.asked[stream]} {ends.get(stream)}"
+        for reading in filter(self._acknowledged, self.readings):
+            stream, last = reading.stream, reading.frames[-1]
+            assert stream in kept, f"lost: {self.asked[stream]} {ends.get(stream)} {last}"
         for stream, message in kept.items():
             assert message["status"] != "streaming", (stream, ends.get(stream))
             if ends.get(stream) == {"stop"}:
@@ -264,12 +265,15 @@ class Chaos:
         """Whether its reader was told that the question is kept: frame 1, of whoever claimed.
 
         Not of one that waits in the queue; nor is what an undertaker says for a stream that died
-        before it said anything.
+        before it said anything. Nor when the stream ended before its question was saved, and the
+        terminal frame says that it was not.
         """
         frames = reading.frames
         if reading.after or not frames or any(f.get("status") == "queued" for f in frames):
             return False
-        return not (len(frames) == 2 and frames[1].get("code") == "interrupted")
+        if len(frames) != 2:
+            return True
+        return frames[1].get("code") != "interrupted" and frames[1].get("saved") is not False
 
     async def newest_wins(self) -> None:
         """After all that, each session answers, on whatever node."""
