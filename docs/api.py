@@ -728,10 +728,10 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         ),
     ),
     ("GET", "/api/sessions/{session_id}/export.json"): Call(
-        told("Export", "A file."), (404, 429), (SESSION,)
+        told("Export", "A file."), (404, 409, 429), (SESSION,)
     ),
     ("GET", "/api/sessions/{session_id}/export.md"): Call(
-        file_answer("A file.", EXPORT_MD), (404, 429), (SESSION,)
+        file_answer("A file.", EXPORT_MD), (404, 409, 429), (SESSION,)
     ),
     ("GET", "/api/info"): Call(
         told("Info", "What a client may know of the server."), summary="Know the server."

@@ -19,7 +19,7 @@ import orjson
 from aiohttp import web
 from loguru import logger
 
-from jarvis_stream.errors import Overloaded
+from jarvis_stream.errors import Overloaded, Refused
 from jarvis_stream.transports.context import COUNTS, LIMITS
 from jarvis_stream.transports.pump import bound
 
@@ -204,6 +204,9 @@ async def send_body(
             _cut(request)
         except ConnectionError:
             request.app[COUNTS].let_go["http", "gone"] += 1
+            _cut(request)
+        except Refused as error:
+            logger.info("response_cut path={} error={}", request.path, error)
             _cut(request)
         except Exception:
             logger.exception("response_cut path={}", request.path)

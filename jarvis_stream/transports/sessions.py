@@ -15,6 +15,7 @@ from aiohttp import web
 from jarvis_stream.errors import (
     AgentFailure,
     AnswerTooLong,
+    Conflict,
     CoordinationLost,
     Interrupted,
     NotFound,
@@ -199,25 +200,25 @@ async def export_markdown(request: web.Request) -> web.StreamResponse:
 async def _all_pages(request: web.Request, session_id: str) -> AsyncGenerator[list[TurnRecord]]:
     """Yield a session's turns, oldest first, up to the newest one there is now.
 
-    Raises NotFound when there is none. Each page is let go before the next one is read; an answer
-    that is still growing is taken as far as it is when its page is read.
+    Each page is released before the next one is read; an answer that is still growing is taken as
+    far as it is when its page is read. Raises NotFound for a session that does not exist or was
+    deleted in between, and Conflict when its newest turn was.
     """
     newest, _ = await _page(request, session_id, limit=1, before=None)
-    before = newest.turns[-1].epoch + 1
-    after: int | None = 0
+    last = newest.turns[-1].epoch
     del newest
+    epoch = 0
+    after: int | None = 0
     while after is not None:
         async with request.app[READS].reserve(_reader(request)) as reservation:
-            try:
-                page, _ = await _page(
-                    request, session_id, limit=MAX_PAGE, before=before, after=after
-                )
-            except NotFound:
-                return  # deleted while it was exported
+            page, _ = await _page(request, session_id, limit=MAX_PAGE, before=last + 1, after=after)
             after = page.next
             reservation.shrink(sum(map(_memory_of, page.turns)))
             if page.turns:
+                epoch = page.turns[-1].epoch
                 yield page.turns
+    if epoch != last:
+        raise Conflict(f"messages of session {session_id} were removed during the export: retry")
 
 
 def _head(session_id: str) -> bytes:

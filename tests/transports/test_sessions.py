@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+import aiohttp
 import pytest
+from loguru import logger
 
 from jarvis_stream.transports import sessions
+from jarvis_stream.transports.context import REGISTRY
 
 from .conftest import Client
 
@@ -102,6 +106,68 @@ async def test_an_older_page_of_an_unknown_session_is_not_found(client: Client) 
     await (await client.post("/api/chat", json={"prompt": "q", "session_id": "s"})).read()
     body = await (await client.get("/api/sessions/s/messages?before=1")).json()
     assert (body["messages"], body["next"]) == ([], None)
+
+
+def remove_before_page(
+    client: Client, monkeypatch: pytest.MonkeyPatch, number: int, *, begin_again: bool
+) -> None:
+    """Delete the session `s` just before the page with this number is read from the history."""
+    history = client.app[REGISTRY].history
+    page = history.page
+    count = 0
+
+    async def page_after_delete(*args: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == number:
+            assert (await client.delete("/api/sessions/s")).status == 204
+            if begin_again:
+                again = {"prompt": "again", "session_id": "s"}
+                await (await client.post("/api/chat", json=again)).read()
+        return await page(*args, **options)
+
+    monkeypatch.setattr(history, "page", page_after_delete)
+
+
+@pytest.mark.parametrize("kind", ["json", "md"])
+@pytest.mark.parametrize(
+    ("begin_again", "status", "code"), [(False, 404, "not_found"), (True, 409, "conflict")]
+)
+async def test_an_export_of_a_session_that_is_deleted_at_its_start_is_rejected(
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    begin_again: bool,
+    status: int,
+    code: str,
+) -> None:
+    await (await client.post("/api/chat", json={"prompt": "q", "session_id": "s"})).read()
+    remove_before_page(client, monkeypatch, 2, begin_again=begin_again)
+    response = await client.get(f"/api/sessions/s/export.{kind}")
+    assert (response.status, (await response.json())["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("kind", ["json", "md"])
+@pytest.mark.parametrize("begin_again", [False, True])
+async def test_an_export_of_a_session_that_is_deleted_meanwhile_is_cut(
+    client: Client, monkeypatch: pytest.MonkeyPatch, kind: str, begin_again: bool
+) -> None:
+    monkeypatch.setattr(sessions, "PAGE_BYTES", 40_000)
+    for _ in range(25):
+        prompt = {"prompt": "x" * 1000, "session_id": "s"}
+        await (await client.post("/api/chat", json=prompt)).read()
+    remove_before_page(client, monkeypatch, 3, begin_again=begin_again)
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}")
+    try:
+        async with client.get(f"/api/sessions/s/export.{kind}") as response:
+            assert response.status == 200
+            with pytest.raises(aiohttp.ClientError):
+                await response.read()
+    finally:
+        logger.remove(sink)
+    assert "response_cut" in "".join(lines)
+    assert "Traceback" not in "".join(lines)
 
 
 async def test_head_of_messages_has_no_body(client: Client) -> None:
