@@ -7,13 +7,14 @@ from jarvis_stream.settings import options
 HEAD = """\
 # Settings
 
-Every setting is a flag and a variable. A flag wins over its variables, the first variable over the
-second, an empty variable counts as not set. A value that is not allowed stops the start with exit
-code 2 and a line that names it. `jarvis-stream --help` prints the same list.
+Every setting is a flag and an environment variable. A flag overrides its variables, and the first
+variable overrides the second. An empty variable counts as not set. A value that is not allowed
+stops the start with exit code 2 and a line that names it. `jarvis-stream --help` prints the same
+list.
 
 Times are in seconds, sizes in bytes.
 
-<!-- Made from the code by `make docs`; a test compares them. -->
+<!-- Generated from the code by `make docs`; a test compares them. -->
 
 | flag | variables | default | allowed | meaning |
 |---|---|---|---|---|

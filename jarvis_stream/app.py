@@ -215,7 +215,7 @@ def _cluster(settings: Settings) -> Cluster | None:
     if not is_shared(database_url(settings)):
         raise BadSettings(
             [
-                "--redis-url makes this one of several servers: they need a --database-url of"
+                "--redis-url (several servers) requires a --database-url of"
                 " PostgreSQL, which all of them share"
             ]
         )
@@ -480,10 +480,10 @@ async def _readyz(request: web.Request) -> web.Response:
         raise ShuttingDown("the server is shutting down", retry_after=1)
     node = request.app[REGISTRY].node
     if node is not None and not node.is_in_touch:
-        raise Unavailable("the store that the servers share does not answer", retry_after=1)
+        raise Unavailable("the shared Redis does not respond", retry_after=1)
     if node is not None and node.health.refusal is not None:
         raise Unavailable(
-            "the shared store refuses commands that streams need: see store_refuses in the log",
+            "the shared Redis refuses commands that streams need: see store_refuses in the log",
             retry_after=1,
         )
     # While the database is away, answers continue and are saved later. A 503 here would take all

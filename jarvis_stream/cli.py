@@ -297,8 +297,9 @@ def _refuse_strangers(settings: Settings) -> None:
         return
     raise BadSettings(
         [
-            f"--host {settings.host} lets other machines in, and nobody has to sign in: set"
-            " JARVIS_AUTH_TOKENS, or say --allow-anonymous if everybody there may chat"
+            f"--host {settings.host} is reachable from other machines, and no sign-in is"
+            " configured: set JARVIS_AUTH_TOKENS, or pass --allow-anonymous to permit access"
+            " without sign-in"
         ]
     )
 
@@ -310,14 +311,18 @@ def _check_workers(settings: Settings) -> None:
     if settings.redis_url is None:
         raise BadSettings(
             [
-                f"--workers {settings.workers} needs --redis-url (or JARVIS_REDIS_URL, REDIS_URL)"
-                " and a --database-url of PostgreSQL: that is what the workers share"
+                f"--workers {settings.workers} requires --redis-url (or JARVIS_REDIS_URL,"
+                " REDIS_URL) and a --database-url of PostgreSQL, which all workers share"
             ]
         )
     if settings.worker_port + settings.workers > 65_536:
-        raise BadSettings([f"--worker-port {settings.worker_port}: the last worker has no port"])
+        raise BadSettings(
+            [f"--worker-port {settings.worker_port}: the last worker would exceed port 65535"]
+        )
     if not FORKING:
-        raise BadSettings([f"--workers {settings.workers}: this system can have one only"])
+        raise BadSettings(
+            [f"--workers {settings.workers}: this operating system supports only one"]
+        )
 
 
 def _secrets(settings: Settings) -> list[str]:
@@ -350,8 +355,8 @@ def _why_not(error: OSError, setting: str) -> str:
     if isinstance(error, socket.gaierror):
         return "no such host; choose another with --host"
     if error.errno == errno.EADDRINUSE:
-        free = " (0 takes any free one)" if setting == "--port" else ""
-        return f"the port is taken; choose another with {setting}{free}"
+        free = " (0 selects a free one)" if setting == "--port" else ""
+        return f"the port is in use; choose another with {setting}{free}"
     if error.errno == errno.EACCES:
         return f"this user may not use that port; choose one above 1023 with {setting}"
     if error.errno == errno.EADDRNOTAVAIL:
@@ -464,13 +469,13 @@ def _greet(app: web.Application, settings: Settings, *, port: int) -> None:
     print(f"Jarvis Stream is at {_url(settings.host, port)}")
     print(f"The agent is {choice.name}: {choice.why}")
     print(choice.change)
-    print(f"Conversations are kept in {database_place(settings)} (--database-url)")
+    print(f"Conversations are saved in {database_place(settings)} (--database-url)")
     if settings.redis_url is not None:
         print("Other servers with the same Redis serve the same sessions (--redis-url)")
     if settings.workers > 1:
-        print(f"{settings.workers} workers share it")
+        print(f"{settings.workers} worker processes share this address")
     if separates_visitors(settings) or not (_is_loopback(settings.host) or has_identity(settings)):
-        print("Whoever can reach this address can chat: there is no login.")
+        print("Every client that can reach this address can chat: no sign-in is configured.")
         if separates_visitors(settings):
             print("Each browser has its own conversations (--shared-conversations to share them)")
         else:

@@ -42,9 +42,9 @@ def copy_history(argv: Sequence[str], source: str) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="jarvis-stream copy-history",
-        description="Copy all conversations to another database: SQLite or PostgreSQL, either way."
-        " No server may use the source meanwhile. May be broken off and begun again.",
-        epilog="A password can be left out of the URL: PGPASSWORD and ~/.pgpass are honoured.",
+        description="Copy all conversations to another database (SQLite or PostgreSQL)."
+        " Stop the servers of the source first. The copy can be interrupted and repeated.",
+        epilog="Leave the password out of the URL: use PGPASSWORD or ~/.pgpass.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -53,13 +53,13 @@ def copy_history(argv: Sequence[str], source: str) -> None:
         metavar="URL",
         default=source,
         help="a path, sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
-        " [default: what JARVIS_DATABASE_URL names, or else the server's own file]",
+        " [default: JARVIS_DATABASE_URL, or else the server's SQLite file]",
     )
     parser.add_argument("--to", dest="target", metavar="URL", required=True, help="the same")
     parser.add_argument(
         "--merge",
         action="store_true",
-        help="keep conversations that only the target has; without it, there must be none",
+        help="keep conversations that only the target has; by default, they stop the copy",
     )
     given = parser.parse_args(argv)
     from jarvis_stream.history.copy import copy_history as copy
@@ -68,7 +68,7 @@ def copy_history(argv: Sequence[str], source: str) -> None:
         copy(given.source, given.target, merge=given.merge, progress=_now_and_then(_tell))
     )
     print(f"Done: the target has {done.sessions} conversations with {done.turns} questions.")
-    print("The source still has them too. Now start the server on the target: --database-url")
+    print("The source still has them, too. Now start the server with --database-url of the target.")
 
 
 def revoke(argv: Sequence[str], redis_url: str | None, url: str) -> None:

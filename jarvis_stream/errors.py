@@ -227,21 +227,21 @@ class UpstreamError(StreamFailure):
     """The model's server refused, broke off, or spoke nonsense."""
 
     code = "upstream_error"
-    sentence = "The model's server could not answer."
+    sentence = "The model server could not answer."
 
 
 class UpstreamTimeout(StreamFailure):
     """The model's server was silent for too long."""
 
     code = "upstream_timeout"
-    sentence = "The model's server took too long to answer."
+    sentence = "The model server took too long to answer."
 
 
 class AnswerTooLong(StreamFailure):
     """The answer grew past its bound."""
 
     code = "too_long"
-    sentence = "The answer grew longer than this server keeps."
+    sentence = "The answer exceeded the size limit of this server."
     retryable = False
 
 
@@ -256,7 +256,7 @@ class CoordinationLost(StreamFailure):
     """Its process lost touch with the others: one of them may have the session by now."""
 
     code = "coordination_lost"
-    sentence = "The server lost touch with the others before the answer was complete."
+    sentence = "The server lost its connection to the other servers before the answer was complete."
 
 
 class Answered(StreamFailure):

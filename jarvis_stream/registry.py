@@ -504,7 +504,7 @@ class StreamRegistry:
             for _ in range(MAX_ATTEMPTS):
                 with suppress(Vacated):
                     return await self._start_among_others(self.node, opening)
-            raise StoreLost("other starts with this stream_id come to nothing again and again")
+            raise StoreLost("other starts with this stream_id fail repeatedly")
 
     async def _start_among_others(self, node: Node, opening: Opening) -> Stream | Mirror:
         """Raises Vacated when a start that had the stream_id came to nothing: to be repeated."""
@@ -831,9 +831,11 @@ class StreamRegistry:
             removed = await removing
             await self._outlive(streams)
         if not removed.accepted:
-            raise Unavailable("too many deletions wait for the database", retry_after=5)
+            raise Unavailable(
+                "too many deletions wait for the database; retry later", retry_after=5
+            )
         if not removed.saved:
-            raise Unavailable("the history cannot be written now", retry_after=1)
+            raise Unavailable("the database cannot be written now; retry later", retry_after=1)
         return removed.existed or live > 0
 
     # Who looks on
@@ -933,11 +935,16 @@ class StreamRegistry:
             else sum(not stream.undead for stream in session.streams)
         )
         if len(self._streams) - leaving >= self._max_streams:
-            raise Overloaded("the server has all the answers it can give at a time", retry_after=1)
+            raise Overloaded(
+                f"the server is at capacity (max_streams={self._max_streams}); retry later",
+                retry_after=1,
+            )
         name = opening.counts_as or opening.owner
         if name and self._of_owner[name] - leaving >= self._max_streams_each:
             raise TooMany(
-                f"{self._max_streams_each} answers are being given to you already", retry_after=1
+                f"{self._max_streams_each} answers of yours are already running (the limit);"
+                " stop one, or retry later",
+                retry_after=1,
             )
         if sum(stream.undead for stream in session.live) >= MAX_ZOMBIES:
             raise Unavailable(
@@ -1208,7 +1215,7 @@ class StreamRegistry:
 
     @staticmethod
     def _overrun(stream: Stream) -> None:
-        failure = AnswerTooLong("The answer took longer than this server lets it.")
+        failure = AnswerTooLong("The answer exceeded the time limit of this server.")
         stream.revoke(Failed.of(failure), "too_long")
 
     def _fail(self, stream: Stream, failure: StreamFailure, cause: BaseException) -> None:
@@ -1311,7 +1318,9 @@ def _asking() -> Iterator[None]:
         yield
     except StoreLost as error:
         _store_failures.log("WARNING", "store_lost error={}", error)
-        raise Unavailable("the servers have lost touch with each other", retry_after=1) from error
+        raise Unavailable(
+            "the server cannot reach the shared Redis; retry later", retry_after=1
+        ) from error
 
 
 def _span_of(session_key: str, epoch: int) -> Span:

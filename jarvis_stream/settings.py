@@ -134,10 +134,10 @@ class Settings(BaseSettings):
     host: Annotated[
         str, Field(min_length=1, json_schema_extra={"allowed": "a host name or an IP address"})
     ] = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 is every IPv4 address of this machine."""
+    """The address to listen on; 0.0.0.0 means every IPv4 address of this machine."""
 
     port: Annotated[int, Field(ge=0, le=65_535, json_schema_extra={"also": "PORT"})] = 8765
-    """The port to listen on; 0 takes any free one."""
+    """The port to listen on; 0 selects a free port."""
 
     allowed_origins: Annotated[
         tuple[Origin, ...],
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
             }
         ),
     ] = ()
-    """Further origins whose pages may talk to this server; its own always may."""
+    """Other origins whose pages may use this server, besides its own origin."""
 
     auth_tokens: Annotated[
         Annotated[SecretStr, AfterValidator(_tokens)] | None,
@@ -160,25 +160,25 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """Who may use this server, and each one's token. Prefer the variable: others can see a flag."""
+    """Principals and their tokens. Use the variable: other users can see a flag."""
 
     jwt_key: Annotated[
         Annotated[SecretStr, Field(min_length=32)] | None,
         Field(json_schema_extra={"allowed": "at least 32 characters"}),
     ] = None
-    """The secret that signs the JSON Web Tokens of this server's users (HS256 and the like)."""
+    """Shared secret that verifies JSON Web Tokens (HS256, HS384, HS512)."""
 
     jwt_public_key_file: Annotated[
         FilePath | None, Field(json_schema_extra={"allowed": "a PEM file that exists"})
     ] = None
-    """The public key that verifies them instead."""
+    """File of the public key that verifies JSON Web Tokens."""
 
     jwt_jwks_url: Annotated[
         str | None,
         AfterValidator(lambda url: url and _web_address(url)),
         Field(json_schema_extra={"allowed": "http(s)://host[:port][/path]"}),
     ] = None
-    """Where such keys are published instead; needs the issuer and the audience too."""
+    """URL of the key set (JWKS) that verifies JSON Web Tokens; needs issuer and audience."""
 
     jwt_algorithms: Annotated[
         tuple[Algorithm, ...],
@@ -186,26 +186,26 @@ class Settings(BaseSettings):
         BeforeValidator(_comma_separated),
         Field(json_schema_extra={"allowed": "names like RS256, ES256, EdDSA or HS256, by commas"}),
     ] = ()
-    """Which signatures count; without it, all that fit the public key, or HS256 for a secret."""
+    """Accepted signature algorithms; default: those of the public key, or HS256 for a secret."""
 
     jwt_issuer: Annotated[
         str | None, Field(min_length=1, json_schema_extra={"allowed": "any text"})
     ] = None
-    """The `iss` that a token must have."""
+    """The claim `iss` that a token must have."""
 
     jwt_audience: Annotated[
         str | None, Field(min_length=1, json_schema_extra={"allowed": "any text"})
     ] = None
-    """The `aud` that a token must have."""
+    """The claim `aud` that a token must have."""
 
     jwt_leeway: Annotated[float, Field(ge=0, le=300, allow_inf_nan=False)] = 10.0
-    """By how much the clocks of whoever signs tokens may be wrong."""
+    """Tolerated clock difference to the issuer of tokens, in seconds."""
 
     allow_anonymous: bool = False
-    """Whether a server without sign-in may serve other machines; each browser is one principal."""
+    """Permit other machines to use a server without sign-in; each browser is one principal."""
 
     shared_conversations: bool = False
-    """Whether all visitors without sign-in can read and delete all conversations."""
+    """Permit all visitors without sign-in to read and delete all conversations."""
 
     cookie_secret: Annotated[
         Annotated[SecretStr, AfterValidator(_cookie_secrets)] | None,
@@ -215,10 +215,10 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """The secret that signs visitors' cookies; by default, a file beside the SQLite history."""
+    """Secret that signs the cookies of visitors; default: a file beside the SQLite history."""
 
     login_seconds: Annotated[float, Field(ge=60, le=2_592_000, allow_inf_nan=False)] = 43_200.0
-    """How long a browser stays signed in."""
+    """Lifetime of a browser's sign-in, in seconds."""
 
     trusted_proxies: Annotated[
         tuple[IPvAnyNetwork, ...],
@@ -230,7 +230,7 @@ class Settings(BaseSettings):
             }
         ),
     ] = ()
-    """The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
+    """Reverse proxies whose X-Forwarded-For and X-Forwarded-Proto the server trusts."""
 
     operator_token: Annotated[
         Annotated[SecretStr, AfterValidator(_operator_token)] | None,
@@ -240,19 +240,19 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """The token for /api/admin/streams and `jarvis-stream streams`; prefer the variable."""
+    """Token for /api/admin/streams and `jarvis-stream streams`; use the variable."""
 
     open_metrics: bool = True
-    """Whether /metrics needs no token when it is asked from this very machine, past every proxy."""
+    """Serve /metrics without a token to this machine (requests that did not pass a proxy)."""
 
     log_level: Annotated[Level, Field(json_schema_extra={"also": "LOG_LEVEL"})] = "INFO"
-    """The least severe records that are logged."""
+    """Lowest level of log records."""
 
     log_format: Literal["auto", "pretty", "json"] = "auto"
-    """How they are written to stderr: auto is pretty on a terminal and json elsewhere."""
+    """Log format on stderr; auto means pretty on a terminal and json elsewhere."""
 
     traces: Literal["off", "otlp"] = "off"
-    """Whether each stream becomes an OpenTelemetry span; the OTEL_ variables say where it goes."""
+    """Export each stream as an OpenTelemetry span; the OTEL_ variables set the destination."""
 
     agent: Annotated[
         str,
@@ -261,7 +261,7 @@ class Settings(BaseSettings):
             json_schema_extra={"allowed": "auto, demo, openai or module:callable"},
         ),
     ] = "auto"
-    """Who answers: an OpenAI-compatible server, the demo, your own callable, or what is found."""
+    """The agent: an OpenAI-compatible server, the demo, your own callable, or automatic choice."""
 
     agent_name: Annotated[
         str,
@@ -271,7 +271,7 @@ class Settings(BaseSettings):
         ),
         AfterValidator(_printable),
     ] = ""
-    """The name of the agent that clients and the page show; by default, the model's name."""
+    """Name of the agent that clients and the page show; default: the name of the model."""
 
     openai_base_url: Annotated[
         str | None,
@@ -283,7 +283,7 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """The OpenAI-compatible server to ask, up to and with its /v1."""
+    """Base URL of the OpenAI-compatible model server, including /v1."""
 
     openai_api_key: Annotated[
         Annotated[SecretStr, AfterValidator(_header_safe)] | None,
@@ -294,7 +294,7 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """The key that server wants. Prefer the variable: other users can see a flag."""
+    """API key for the model server. Use the variable: other users can see a flag."""
 
     openai_model: Annotated[
         str | None,
@@ -303,13 +303,13 @@ class Settings(BaseSettings):
             json_schema_extra={"also": "OPENAI_MODEL", "allowed": "a model's name"},
         ),
     ] = None
-    """The model to ask for; by default, the first model in the server's list that can chat."""
+    """Name of the model; default: the first model in the model server's list that can chat."""
 
     openai_ca_file: Annotated[
         FilePath | None,
         Field(json_schema_extra={"allowed": "a file of PEM certificates that exists"}),
     ] = None
-    """The certificate authorities to trust for that server, instead of the system's."""
+    """Certificate authorities to trust for the model server, instead of the system's."""
 
     database_url: Annotated[
         SecretStr | None,
@@ -320,7 +320,7 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """Where conversations are kept; without it, a SQLite file in the user's data directory."""
+    """Database of the conversations; default: a SQLite file in the user's data directory."""
 
     redis_url: Annotated[
         SecretStr | None,
@@ -332,124 +332,124 @@ class Settings(BaseSettings):
             }
         ),
     ] = None
-    """The Redis (or Redis Cluster) that servers of the same sessions share, besides PostgreSQL."""
+    """Redis (or Redis Cluster) that several servers share, besides PostgreSQL."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """How many processes serve on this machine; more than one need --redis-url."""
+    """Number of worker processes on this machine; more than one requires --redis-url."""
 
     worker_port: Annotated[int, Field(ge=0, le=65_535)] = 0
-    """Where the first of several workers listens alone too, the next ones behind it; 0: nowhere."""
+    """Port of the first worker alone; the next workers use the next ports; 0: no such ports."""
 
     redis_wait: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
-    """How long to wait at the start for a Redis that does not answer."""
+    """How long the start waits for a Redis that does not respond, in seconds."""
 
     lease: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] = 3.0
-    """How long a server that gives no sign of life is thought to live by the others."""
+    """Seconds without a heartbeat after which other servers consider a server dead."""
 
     system_prompt: Annotated[str | None, Field(json_schema_extra={"allowed": "any text"})] = None
-    """What the model is told before every conversation."""
+    """System prompt: text for the model before every conversation."""
 
     first_token_timeout: Seconds = 120.0
-    """How long the model's server may take to its first token."""
+    """Timeout for the first token of the model server, in seconds."""
 
     token_timeout: Seconds = 60.0
-    """How long it may then be silent between two tokens."""
+    """Timeout between two tokens of the model server, in seconds."""
 
     cancel_timeout: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 2.0
-    """How long a cancelled answer may tidy up; then it is given up, and the next one starts."""
+    """Time for the cleanup of a cancelled agent, in seconds; then the next answer starts."""
 
     unwatched_timeout: Seconds = 600.0
-    """How long an answer with on_disconnect "continue" goes on while nobody reads it."""
+    """How long an answer with on_disconnect "continue" runs without readers, in seconds."""
 
     heartbeat: Seconds = 15.0
-    """How often a silent connection is given a sign of life."""
+    """Interval of heartbeats on a silent connection, in seconds."""
 
     stall_timeout: Seconds = 30.0
-    """How long a reader may take nothing before its connection is closed."""
+    """Seconds without progress after which the server disconnects a reader."""
 
     header_timeout: Seconds = 10.0
-    """How long a request's headers may take, from their first byte."""
+    """Timeout for the headers of a request from their first byte, in seconds."""
 
     body_timeout: Seconds = 10.0
-    """How long a request's body may take, from the end of its headers."""
+    """Timeout for the body of a request from the end of its headers, in seconds."""
 
     idle_timeout: Seconds = 75.0
-    """How long a connection may wait for its next request."""
+    """How long a connection may be idle before its next request, in seconds."""
 
     socket_idle_timeout: Seconds = 3600.0
-    """How long a WebSocket that follows and watches nothing may send nothing."""
+    """How long a WebSocket that follows and watches no stream may be silent, in seconds."""
 
     max_connections: Count = 4096
-    """The most connections at a time; those without a request make room for new ones."""
+    """Maximum number of connections; idle ones are closed to admit new ones."""
 
     shutdown_grace: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5.0
-    """How long running answers may go on when the server has been told to stop."""
+    """How long running answers may continue during a shutdown, in seconds."""
 
     max_body_bytes: Count = 2**20
-    """The largest request body or WebSocket message."""
+    """Maximum size of a request body or WebSocket message, in bytes."""
 
     max_prompt_chars: Count = 100_000
-    """The longest prompt."""
+    """Maximum length of a prompt, in characters."""
 
     max_answer_bytes: Annotated[int, Field(ge=1, le=2**30)] = 4 * 2**20
-    """The longest answer, in UTF-8; a longer one ends with the error too_long."""
+    """Maximum size of an answer (UTF-8), in bytes; a longer one ends with the error too_long."""
 
     replay_seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
-    """How long a finished stream can still be replayed."""
+    """How long an ended stream can be replayed, in seconds."""
 
     replay_bytes: Count = 64 * 2**20
-    """How much memory finished streams may take for that, all together."""
+    """Memory for the replay of ended streams, in bytes, for all streams together."""
 
     history_messages: Count = 100
-    """The most messages of a session that the agent is given."""
+    """Maximum number of messages of a session that the agent receives."""
 
     history_chars: Count = 200_000
-    """The most characters of them; the oldest messages are left out first."""
+    """Maximum number of characters of these messages; the oldest ones are omitted first."""
 
     max_queue: Count = 8
-    """The most messages of one session that may wait for its running answer (enqueue)."""
+    """Maximum number of waiting messages of a session (on_conflict "enqueue")."""
 
     max_streams_per_socket: Count = 64
-    """The most streams that one WebSocket may follow at a time."""
+    """Maximum number of streams that one WebSocket follows at a time."""
 
     max_streams: Count = 10_000
-    """The most answers that are being given at a time."""
+    """Maximum number of live answers."""
 
     max_streams_per_principal: Count = 64
-    """The most live answers of one principal; visitors without sign-in count by address."""
+    """Maximum number of live answers per principal; visitors without sign-in count by address."""
 
     max_sessions_per_principal: Count = 10_000
-    """The most sessions that one principal may have."""
+    """Maximum number of sessions per principal."""
 
     max_sessions_per_visitor: Count = 200
-    """The most sessions that one visitor without sign-in may have."""
+    """Maximum number of sessions per visitor without sign-in."""
 
     max_visitors_per_hour: Count = 120
-    """The most new visitors without sign-in per hour from one address (of IPv6: one /64)."""
+    """Maximum number of new visitors per hour and address (IPv6: per /64) without sign-in."""
 
     max_sockets_per_address: Count = 256
-    """The most WebSockets of one address (of IPv6: of one /64); this machine's own has no limit."""
+    """Maximum number of WebSockets per address (IPv6: per /64); this machine has no limit."""
 
     max_sockets_per_principal: Count = 64
-    """The most WebSockets of one principal."""
+    """Maximum number of WebSockets per principal."""
 
     max_messages_per_second: Count = 200
-    """The most messages of one WebSocket, a second; in a burst ten times as many."""
+    """Maximum rate of messages per second and WebSocket; a burst may have ten times as many."""
 
     max_starts_per_minute: Count = 120
-    """The most answers one principal, or else one address that is not this machine, may start."""
+    """Maximum number of starts per minute and principal, or per address of other machines."""
 
     max_reads_per_minute: Count = 1200
-    """The most reads (lists, messages, exports) per minute of one principal or address."""
+    """Maximum number of reads (lists, messages, exports) per minute and principal or address."""
 
     max_changes_per_minute: Count = 600
-    """The most renamings and deletions of sessions per minute of one principal or address."""
+    """Maximum number of renamings and deletions per minute and principal or address."""
 
     max_searches_per_minute: Count = 120
-    """The most searches per minute of one principal or address."""
+    """Maximum number of searches per minute and principal or address."""
 
     max_answer_seconds: Seconds = 3600.0
-    """How long an answer may take; a longer one ends with the error too_long."""
+    """Maximum duration of an answer, in seconds; a longer one ends with the error too_long."""
 
     @classmethod
     def settings_customise_sources(
@@ -576,7 +576,7 @@ def has_identity(settings: Settings) -> bool:
 
 
 def unknown_variables() -> list[str]:
-    """A sentence for each `JARVIS_…` variable that is set and is no setting."""
+    """Return a sentence for each `JARVIS_…` variable that is set and is not a setting."""
     known = [name.upper() for name in options()]
     sentences = []
     for variable in sorted(os.environ):
@@ -584,7 +584,7 @@ def unknown_variables() -> list[str]:
         if prefix + "_" == PREFIX and name not in known:
             near = [PREFIX + match for match in difflib.get_close_matches(name, known, n=2)]
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            sentences.append(f"the variable {variable} is no setting{hint}")
+            sentences.append(f"the variable {variable} is not a setting{hint}")
     return sentences
 
 
@@ -592,7 +592,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jarvis-stream",
         description="A streaming server for chat and agent UIs.",
-        epilog="A flag wins over its variables, the first variable over the second."
+        epilog="A flag overrides its variables, the first variable overrides the second."
         " Other commands, each with --help: streams, revoke, copy-history.",
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,

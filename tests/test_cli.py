@@ -94,7 +94,7 @@ def test_a_port_that_is_taken_is_one_clear_line(capsys: pytest.CaptureFixture[st
         assert cli.main(["--port", f"{port}"]) == 1
     assert only_error(capsys) == (
         f"cannot listen on 127.0.0.1:{port}: "
-        "the port is taken; choose another with --port (0 takes any free one)"
+        "the port is in use; choose another with --port (0 selects a free one)"
     )
 
 
@@ -129,8 +129,8 @@ def test_other_machines_are_not_let_in_without_being_asked_who_they_are(
 ) -> None:
     assert cli.main(["--host", "0.0.0.0", "--port", "0"]) == 2
     assert only_error(capsys) == (
-        "--host 0.0.0.0 lets other machines in, and nobody has to sign in: set"
-        " JARVIS_AUTH_TOKENS, or say --allow-anonymous if everybody there may chat"
+        "--host 0.0.0.0 is reachable from other machines, and no sign-in is configured: set"
+        " JARVIS_AUTH_TOKENS, or pass --allow-anonymous to permit access without sign-in"
     )
 
 
@@ -212,7 +212,7 @@ def test_an_unknown_variable_is_warned_of_and_a_key_is_never_shown() -> None:
         _, log = server.stop(signal.SIGTERM)
         assert "sk-0123456789abcdef" not in log + "".join(server.banner)
     messages = [orjson.loads(line)["message"] for line in log.splitlines()]
-    assert any("JARVIS_PROT is no setting" in message for message in messages)
+    assert any("JARVIS_PROT is not a setting" in message for message in messages)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -73,7 +73,7 @@ def test_the_streams_of_a_server_are_listed_and_one_is_ended(
         assert cli.main(["streams", "--url", server.url, "--cancel", STREAM_ID]) == 0
         assert capsys.readouterr().out.startswith(f"ended {STREAM_ID}: its agent has stopped")
         assert cli.main(["streams", "--cancel", STREAM_ID]) == 1
-        assert f"no stream {STREAM_ID} lives" in capsys.readouterr().err
+        assert f"no stream {STREAM_ID} is live" in capsys.readouterr().err
         assert cli.main(["streams"]) == 0
         assert capsys.readouterr().out.startswith("0 streams at ")
 

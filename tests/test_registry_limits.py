@@ -158,7 +158,7 @@ async def test_an_answer_takes_so_long_at_most(script: str) -> None:
     assert now() - begun_at == 3.0
     last = reader.frames[-1]
     assert (last["type"], last["code"], last["retryable"]) == ("error", "too_long", False)
-    assert last["error"] == "The answer took longer than this server lets it."
+    assert last["error"] == "The answer exceeded the time limit of this server."
     assert house.registry.endings["too_long"] in (0, 1)
     assert await house.kept() == [("A", "error")]
     await house.registry.shutdown()

@@ -186,7 +186,7 @@ async def test_a_history_that_cannot_be_read_refuses_only_what_it_alone_knows() 
 
     async def fail(stream_id: str) -> None:
         await asyncio.sleep(5)
-        raise Unavailable("the history cannot be read now")
+        raise Unavailable("the database cannot be read now; retry later")
 
     house.history.turn = fail  # type: ignore[method-assign]
     began = now()

@@ -236,8 +236,8 @@ def test_an_unknown_variable_is_told_with_its_near_matches(
     monkeypatch.setenv("JARVIS_XYZZY_QUUX", "3")
     monkeypatch.setenv("JARVIS_PORT", "3")
     assert unknown_variables() == [
-        "the variable JARVIS_HEARTBEET is no setting; did you mean JARVIS_HEARTBEAT?",
-        "the variable JARVIS_XYZZY_QUUX is no setting",
+        "the variable JARVIS_HEARTBEET is not a setting; did you mean JARVIS_HEARTBEAT?",
+        "the variable JARVIS_XYZZY_QUUX is not a setting",
     ]
 
 

@@ -179,8 +179,8 @@ def test_several_without_redis_are_refused(capsys: pytest.CaptureFixture[str]) -
     out, err = capsys.readouterr()
     assert (out, json.loads(err)["message"]) == (
         "",
-        "--workers 2 needs --redis-url (or JARVIS_REDIS_URL, REDIS_URL) and a"
-        " --database-url of PostgreSQL: that is what the workers share",
+        "--workers 2 requires --redis-url (or JARVIS_REDIS_URL, REDIS_URL) and a"
+        " --database-url of PostgreSQL, which all workers share",
     )
 
 
@@ -189,7 +189,7 @@ def test_several_where_no_process_can_be_forked_are_refused(
 ) -> None:
     monkeypatch.setattr(cli, "FORKING", False)
     assert cli.main(["--port", "0", "--workers", "2", "--redis-url", "redis://localhost"]) == 2
-    assert "this system can have one only" in capsys.readouterr().err
+    assert "this operating system supports only one" in capsys.readouterr().err
 
 
 def test_a_workers_own_port_that_is_taken_is_one_clear_line(
@@ -200,7 +200,7 @@ def test_a_workers_own_port_that_is_taken_is_one_clear_line(
         port = listener.getsockname()[1]
         assert cli.main([*flags, "--worker-port", f"{port}"]) == 1
     assert json.loads(capsys.readouterr().err)["message"] == (
-        f"cannot listen on 127.0.0.1:{port}: the port is taken; choose another with --worker-port"
+        f"cannot listen on 127.0.0.1:{port}: the port is in use; choose another with --worker-port"
     )
 
 
@@ -210,13 +210,13 @@ def test_two_servers_with_workers_do_not_share_a_port(capsys: pytest.CaptureFixt
     with other:
         port = other.getsockname()[1]
         assert cli.main([*flags, "--port", f"{port}"]) == 1
-    assert f"127.0.0.1:{port}: the port is taken" in capsys.readouterr().err
+    assert f"127.0.0.1:{port}: the port is in use" in capsys.readouterr().err
 
 
 def test_each_needs_a_port_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--port", "0", "--workers", "2", "--redis-url", "redis://localhost"]
     assert cli.main([*flags, "--worker-port", "65535"]) == 2
-    assert "--worker-port 65535: the last worker has no port" in capsys.readouterr().err
+    assert "--worker-port 65535: the last worker would exceed port 65535" in capsys.readouterr().err
 
 
 def test_the_longest_pause_bounds_them() -> None:

@@ -191,7 +191,9 @@ class RedisPasses:
         try:
             return await _answers(self._router, *commands)
         except StoreLost as error:
-            raise Unavailable("who asks cannot be told now", retry_after=1) from error
+            raise Unavailable(
+                "the sign-in cannot be verified now; retry later", retry_after=1
+            ) from error
 
 
 class RedisRates:

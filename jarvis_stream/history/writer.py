@@ -472,7 +472,7 @@ class HistoryWriter:
             self._bound(done, self._limits.save_timeout, lambda: done.resolve(False))
         saved = await done.wait()
         if saved is False:
-            raise Unavailable("the history cannot be written now", retry_after=1)
+            raise Unavailable("the database cannot be written now; retry later", retry_after=1)
         return await self.session(session_id) if saved else None
 
     def _replace(self, turn: _Turn) -> None:
@@ -997,7 +997,9 @@ class HistoryWriter:
             raise
         except Exception as error:
             self._log.log("ERROR", "history_read_failed error={}", self._store.describe(error))
-            raise Unavailable("the history cannot be read now", retry_after=1) from error
+            raise Unavailable(
+                "the database cannot be read now; retry later", retry_after=1
+            ) from error
 
     @contextmanager
     def _overlay(

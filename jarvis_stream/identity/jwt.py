@@ -202,7 +202,7 @@ class JwksVerifier(_Verifier):
             await self._refresh()
             keys = self._fitting(name, kid)
         if not self._known:
-            raise Unavailable("who asks cannot be verified now", retry_after=1)
+            raise Unavailable("the sign-in cannot be verified now; retry later", retry_after=1)
         for key in keys:
             principal = self._check(token, key)
             if principal is not None:

@@ -177,7 +177,7 @@ async def cancel(request: web.Request) -> web.Response:
         if stream.stream_id == stream_id and owner in (None, stream.owner)
     ]
     if not found or not STREAM_ID.fullmatch(stream_id):
-        raise NotFound(f"no stream {shorten(stream_id)} lives at {_node()['name']}")
+        raise NotFound(f"no stream {shorten(stream_id)} is live at {_node()['name']}")
     if len(found) > 1:
         raise Conflict(f"{len(found)} owners have a stream {stream_id}: name one with owner=")
     (stream,) = found
@@ -190,10 +190,10 @@ async def revoke(request: web.Request) -> web.Response:
     """End every sign-in of the principal that the body names; from this machine only."""
     here = request.app[GATE]
     if here.kind == "none":
-        raise NotFound("there is no login here")
+        raise NotFound("sign-in is not configured on this server")
     check_this_machine(request)
     if here.kind != "token":
-        raise NotFound("there is no login here")
+        raise NotFound("sign-in is not configured on this server")
     name = (await json_body(request)).get("principal")
     if not isinstance(name, str) or not name:
         raise Invalid("principal: is missing; needed: a name")

@@ -294,7 +294,7 @@ class Door(web.RequestHandler):
             answer = refusal(_Failed(sentence))
             self._doors.refused["http", code] += 1
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun: there is no other now")
+            raise ConnectionError("the response has already started")
         answer.headers["Server"] = SERVER
         answer.headers["X-Content-Type-Options"] = "nosniff"
         answer.force_close()
@@ -400,7 +400,12 @@ class TurnedAway(asyncio.Protocol):
         # the connection, and the answer with it.
         self._timer = asyncio.get_running_loop().call_later(LINGER, transport.abort)
         transport.write(
-            raw(Overloaded("the server has all the connections it takes", retry_after=1))
+            raw(
+                Overloaded(
+                    f"the server is at capacity (max_connections={self._doors.most}); retry later",
+                    retry_after=1,
+                )
+            )
         )
         with contextlib.suppress(OSError, NotImplementedError):
             transport.write_eof()

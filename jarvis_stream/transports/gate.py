@@ -175,7 +175,7 @@ class Gate:
             return
         if self._hook is not None and hdrs.COOKIE not in request.headers:
             return
-        raise ForeignOrigin("without an Origin header a bearer token is needed")
+        raise ForeignOrigin("a request without an Origin header needs a bearer token")
 
 
 GATE: Final = web.AppKey("gate", Gate)
@@ -310,7 +310,7 @@ async def login(request: web.Request) -> web.Response:
     """A token becomes a cookie that no script can read, and that is not the token."""
     here = request.app[GATE]
     if here.kind != "token":
-        raise NotFound("there is no login here")
+        raise NotFound("sign-in is not configured on this server")
     token = (await json_body(request)).get("token")
     if not isinstance(token, str):
         raise Invalid("token: is missing; needed: a text")
@@ -359,7 +359,7 @@ async def ticket(request: web.Request) -> web.Response:
     here = request.app[GATE]
     principal = request.get(PRINCIPAL)
     if principal is None or here.kind == "none":
-        raise NotFound("there is no login here, and no ticket is needed")
+        raise NotFound("sign-in is not configured: connect without a ticket")
     return json_answer(
         {"ticket": await here.tickets.issue(principal), "expires_in": round(here.tickets.seconds)}
     )

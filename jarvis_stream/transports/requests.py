@@ -42,9 +42,9 @@ def parse_object(raw: bytes | str) -> dict[str, Any]:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         # The first sentence of orjson's message; what follows may quote the input.
-        raise Malformed(f"no valid JSON: {error.msg}") from None
+        raise Malformed(f"invalid JSON: {error.msg}") from None
     if not isinstance(value, dict):
-        raise Malformed(f"a JSON object is needed, not {_kind(value)}")
+        raise Malformed(f"a JSON object is required, not {_kind(value)}")
     return value
 
 
@@ -176,7 +176,9 @@ def check_origin(origin: str | None, host: str, allowed: Collection[str]) -> Non
     """
     if origin is None or origin in allowed or (origin != "null" and authority(origin) == host):
         return
-    raise ForeignOrigin(f"pages of {shorten(origin)} may not talk to this server")
+    raise ForeignOrigin(
+        f"pages of {shorten(origin)} may not use this server; --allowed-origins can add them"
+    )
 
 
 def check_fetch_site(path: str, headers: Mapping[str, str], allowed: Collection[str]) -> None:

@@ -97,7 +97,7 @@ def _check_handshake(request: web.Request, ws: web.WebSocketResponse[Any]) -> No
     except ValueError:  # a key beyond ASCII
         is_handshake = False
     if not is_handshake:
-        raise Malformed("a WebSocket handshake is needed here")
+        raise Malformed("a WebSocket handshake is required")
 
 
 async def close_all(app: web.Application, patience: float = CLOSE_TIMEOUT) -> None:
@@ -219,7 +219,9 @@ class Socket:
         try:
             if self._rate.take():
                 most = self._limits.max_messages_per_second
-                raise TooFast(f"this socket sends more than {most} messages a second")
+                raise TooFast(
+                    f"this WebSocket sends more than {most} messages per second (the limit)"
+                )
             match fields.get("type"):
                 case "start":
                     await self._start(fields)
@@ -277,7 +279,7 @@ class Socket:
     def _cancel(self, fields: dict[str, Any]) -> None:
         stream_id = parse_stream_id(fields.get("stream_id"))
         if len(self._cancels) >= MAX_CANCELS:
-            raise TooMany(f"{MAX_CANCELS} stops of this socket are still under way")
+            raise TooMany(f"{MAX_CANCELS} stops of this WebSocket are still in progress")
         # The stop takes effect here, before the client's next message; only its answer waits.
         stopping = self._registry.cancel(stream_id, self._owner)
         task = asyncio.create_task(self._answer(stopping, fields))
@@ -287,7 +289,7 @@ class Socket:
     def _watch(self, session_id: str) -> None:
         most = self._limits.max_streams_per_socket
         if len(self._watches) >= most and session_id not in self._watches:
-            raise TooMany(f"this socket watches {most} sessions already")
+            raise TooMany(f"this WebSocket already watches {most} sessions (the limit)")
         self._watches[session_id] = None
         self._registry.watch(session_id, self, self._owner)
 
@@ -311,7 +313,7 @@ class Socket:
         # What it only watches has a limit of its own, and does not hinder its own starts.
         is_own = stream_id in self._pump and not self._pump.is_watched(stream_id)
         if len(self._pump) - self._pump.watched >= most and not is_own:
-            raise TooMany(f"this socket follows {most} streams already")
+            raise TooMany(f"this WebSocket already follows {most} streams (the limit)")
 
     def _reply(self, fields: dict[str, Any]) -> None:
         self._pump.write(orjson.dumps(fields) + b"\n")
@@ -323,7 +325,9 @@ class Socket:
             self._counts.let_go["websocket", finished.result().value] += 1
         if finished.result() is Parting.SLOW:
             self._closer = asyncio.create_task(
-                self.close(WSCloseCode.TRY_AGAIN_LATER, "too slow a reader: reconnect and resume")
+                self.close(
+                    WSCloseCode.TRY_AGAIN_LATER, "the client reads too slowly: reconnect and resume"
+                )
             )
         elif finished.result() is Parting.EXPIRED:
             self._closer = asyncio.create_task(
@@ -331,7 +335,10 @@ class Socket:
             )
         elif finished.result() is Parting.LOST:
             self._closer = asyncio.create_task(
-                self.close(WSCloseCode.TRY_AGAIN_LATER, "cannot be read here: try again")
+                self.close(
+                    WSCloseCode.TRY_AGAIN_LATER,
+                    "the stream cannot be read at this server: reconnect and resume",
+                )
             )
         elif finished.result() is Parting.GONE:
             self._pump.abort()  # so that `receive` returns, if it has not

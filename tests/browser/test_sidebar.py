@@ -56,7 +56,9 @@ async def have(page: Page, server: Server, title: str, text: str = "something") 
         renamed = await page.request.patch(
             f"{server.url}/api/sessions/{session_id}", data={"title": title}
         )
-        if renamed.status != 503:  # where the disk is busy, the history cannot be written now
+        if (
+            renamed.status != 503
+        ):  # where the disk is busy, the database cannot be written now; retry later
             assert renamed.ok, await renamed.text()
             return session_id
 

@@ -361,7 +361,7 @@ async def test_an_answer_whose_server_died_tells_so(
     assert "error" not in shut_down
     assert old["error"] == {
         "code": "too_long",
-        "error": "The answer grew longer than this server keeps.",
+        "error": "The answer exceeded the size limit of this server.",
         "retryable": False,
     }
 
@@ -457,7 +457,7 @@ async def test_a_history_that_cannot_be_read_is_unavailable(
     house: House, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
-        raise Unavailable("the history cannot be read now", retry_after=1)
+        raise Unavailable("the database cannot be read now; retry later", retry_after=1)
 
     for name in ("page", "session", "sessions"):
         monkeypatch.setattr(house.registry.history, name, fail)
