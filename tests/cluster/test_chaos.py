@@ -62,7 +62,8 @@ async def test_while_servers_and_redis_are_killed_no_question_is_lost(
 ) -> None:
     print(f"seed={SEED}")
     diary = tmp_path / "diary"
-    async with nodes(3, postgres.new_database(), redis_server.url, diary) as servers:
+    patient = ("--agent", "tests.cluster.patient_agents:counting")
+    async with nodes(3, postgres.new_database(), redis_server.url, diary, *patient) as servers:
         chaos = Chaos(servers, SEED)
         fault = bad_day(servers, redis_server, random.Random(SEED))
         await while_running(fault, chaos.run(2 * SECONDS))
