@@ -31,21 +31,54 @@ ON_CONFLICT: Final = ("interrupt", "reject", "enqueue", "rollback")
 ON_DISCONNECT: Final = ("cancel", "continue")
 MAX_CURSOR: Final = 2**53 - 1
 """The largest integer that JSON's readers agree on."""
+MAX_REPAIRS: Final = 100
+"""Halves of surrogate pairs in one message that are replaced by U+FFFD."""
 MAX_TITLE: Final = 200
 MAX_QUERY: Final = 200
 """In characters."""
 
 
 def parse_object(raw: bytes | str) -> dict[str, Any]:
-    """The JSON object in `raw`; raises Malformed for anything else."""
+    """The JSON object in `raw`; raises Malformed for anything else.
+
+    An escaped surrogate without its other half (`\\ud83d`) becomes U+FFFD: a client that cuts text
+    between the two UTF-16 units of an emoji sends one.
+    """
     try:
         value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        # The first sentence of orjson's message; what follows may quote the input.
-        raise Malformed(f"invalid JSON: {error.msg}") from None
+    except orjson.JSONDecodeError:
+        text = raw.encode(errors="replace") if isinstance(raw, str) else raw
+        try:
+            value = orjson.loads(_without_lone_surrogates(text))
+        except orjson.JSONDecodeError as error:
+            # The first sentence of orjson's message; what follows may quote the input.
+            raise Malformed(f"invalid JSON: {error.msg}") from None
     if not isinstance(value, dict):
         raise Malformed(f"a JSON object is required, not {_kind(value)}")
     return value
+
+
+def _without_lone_surrogates(raw: bytes) -> bytes:
+    """Replace escaped surrogates without their other half, MAX_REPAIRS of them at most."""
+    parts, start = [], 0
+    for _ in range(MAX_REPAIRS):
+        sound = _SOUND.match(raw, start)
+        end = sound.end() if sound else start
+        lone = _LONE.match(raw, end)
+        if lone is None:
+            break
+        parts += [raw[start:end], rb"\ufffd"]
+        start = lone.end()
+    return b"".join((*parts, raw[start:]))
+
+
+_SOUND: Final = re.compile(
+    rb"(?:[^\\]++|\\(?!u[dD][89a-fA-F])."
+    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})++",
+    re.DOTALL,
+)
+"""Text without escapes, an escape that is no surrogate, or a pair of surrogates."""
+_LONE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
 
 def parse_opening(

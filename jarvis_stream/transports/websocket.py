@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 import orjson
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from jarvis_stream.errors import Invalid, Malformed, Refused, TooFast, TooMany
 from jarvis_stream.ids import new_trace_id
@@ -36,6 +36,8 @@ from jarvis_stream.transports.screen import MARK
 SUBPROTOCOL: Final = "jarvis-stream.v1"
 MAX_CANCELS: Final = 64
 """Stops of one socket that may await their agents at a time."""
+MAX_MALFORMED: Final = 10
+"""Messages in a row that are no JSON objects, after which the socket closes."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds a peer has to take what it is owed, and to answer our close."""
 PING: Final = b"\x89\x00"
@@ -122,6 +124,7 @@ class Socket:
         "_counts_as",
         "_door",
         "_limits",
+        "_malformed",
         "_owner",
         "_pump",
         "_rate",
@@ -151,6 +154,7 @@ class Socket:
         self._counts_as = counts_as
         self._rate = Rate(10 * limits.max_messages_per_second, 10.0)
         self._owner = owner
+        self._malformed = 0
         self._ws = ws
         self._pump = pump
         self._registry = registry
@@ -170,17 +174,10 @@ class Socket:
             while True:
                 message = await self._ws.receive()
                 self._pump.heard()
-                if message.type is WSMsgType.TEXT:
+                if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
                     self._spoke_at = time.monotonic()
-                    try:
-                        fields = parse_object(message.data)
-                    except Malformed as error:
-                        await self.close(WSCloseCode.INVALID_TEXT, error.sentence)
+                    if not await self._read(message):
                         return
-                    await self._obey(fields)
-                elif message.type is WSMsgType.BINARY:
-                    await self.close(WSCloseCode.UNSUPPORTED_DATA, "text messages only")
-                    return
                 elif message.type is WSMsgType.PING:
                     if self._door is not None and message.data == MARK and self._door.violation:
                         await self.close(*self._door.violation)
@@ -196,6 +193,28 @@ class Socket:
                     await self._pump.drained()
         finally:
             await self._leave()
+
+    async def _read(self, message: WSMessage) -> bool:
+        """Obey one message; False when it closed the socket."""
+        try:
+            if message.type is WSMsgType.BINARY:
+                raise Malformed("a message must be text, not binary")
+            fields = parse_object(message.data)
+        except Malformed as error:
+            if message.type is WSMsgType.TEXT and not _is_utf8(message.data):  # RFC 6455, 8.1
+                await self.close(WSCloseCode.INVALID_TEXT, "the message is not valid UTF-8")
+                return False
+            # Other answers are on this socket: a client's mistake must not end them.
+            self._refuse({}, error.code, error.sentence)
+            self._malformed += 1
+            if self._malformed < MAX_MALFORMED:
+                return True
+            why = f"{MAX_MALFORMED} messages in a row are no JSON objects"
+            await self.close(WSCloseCode.INVALID_TEXT, why)
+            return False
+        self._malformed = 0
+        await self._obey(fields)
+        return True
 
     def see(self, stream: Followed) -> None:
         """See node.Watcher."""
@@ -371,6 +390,14 @@ class Socket:
 
 
 SOCKETS: Final = web.AppKey("sockets", set[Socket])
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _text_message(frames: bytes) -> bytes:

@@ -73,7 +73,10 @@ def routes_of(app: web.Application) -> set[tuple[str, str]]:
     return {
         (route.method, route.resource.canonical)
         for route in app.router.routes()
-        if route.resource is not None and route.method not in ("HEAD", "OPTIONS")
+        # The empty path is the redirect of a mounted application to its page.
+        if route.resource is not None
+        and route.resource.canonical
+        and route.method not in ("HEAD", "OPTIONS")
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -141,7 +142,8 @@ def test_a_query_is_what_is_between_the_blanks() -> None:
         b"{} {}",
         b'{"a":NaN}',
         b'{"a":"\xff"}',
-        b'{"a":"\\ud800"}',
+        b'{"a":"\\ud8"}',
+        b'{"a":"' + b"\\ud800" * 101 + b'"}',
         b"\xef\xbb\xbf{}",
         b"[" * 100_000,
         b'{"a":' * 100_000,
@@ -152,6 +154,31 @@ def test_what_is_no_json_object_is_malformed(raw: bytes) -> None:
     with pytest.raises(Malformed) as refused:
         parse_object(raw)
     assert refused.value.sentence.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (rb"hello \ud83d", "hello \ufffd"),
+        (rb"\ude00 hello", "\ufffd hello"),
+        (rb"\uD83Dx\uDE00", "\ufffdx\ufffd"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\\ud83d \ud83d", "\\ud83d \ufffd"),
+        (rb"\n\u0041\ud83d\n", "\nA\ufffd\n"),
+    ],
+)
+@pytest.mark.parametrize("kind", [bytes, str])
+def test_half_an_emoji_becomes_a_replacement_character(raw: bytes, text: str, kind: type) -> None:
+    body = b'{"prompt": "' + raw + b'"}'
+    assert parse_object(body if kind is bytes else body.decode()) == {"prompt": text}
+
+
+def test_a_large_broken_body_is_refused_in_linear_time() -> None:
+    started = time.process_time()
+    for raw in (rb"\n" * 500_000, rb"\ud800" * 150_000, rb"\ud83d\ude00" * 80_000 + b'"'):
+        with pytest.raises(Malformed):
+            parse_object(b'{"a": "' + raw)
+    assert time.process_time() - started < 5
 
 
 def test_a_malformed_body_is_not_quoted() -> None:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 from aiohttp import WSMsgType
 
-from jarvis_stream.transports.websocket import SUBPROTOCOL, _text_message
+from jarvis_stream.transports.websocket import MAX_MALFORMED, SUBPROTOCOL, _text_message
 
 from .conftest import Client
 
@@ -38,6 +38,9 @@ class Peer:
 
     async def ask(self, **fields: Any) -> None:
         await self.ws.send_json(fields)
+
+    async def send(self, message: str | bytes) -> None:
+        await (self.ws.send_str if isinstance(message, str) else self.ws.send_bytes)(message)
 
     async def frame(self) -> dict[str, Any]:
         if not self.lines:
@@ -108,15 +111,49 @@ async def test_only_so_many_streams_at_a_time(peer: Peer) -> None:
     assert [(await peer.frame())["type"] for _ in range(3)] == ["status", "token", "done"]
 
 
-@pytest.mark.parametrize(
-    ("message", "code"), [("[]", 1007), ("{", 1007), (b"{}", 1003), ("x" * 3000, 1009)]
-)
-async def test_what_is_no_json_object_closes_the_socket(
-    peer: Peer, message: str | bytes, code: int
+@pytest.mark.parametrize("message", ["[]", "{", "", b"{}"])
+async def test_a_malformed_message_is_refused_and_the_other_answers_go_on(
+    peer: Peer, message: str | bytes
 ) -> None:
-    await (peer.ws.send_str if isinstance(message, str) else peer.ws.send_bytes)(message)
+    await peer.ask(type="start", prompt="a wait", stream_id=STREAMS[0])
+    assert [(await peer.frame())["type"] for _ in range(2)] == ["status", "token"]
+    await peer.send(message)
+    refused = await peer.frame()
+    assert (refused["type"], refused["code"], refused["stream_id"]) == ("error", "malformed", None)
+    await peer.ask(type="cancel", stream_id=STREAMS[0])
+    stopped = {(await peer.frame())["type"] for _ in range(2)}
+    assert stopped == {"done", "status"}
+
+
+async def test_half_an_emoji_in_a_prompt_is_repaired(peer: Peer) -> None:
+    await peer.send('{"type": "start", "prompt": "hello \\ud83d"}')
+    frames = [await peer.frame() for _ in range(4)]
+    assert [frame.get("text") for frame in frames] == [None, "hello", "\ufffd", None]
+
+
+async def test_malformed_messages_in_a_row_close_the_socket(peer: Peer) -> None:
+    for _ in range(MAX_MALFORMED - 1):
+        await peer.send("{")
+        assert (await peer.frame())["code"] == "malformed"
+    await peer.ask(type="ping")  # a good one begins a new row
+    assert (await peer.frame())["status"] == "pong"
+    for _ in range(MAX_MALFORMED):
+        await peer.send("{")
+        assert (await peer.frame())["code"] == "malformed"
     closed = await peer.ws.receive(timeout=20)
-    assert (closed.type, closed.data) == (WSMsgType.CLOSE, code)
+    assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1007)
+
+
+async def test_a_message_that_is_too_large_closes_the_socket(peer: Peer) -> None:
+    await peer.send("x" * 3000)
+    closed = await peer.ws.receive(timeout=20)
+    assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1009)
+
+
+async def test_a_text_message_that_is_no_utf8_closes_the_socket(peer: Peer) -> None:
+    await peer.ws._writer.send_frame(b"\xff", WSMsgType.TEXT)
+    closed = await peer.ws.receive(timeout=20)
+    assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1007)
 
 
 async def test_a_failure_of_ours_is_told_without_its_text(
