@@ -56,9 +56,7 @@ async def have(page: Page, server: Server, title: str, text: str = "something") 
         renamed = await page.request.patch(
             f"{server.url}/api/sessions/{session_id}", data={"title": title}
         )
-        if (
-            renamed.status != 503
-        ):  # where the disk is busy, the database cannot be written now; retry later
+        if renamed.status != 503:  # the database may be slow where the disk is busy
             assert renamed.ok, await renamed.text()
             return session_id
 
