@@ -66,8 +66,8 @@ def refusals() -> dict[int, dict[str, str]]:
         if kind is not Refused and kind.__module__ == Refused.__module__:
             found.setdefault(kind.status, {})[kind.code] = meaning(kind)
     for status, code in answers._CODES.items():
-        found.setdefault(status, {}).setdefault(code, "The HTTP library refused the request.")
-    found[500] = {"internal": "The server failed; its log knows why, under the trace id told here."}
+        found.setdefault(status, {}).setdefault(code, "The HTTP library rejected the request.")
+    found[500] = {"internal": "The server failed; its log has the cause under this trace id."}
     return dict(sorted(found.items()))
 
 
@@ -130,12 +130,15 @@ def bound(setting: str) -> str:
 
 
 SCHEMAS: Final[Json] = {
-    "SessionId": text("A conversation, named by the client.", pattern=f"^{SESSION_ID.pattern}$"),
+    "SessionId": text(
+        "A conversation; the client may choose the id.", pattern=f"^{SESSION_ID.pattern}$"
+    ),
     "StreamId": text(
         "One answer: a UUID in its canonical form, lower case.", pattern=f"^{STREAM_ID.pattern}$"
     ),
     "TraceId": text(
-        "Of the W3C trace it belongs to; in every log line of the stream.", pattern="^[0-9a-f]{32}$"
+        "The trace id (W3C Trace Context); in every log line of the stream.",
+        pattern="^[0-9a-f]{32}$",
     ),
     "Epoch": whole("Grows with every stream that claims the session; a lower one is stale."),
     "Seq": whole("1, 2, 3 … within the stream, without gaps.", least=1),
@@ -183,7 +186,7 @@ class Builder:
         return self.thing({**common, **properties}, *optional, about=about, free=free)
 
     def _frames(self) -> Json:
-        saved = {"const": False, "description": "Only there when the answer could not be saved."}
+        saved = {"const": False, "description": "Present only if the answer could not be saved."}
         # An agent may use the server's words, or fail in ways of its own; the tests' ones do not.
         code = text(listed(failures()))
         others: Json = {}
@@ -194,11 +197,14 @@ class Builder:
             Done,
             {
                 "finish_reason": text(
-                    "From upstream, or the server's own (stopped, superseded by a newer message, "
-                    "ended with the server).",
+                    "From the agent, or from the server (stopped, superseded by a newer message, "
+                    "shutdown).",
                     enum=[*sorted(AGENT_REASONS), *SERVER_REASONS],
                 ),
-                "usage": {"type": "object", "description": "What the upstream told of its costs."},
+                "usage": {
+                    "type": "object",
+                    "description": "Usage as reported by the model server.",
+                },
                 "superseded_by": {**ref("StreamId"), "description": "The newer stream."},
             },
         )
@@ -220,7 +226,7 @@ class Builder:
                     "protocol": {"const": PROTOCOL},
                     "replaces": {
                         **ref("StreamId"),
-                        "description": "The earlier stream in whose place this one is.",
+                        "description": "The earlier stream that this one replaces.",
                     },
                 },
                 "replaces",
@@ -230,9 +236,9 @@ class Builder:
                 "status",
                 {
                     "status": {"const": "queued"},
-                    "position": whole("How many are to go first, this one included.", least=1),
+                    "position": whole("Position in the queue, from 1.", least=1),
                 },
-                about="It waits for its turn (`on_conflict: enqueue`).",
+                about="The stream waits in the queue (`on_conflict: enqueue`).",
             ),
             "AgentStatus": self._frame(
                 "status",
@@ -243,7 +249,7 @@ class Builder:
                         **others,
                     ),
                 },
-                about="Told by the agent, with fields of its own.",
+                about="Sent by the agent, with its own fields.",
                 free=True,
             ),
             "Token": self._frame(
@@ -275,12 +281,12 @@ class Builder:
         return {
             "Refusal": self.thing(
                 {"code": text(enum=codes), "error": text("A sentence for people.")},
-                about="What every refused request is answered.",
+                about="The body of every rejected request.",
             ),
             "Cancellation": self.thing(cancellation, about=meaning(Cancellation)),
             "Cancelled": self.thing(
                 {"type": {"const": "status"}, "status": {"const": "cancelled"}, **cancellation},
-                about="The answer to `cancel`, when the agent has stopped; no frame, without seq.",
+                about="The reply to `cancel`, after the agent has stopped; not a frame, no seq.",
             ),
             "RefusedMessage": self.thing(
                 {
@@ -290,14 +296,14 @@ class Builder:
                     "stream_id": {
                         "type": ["string", "null"],
                         "maxLength": 128,
-                        "description": "What the message carried, or null.",
+                        "description": "The stream_id of the message, or null.",
                     },
                 },
-                about="The answer to a message that is refused; no frame, without seq.",
+                about="The reply to a rejected message; not a frame, without seq.",
             ),
             "Pong": self.thing(
                 {"type": {"const": "status"}, "status": {"const": "pong"}},
-                about="The answer to `ping`; no frame, without seq.",
+                about="The reply to `ping`; not a frame, without seq.",
             ),
         }
 
@@ -308,14 +314,14 @@ class Builder:
                 "stream_id": ref("StreamId"),
                 "cancelled": {
                     "type": "boolean",
-                    "description": "Whether it ended by being cancelled, and in no other way.",
+                    "description": "Whether the stream ended because it was cancelled.",
                 },
                 "clean": {
                     "type": "boolean",
                     "description": "Whether its agent stopped before "
                     f"{options()['cancel_timeout'].flag} ran out.",
                 },
-                "cleanup_ms": whole("How long that took."),
+                "cleanup_ms": whole("Milliseconds from the request until the agent stopped."),
             },
         )
 
@@ -325,13 +331,13 @@ class Builder:
                 "type": "object",
                 "properties": QUESTION,
                 "required": ["prompt"],
-                "description": "Unknown fields are ignored; null counts as not there.",
+                "description": "Unknown fields are ignored; null is the same as a missing field.",
             },
             "Title": {
                 "type": "object",
                 "properties": {
                     "title": text(
-                        "Every run of white space becomes one blank; no control characters.",
+                        "White space is collapsed to single spaces; no control characters.",
                         minLength=1,
                     )
                 },
@@ -351,27 +357,27 @@ class Builder:
     def _told(self) -> Json:
         session = {
             "session_id": ref("SessionId"),
-            "title": text("Its first question, shortened, or what it was named."),
+            "title": text("The first question, shortened, or the title that was set."),
             "created_at": ref("Time"),
             "updated_at": ref("Time"),
             "message_count": whole(),
-            "active": {"type": "boolean", "description": "Whether a stream of it lives."},
-            "snippet": text("In a search, some text of it around a word of the query."),
+            "active": {"type": "boolean", "description": "Whether the session has a live stream."},
+            "snippet": text("In a search: text around a word of the query."),
         }
         error = {"code": text(), "error": text(), "retryable": {"type": "boolean"}}
         message = {
             "id": text("`{stream_id}:user` or `{stream_id}:assistant`."),
             "role": text(enum=["user", "assistant"]),
-            "content": text("As far as it came, whatever ended it."),
-            "status": text("Of a question always `complete`.", enum=list(statuses())),
+            "content": text("The text, as far as it was generated."),
+            "status": text("Always `complete` for a question.", enum=list(statuses())),
             "stream_id": ref("StreamId"),
             "epoch": ref("Epoch"),
             "created_at": ref("Time"),
             "ended_at": ref("Time"),
             "trace_id": ref("TraceId"),
-            "finish_reason": text("What the `done` frame said."),
-            "error_code": text("What the `error` frame said."),
-            "error": self.thing(error, about="The same, whole."),
+            "finish_reason": text("The `finish_reason` of the `done` frame."),
+            "error_code": text("The `code` of the `error` frame."),
+            "error": self.thing(error, about="The whole content of the `error` frame."),
             "usage": {"type": "object"},
         }
         position = {"stream_id": ref("StreamId"), "epoch": ref("Epoch"), "seq": whole()}
@@ -385,15 +391,15 @@ class Builder:
             "agent": self.thing({"name": text(), "is_model": {"type": "boolean"}}),
             "why": {
                 "type": ["string", "null"],
-                "description": "Why the demo answers; null for others.",
+                "description": "The reason why the demo answers; null for other agents.",
             },
             "version": text(),
             "protocol": {"const": PROTOCOL},
             "limits": self.thing(limits),
         }
         if HAS_LOGIN:
-            info["auth"] = text("How one signs in.", enum=["none", "token", "custom"])
-            info["principal"] = text("Who asks, if that is known.")
+            info["auth"] = text("The kind of sign-in.", enum=["none", "token", "custom"])
+            info["principal"] = text("The principal, if the client is signed in.")
         return {
             "Session": self.thing(session, "snippet"),
             "Sessions": self.thing({"sessions": array("Session"), "next": page}),
@@ -404,7 +410,7 @@ class Builder:
                 {
                     **messages,
                     "active_stream": {
-                        "description": "Where its live stream stands, or null.",
+                        "description": "The position of its live stream, or null.",
                         "oneOf": [self.thing(position), {"type": "null"}],
                     },
                     "next": {
@@ -434,14 +440,14 @@ class Builder:
         stream = {
             "stream_id": ref("StreamId"),
             "session_id": ref("SessionId"),
-            "owner": text("The principal; empty where nobody signs in."),
+            "owner": text("The principal; empty without sign-in."),
             "trace_id": ref("TraceId"),
             "epoch": ref("Epoch"),
             "state": text(enum=["pending", "active", "sealed", "ended", "undead"]),
-            "age_ms": whole("Since its start."),
-            "seq": whole("Of its last frame; 0 before the first one."),
-            "readers": whole("At this node."),
-            "last_frame_ms": whole("Since its last frame, to a second."),
+            "age_ms": whole("Milliseconds since the start."),
+            "seq": whole("The seq of the last frame; 0 before the first one."),
+            "readers": whole("Readers at this node."),
+            "last_frame_ms": whole("Milliseconds since the last frame; precise to a second."),
             "waits_at": {
                 "type": ["string", "null"],
                 "description": f"The line of the agent's code at which it waits: {place}.",
@@ -457,7 +463,7 @@ class Builder:
             "AdminStreams": self.thing(
                 {
                     "node": self.thing({"name": text("The host's name."), "pid": whole()}),
-                    "total": whole("How many live at this node."),
+                    "total": whole("Number of live streams at this node."),
                     "streams": array("AdminStream"),
                 }
             ),
@@ -470,14 +476,17 @@ class Builder:
                 "properties": {"token": text()},
                 "required": ["token"],
             },
-            "Login": self.thing({"principal": text("Who it is.")}),
+            "Login": self.thing({"principal": text("The principal that signed in.")}),
             "Revocation": {
                 "type": "object",
-                "properties": {"principal": text("Whose sign-ins end.")},
+                "properties": {"principal": text("The principal whose sign-ins end.")},
                 "required": ["principal"],
             },
             "Revoked": self.thing(
-                {"principal": text("Whose."), "ended": whole("How many sign-ins there were.")}
+                {
+                    "principal": text("The principal."),
+                    "ended": whole("Number of sign-ins that were ended."),
+                }
             ),
             "Ticket": self.thing({"ticket": text(), "expires_in": whole("In seconds.")}),
         }
@@ -491,16 +500,18 @@ QUESTION: Final[Json] = {
     ),
     "session_id": {
         **ref("SessionId"),
-        "description": "The conversation it belongs to; without one, the server mints one.",
+        "description": "The session; without it, the server creates one.",
     },
     "stream_id": {
         **ref("StreamId"),
-        "description": "Minted by the client, it makes the request safe to repeat: the same one "
-        "again attaches to the answer that exists, from `after`.",
+        "description": "A client that chooses it can retry the request: a repeated id attaches "
+        "to the existing answer, from `after`.",
     },
     "after": ref("Cursor"),
-    "on_conflict": choice("What becomes of an answer that the session is giving.", ON_CONFLICT),
-    "on_disconnect": choice("What becomes of this one when nobody reads it.", ON_DISCONNECT),
+    "on_conflict": choice("What happens to the running answer of the session.", ON_CONFLICT),
+    "on_disconnect": choice(
+        "What happens to this answer when its last reader leaves.", ON_DISCONNECT
+    ),
     "replaces": {
         **ref("StreamId"),
         "description": "An earlier stream of the session: its turn and all later ones leave the "
@@ -529,37 +540,43 @@ COMMANDS: Final[dict[str, tuple[str, Json, tuple[str, ...], tuple[str, ...], str
         {**QUESTION, "traceparent": text("As in W3C Trace Context.")},
         ("prompt",),
         _ALL_FRAMES,
-        "Ask. The same stream_id again attaches to the answer that exists.",
+        "Start an answer. A repeated stream_id attaches to the existing answer.",
     ),
     "resume": (
         "Resume",
         {"stream_id": ref("StreamId"), "after": ref("Cursor")},
         ("stream_id",),
         _ALL_FRAMES,
-        "Go on reading a stream after a position.",
+        "Resume or replay a stream after a position.",
     ),
     "cancel": (
         "Cancel",
         {"stream_id": ref("StreamId")},
         ("stream_id",),
         ("Cancelled",),
-        "Stop a stream; answered when its agent has stopped.",
+        "Stop a stream; the reply comes when its agent has stopped.",
     ),
     "watch": (
         "Watch",
         {"session_id": ref("SessionId")},
         ("session_id",),
         _ALL_FRAMES,
-        "See every stream of a session, the live one from its beginning, whoever started it.",
+        "Receive the frames of every stream of a session; of a live one from its beginning.",
     ),
     "unwatch": (
         "Unwatch",
         {"session_id": ref("SessionId")},
         ("session_id",),
         (),
-        "No longer see those that this socket did not ask for itself.",
+        "End a watch; streams that this WebSocket started or resumed continue.",
     ),
-    "ping": ("Ping", {}, (), ("Pong",), "Ask for a sign of life; browsers cannot send pings."),
+    "ping": (
+        "Ping",
+        {},
+        (),
+        ("Pong",),
+        "Check the connection: browsers cannot send WebSocket pings.",
+    ),
 }
 
 
@@ -645,7 +662,7 @@ def stream_answer(description: str) -> Json:
         "Cache-Control": {"const": "no-store, no-transform"},
     }
     return {
-        "description": f"{description} One frame per line; an empty line is a sign of life.",
+        "description": f"{description} One frame per line; an empty line is a heartbeat.",
         "headers": {name: {"schema": schema} for name, schema in headers.items()},
         "content": {"application/x-ndjson": {"itemSchema": ref("Frame")}},
     }
@@ -684,25 +701,27 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         (404, 410, 416, 422, 429),
         (
             STREAM,
-            in_query("after", ref("Cursor"), "Counts before Last-Event-ID."),
+            in_query("after", ref("Cursor"), "Overrides Last-Event-ID."),
             in_header("Last-Event-ID", "The same as `after`."),
         ),
     ),
     ("POST", "/api/streams/{stream_id}/cancel"): Call(
-        told("Cancellation", "What became of the stop. Idempotent."), (404, 429), (STREAM,)
+        told("Cancellation", "The result of the stop. Idempotent."), (404, 429), (STREAM,)
     ),
     ("GET", "/api/sessions"): Call(
-        told("Sessions", "A page of them."),
+        told("Sessions", "A page of sessions."),
         (422, 429),
         (
             in_query(
                 "limit",
                 {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50},
-                "How many.",
+                "Maximum number of sessions.",
             ),
-            in_query("before", {"type": "string"}, "`next` of the page before."),
+            in_query("before", {"type": "string"}, "`next` of the previous page."),
             in_query(
-                "q", {"type": "string", "maxLength": MAX_QUERY}, "Words; each must occur in it."
+                "q",
+                {"type": "string", "maxLength": MAX_QUERY},
+                "Words that a session must contain.",
             ),
         ),
     ),
@@ -718,12 +737,12 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
             in_query(
                 "limit",
                 {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50},
-                "How many turns at most.",
+                "Maximum number of turns.",
             ),
             in_query(
                 "before",
                 {"type": "integer", "minimum": 1, "maximum": 2**53 - 1},
-                "`next` of the page before.",
+                "`next` of the previous page.",
             ),
         ),
     ),
@@ -734,14 +753,18 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         file_answer("A file.", EXPORT_MD), (404, 409, 429), (SESSION,)
     ),
     ("GET", "/api/info"): Call(
-        told("Info", "What a client may know of the server."), summary="Know the server."
+        told("Info", "Information about the server."),
+        summary="Return what clients may know of the server.",
     ),
-    ("GET", "/livez"): Call(told("Alive", "Its loop turns."), summary="Is it alive?"),
+    ("GET", "/livez"): Call(
+        told("Alive", "The event loop runs."), summary="Return 200 while the event loop runs."
+    ),
     ("GET", "/readyz"): Call(
-        told("Ready", "It takes new work."), summary="Does it take new work? Not while draining."
+        told("Ready", "The server accepts new work."),
+        summary="Return 200 while the server accepts new work, 503 while it shuts down.",
     ),
     ("GET", "/metrics"): Call(
-        file_answer("Prometheus's text format.", "text/plain"), summary="Its metrics."
+        file_answer("The Prometheus text format.", "text/plain"), summary="Return the metrics."
     ),
     ("GET", "/api/admin/streams"): Call(
         told("AdminStreams", "The streams of this node."),
@@ -750,14 +773,17 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
             in_query(
                 "limit",
                 {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": 1000},
-                "How many.",
+                "Maximum number of sessions.",
             ),
         ),
     ),
     ("POST", "/api/admin/streams/{stream_id}/cancel"): Call(
-        told("Cancellation", "What became of the stop."),
+        told("Cancellation", "The result of the stop."),
         (404, 409),
-        (STREAM, in_query("owner", {"type": "string"}, "Where two owners use the same id.")),
+        (
+            STREAM,
+            in_query("owner", {"type": "string"}, "Selects one when two owners use the same id."),
+        ),
     ),
     ("GET", "/ws"): Call(
         {"description": f"Switched to a WebSocket ({websocket.SUBPROTOCOL}): see asyncapi.json."},
@@ -772,7 +798,7 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
     ),
     ("POST", "/api/login"): Call(
         {
-            **told("Login", "Signed in: who it is, and a cookie that no script can read."),
+            **told("Login", "Signed in; the response sets the cookie."),
             "headers": {"Set-Cookie": {"schema": {"type": "string"}}},
         },
         (404, 422),
@@ -796,7 +822,7 @@ CALLS: Final[dict[tuple[str, str], Call]] = {
         body="Revocation",
     ),
     ("POST", "/api/ticket"): Call(
-        told("Ticket", "A word for Sec-WebSocket-Protocol, good once."), (404,)
+        told("Ticket", "A ticket for Sec-WebSocket-Protocol, valid once."), (404,)
     ),
 }
 
@@ -857,7 +883,7 @@ def openapi(*, closed: bool = False) -> Json:
                 "type": "apiKey",
                 "in": "cookie",
                 "name": "jarvis_visitor",
-                "description": "The name goes on with `_` and eight digits of the server's own.",
+                "description": "The name ends with `_` and eight digits that the server chooses.",
             },
         }
         made["security"] = [{}, {"token": []}, {"login": []}, {"visitor": []}]
@@ -885,8 +911,8 @@ def _info(title: str) -> Json:
     return {
         "title": title,
         "version": __version__,
-        "description": f"Version {PROTOCOL} of the protocol; protocol.md tells it in words. "
-        "Made from the code by `make docs`.",
+        "description": f"Version {PROTOCOL} of the protocol; protocol.md describes it for people. "
+        "Generated from the code by `make docs`.",
     }
 
 

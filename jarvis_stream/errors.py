@@ -1,9 +1,9 @@
-"""The ways it goes wrong.
+"""The exceptions of the package.
 
     JarvisError
-    ├── BadSettings            flags or variables that cannot be used: no start
-    ├── AgentNotFound          the agent they ask for cannot be had: no start
-    ├── Refused                a request refused before a stream exists: status, code, sentence
+    ├── BadSettings            invalid flags or variables: the server does not start
+    ├── AgentNotFound          the selected agent cannot be loaded: the server does not start
+    ├── Refused                a request rejected before a stream exists: status, code, sentence
     │   ├── Malformed          400 malformed
     │   ├── Unauthorized       401 unauthorized
     │   ├── ForeignOrigin      403 forbidden_origin
@@ -31,9 +31,9 @@
         ├── CoordinationLost   coordination_lost
         └── Answered           interrupted
     asyncio.CancelledError
-    └── StreamRevoked          a frame came after its stream had been revoked (the fence)
+    └── StreamRevoked          a frame was appended after its stream had been revoked (the fence)
 
-What a client may read stands in `sentence`. What only the log may see is the exception's cause.
+Clients receive `sentence`. The cause of the exception goes to the log only.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ from typing import ClassVar
 
 
 class JarvisError(Exception):
-    """The root of every error of this package that is no cancellation."""
+    """Base class of the errors of this package, except cancellations."""
 
 
 class BadSettings(JarvisError):
-    """Flags or variables that cannot be used; `problems` holds one sentence for each."""
+    """Invalid flags or variables; `problems` has one sentence for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -56,11 +56,11 @@ class BadSettings(JarvisError):
 
 
 class AgentNotFound(JarvisError):
-    """The agent that the settings ask for cannot be had; the text names it, and what is wrong."""
+    """The agent of the settings cannot be loaded; the text names the agent and the cause."""
 
 
 class Refused(JarvisError):
-    """A request that is refused before a stream exists: an HTTP status and `{code, error}`.
+    """A request that is rejected before a stream exists: an HTTP status and `{code, error}`.
 
     `sentence` is written for people and goes to the client; `retry_after` (seconds) becomes the
     `Retry-After` header.
@@ -76,13 +76,13 @@ class Refused(JarvisError):
 
 
 class Malformed(Refused):
-    """The body or message is no JSON object."""
+    """The body or message is not a JSON object."""
 
 
 class Unauthorized(Refused):
-    """Nobody asks that is known here: no token, a wrong one or an old one are told apart by nobody.
+    """The request has no valid token.
 
-    So the sentence is always the same.
+    The response is the same for a missing, a wrong and an expired token.
     """
 
     status = 401
@@ -93,63 +93,63 @@ class Unauthorized(Refused):
 
 
 class ForeignOrigin(Refused):
-    """A browser on somebody else's page asks."""
+    """The request comes from a page of an origin that is not allowed."""
 
     status = 403
     code = "forbidden_origin"
 
 
 class NotFound(Refused):
-    """Unknown, or not yours: the two are told apart by nobody."""
+    """The id is unknown, or belongs to another principal; the response is the same."""
 
     status = 404
     code = "not_found"
 
 
 class TooSlow(Refused):
-    """The request did not come in time."""
+    """The request did not arrive in time."""
 
     status = 408
     code = "timeout"
 
 
 class Conflict(Refused):
-    """The session is busy and may not be interrupted, or the stream is another session's."""
+    """The session is busy, or the stream belongs to another session."""
 
     status = 409
     code = "conflict"
 
 
 class Gone(Refused):
-    """The stream was here, and can no longer be replayed."""
+    """The stream has ended and can no longer be replayed."""
 
     status = 410
     code = "gone"
 
 
 class TooLarge(Refused):
-    """The body is over the limit."""
+    """The body is larger than the limit."""
 
     status = 413
     code = "too_large"
 
 
 class UnsupportedMedia(Refused):
-    """The body is not declared as JSON."""
+    """The body is not declared as JSON, or is compressed."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class CursorAhead(Refused):
-    """The cursor points past the end of the stream."""
+    """The position `after` is past the end of the stream."""
 
     status = 416
     code = "cursor_ahead"
 
 
 class Misdirected(Refused):
-    """The request names a host that this server is not."""
+    """The request names a host that this server does not serve."""
 
     status = 421
     code = "misdirected"
@@ -163,46 +163,46 @@ class Invalid(Refused):
 
 
 class TooMany(Refused):
-    """A limit is reached that the client itself can come below again."""
+    """The client has reached a limit, and can get below it by itself."""
 
     status = 429
     code = "too_many"
 
 
 class TooFast(TooMany):
-    """It happens too often; after a while it may again."""
+    """The client has reached a rate limit; it can retry later."""
 
     code = "too_fast"
 
 
 class HeadersTooLarge(Refused):
-    """The request line or a header is over the limit."""
+    """The request line or a header is longer than the limit."""
 
     status = 431
     code = "headers_too_large"
 
 
 class Unavailable(Refused):
-    """The server takes no new stream now."""
+    """The server cannot process the request now."""
 
     status = 503
     code = "unavailable"
 
 
 class ShuttingDown(Unavailable):
-    """The server has been told to stop: it finishes what it has, and takes nothing new."""
+    """The server shuts down: running answers continue for a while, new ones are rejected."""
 
     code = "shutting_down"
 
 
 class Overloaded(Unavailable):
-    """The server has no room for one more."""
+    """The server is at capacity."""
 
     code = "overloaded"
 
 
 class StreamFailure(JarvisError):
-    """What ends a stream with an `error` frame.
+    """A failure that ends a stream with an `error` frame.
 
     Raise it `from` its cause: `sentence` goes to the client, the cause only to the log.
     """
@@ -220,25 +220,25 @@ class StreamFailure(JarvisError):
 
 
 class AgentFailure(StreamFailure):
-    """The agent raised something of its own."""
+    """The agent raised an exception."""
 
 
 class UpstreamError(StreamFailure):
-    """The model's server refused, broke off, or spoke nonsense."""
+    """The model server rejected the request, broke off, or sent an invalid response."""
 
     code = "upstream_error"
     sentence = "The model server could not answer."
 
 
 class UpstreamTimeout(StreamFailure):
-    """The model's server was silent for too long."""
+    """The model server was silent for too long."""
 
     code = "upstream_timeout"
     sentence = "The model server took too long to answer."
 
 
 class AnswerTooLong(StreamFailure):
-    """The answer grew past its bound."""
+    """The answer exceeded its size or time limit."""
 
     code = "too_long"
     sentence = "The answer exceeded the size limit of this server."
@@ -246,21 +246,21 @@ class AnswerTooLong(StreamFailure):
 
 
 class Interrupted(StreamFailure):
-    """The process that made the answer ended before the answer did."""
+    """The process that generated the answer ended before the answer was complete."""
 
     code = "interrupted"
     sentence = "The server stopped before the answer was complete."
 
 
 class CoordinationLost(StreamFailure):
-    """Its process lost touch with the others: one of them may have the session by now."""
+    """The server lost its connection to the other servers; one of them may own the session now."""
 
     code = "coordination_lost"
     sentence = "The server lost its connection to the other servers before the answer was complete."
 
 
 class Answered(StreamFailure):
-    """The stream_id was used before, and what it named is not here any more."""
+    """The stream_id was used before, and its stream can no longer be replayed."""
 
     code = "interrupted"
     sentence = "This request was answered before, and its answer can no longer be replayed."
@@ -268,7 +268,7 @@ class Answered(StreamFailure):
 
 
 class StreamRevoked(asyncio.CancelledError):
-    """A frame came after its stream had been revoked.
+    """A frame was appended after its stream had been revoked.
 
     A CancelledError, so that no `except Exception` in an agent can swallow the fence.
     """

@@ -288,7 +288,7 @@ def collectors(*own: Collector) -> CollectorRegistry:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """`GET /metrics`, in Prometheus's text format."""
+    """`GET /metrics`, in The Prometheus text format."""
     return web.Response(
         body=generate_latest(request.app[COLLECTORS]),
         headers={"Content-Type": CONTENT_TYPE_LATEST},

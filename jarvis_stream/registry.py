@@ -161,7 +161,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """What became of a stop."""
+    """The result of a stop."""
 
     stream_id: str
     cancelled: bool

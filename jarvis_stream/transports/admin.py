@@ -147,7 +147,7 @@ def _digest(token: str) -> bytes:
 
 @routes.get("/api/admin/streams")
 async def streams(request: web.Request) -> web.Response:
-    """The streams of this node that have not ended, the oldest first, and where each one waits."""
+    """List the live streams of this node, oldest first, and where each agent waits."""
     request.app[OPERATORS].check(request)
     limit = parse_count("limit", request.query.get("limit"), default=1000, most=MAX_LISTED)
     registry = request.app[REGISTRY]
@@ -164,7 +164,7 @@ async def streams(request: web.Request) -> web.Response:
 
 @routes.post("/api/admin/streams/{stream_id}/cancel")
 async def cancel(request: web.Request) -> web.Response:
-    """End a stream of this node, and tell whether its agent stopped in time.
+    """Cancel a stream of this node; return whether its agent stopped in time.
 
     Stream ids are the clients' own: where two owners use the same one, `owner` has to be given.
     """

@@ -307,7 +307,7 @@ def _until(ends: float, expire: Callable[[], object]) -> Iterator[None]:
 
 @routes.post("/api/login")
 async def login(request: web.Request) -> web.Response:
-    """A token becomes a cookie that no script can read, and that is not the token."""
+    """Exchange a token for a cookie that scripts cannot read; the cookie is not the token."""
     here = request.app[GATE]
     if here.kind != "token":
         raise NotFound("sign-in is not configured on this server")
@@ -337,7 +337,7 @@ async def login(request: web.Request) -> web.Response:
 
 @routes.post("/api/logout")
 async def logout(request: web.Request) -> web.Response:
-    """The cookie's login ends, here and in the browser, and with it what was opened by it.
+    """End the sign-in of the cookie and close the connections that it opened.
 
     By one of its tickets too; at other servers that share the logins, within a second. With
     `?everywhere=1` every sign-in of its principal ends.
@@ -355,7 +355,7 @@ async def logout(request: web.Request) -> web.Response:
 
 @routes.post("/api/ticket")
 async def ticket(request: web.Request) -> web.Response:
-    """A word that opens one WebSocket, once and soon: browsers send no headers with those."""
+    """Issue a ticket that opens one WebSocket: browsers cannot send headers with those."""
     here = request.app[GATE]
     principal = request.get(PRINCIPAL)
     if principal is None or here.kind == "none":

@@ -23,7 +23,7 @@ routes = web.RouteTableDef()
 
 @routes.post("/api/chat")
 async def chat(request: web.Request) -> web.StreamResponse:
-    """Start an answer, or attach to the one this very request started before."""
+    """Start an answer, or attach to the answer that this stream_id has already."""
     app, owner = request.app, owner_of(request)
     opening = parse_opening(
         await json_body(request),
@@ -41,7 +41,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 @routes.get("/api/streams/{stream_id}", allow_head=False)
 async def resume(request: web.Request) -> web.StreamResponse:
-    """Go on reading a stream after a position."""
+    """Resume or replay a stream after a position."""
     stream_id, after = parse_position(
         request.match_info["stream_id"],
         request.query.get("after"),
@@ -53,7 +53,7 @@ async def resume(request: web.Request) -> web.StreamResponse:
 
 @routes.post("/api/streams/{stream_id}/cancel")
 async def cancel(request: web.Request) -> web.Response:
-    """Stop a stream; answers when its agent has stopped, or the bound has run out."""
+    """Stop a stream; respond when its agent has stopped, or after the timeout."""
     stream_id, _ = parse_position(request.match_info["stream_id"], None, None)
     cancellation = await request.app[REGISTRY].cancel(stream_id, owner_of(request))
     return json_answer(cancellation)

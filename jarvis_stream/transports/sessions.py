@@ -73,7 +73,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/api/sessions")
 async def sessions(request: web.Request) -> web.Response:
-    """The sessions, newest first; `next` is the `before` of the next page, or null.
+    """Return a page of sessions, newest first; `next` is the `before` of the next page, or null.
 
     With `q`, those that hold all of its words in their title or in messages.
     """
@@ -99,7 +99,7 @@ async def sessions(request: web.Request) -> web.Response:
 
 @routes.patch("/api/sessions/{session_id}")
 async def rename(request: web.Request) -> web.Response:
-    """Give a session a title; it keeps it."""
+    """Set the title of a session."""
     session_id = _session_id(request)
     title = parse_title(await json_body(request))
     await request.app[QUOTAS].change(request)
@@ -114,7 +114,7 @@ async def rename(request: web.Request) -> web.Response:
 
 @routes.delete("/api/sessions/{session_id}")
 async def delete(request: web.Request) -> web.Response:
-    """Forget a session; its live stream is stopped first."""
+    """Delete a session; its live streams are stopped first."""
     session_id = _session_id(request)
     await request.app[QUOTAS].change(request)
     if not await request.app[REGISTRY].delete(session_id, owner_of(request)):

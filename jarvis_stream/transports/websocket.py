@@ -47,7 +47,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/ws")
 async def connect(request: web.Request) -> web.StreamResponse:
-    """One WebSocket, from its handshake to its close."""
+    """Serve one WebSocket, from its handshake to its close."""
     limits = request.app[LIMITS]
     ws = web.WebSocketResponse(
         protocols=(SUBPROTOCOL,),
