@@ -166,7 +166,8 @@ export class MessageView {
     this.#write('note', note ?? '')
     this.#hide('failure', note === null)
     const failed = message.status === 'error' || message.status === 'interrupted'
-    this.#hide('retry', !failed)
+    // The same request again cannot help when the error says so; the user can edit the question.
+    this.#hide('retry', !failed || message.error?.retryable === false)
     this.#hide('copy-trace', !failed || !message.trace_id)
     this.#hide('copy', open || message.content === '')
     this.#hide('regenerate', open || failed)
