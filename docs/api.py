@@ -301,6 +301,17 @@ class Builder:
                 },
                 about="The reply to a rejected message; not a frame, without seq.",
             ),
+            "Reauthenticated": self.thing(
+                {
+                    "type": {"const": "status"},
+                    "status": {"const": "reauthenticated"},
+                    "expires_in": {
+                        "type": ["number", "null"],
+                        "description": "Seconds until the new sign-in expires; null for never.",
+                    },
+                },
+                about="The reply to `reauthenticate`; not a frame, without seq.",
+            ),
             "Pong": self.thing(
                 {"type": {"const": "status"}, "status": {"const": "pong"}},
                 about="The reply to `ping`; not a frame, without seq.",
@@ -488,7 +499,16 @@ class Builder:
                     "ended": whole("Number of sign-ins that were ended."),
                 }
             ),
-            "Ticket": self.thing({"ticket": text(), "expires_in": whole("In seconds.")}),
+            "Ticket": self.thing(
+                {
+                    "ticket": text(),
+                    "expires_in": whole("Seconds until the ticket expires."),
+                    "sign_in_expires_in": {
+                        "type": ["number", "null"],
+                        "description": "Seconds until the sign-in expires; null for never.",
+                    },
+                }
+            ),
         }
 
 
@@ -576,6 +596,13 @@ COMMANDS: Final[dict[str, tuple[str, Json, tuple[str, ...], tuple[str, ...], str
         (),
         ("Pong",),
         "Check the connection: browsers cannot send WebSocket pings.",
+    ),
+    "reauthenticate": (
+        "Reauthenticate",
+        {"ticket": text("From POST /api/ticket.")},
+        ("ticket",),
+        ("Reauthenticated",),
+        "Renew the sign-in of the open socket; the principal must be the same.",
     ),
 }
 
@@ -861,7 +888,13 @@ def openapi(*, closed: bool = False) -> Json:
         call = CALLS[method, path]
         paths.setdefault(path, {})[method.lower()] = operation(call, method, path, said)
     schemas = Builder(closed=closed).schemas()
-    for name in ("Cancelled", "RefusedMessage", "Pong", *(COMMANDS[kind][0] for kind in COMMANDS)):
+    for name in (
+        "Cancelled",
+        "RefusedMessage",
+        "Pong",
+        "Reauthenticated",
+        *(COMMANDS[kind][0] for kind in COMMANDS),
+    ):
         del schemas[name]  # of the WebSocket
     made: Json = {
         "openapi": "3.2.0",

@@ -18,7 +18,7 @@ import enum
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from loguru import logger
 
@@ -61,6 +61,11 @@ STREAM_BYTES = 3 * 1024
 LARGEST_OFFER = 128 * 1024
 """Bytes handed to a reader at once; of more it takes piece by piece from the log what it has room
 for."""
+
+
+RENEWAL_TIMEOUT: Final = 60.0
+"""Seconds that a stream with on_disconnect "cancel" continues after the sign-in of its last reader
+expired."""
 
 
 class Reader(Protocol):
@@ -116,6 +121,10 @@ class Followed(Protocol):
 
     def unfollow(self, follower: Follower) -> None:
         """Let a reader go. Idempotent."""
+        ...
+
+    def await_renewal(self) -> None:
+        """See Stream.await_renewal."""
         ...
 
     def read(self, after: int) -> tuple[int, bytes]:
@@ -604,6 +613,12 @@ class Stream:
     def read(self, after: int) -> tuple[int, bytes]:
         """Some frames after `after`, from the log: the last one's seq, and the bytes."""
         return self._log.read(after)
+
+    def await_renewal(self) -> None:
+        """Continue RENEWAL_TIMEOUT seconds without readers: one has to renew its sign-in."""
+        if self.on_disconnect != "continue":
+            self.on_disconnect = "continue"
+            self.unwatched_timeout = min(RENEWAL_TIMEOUT, self.unwatched_timeout)
 
     def _desert(self) -> None:
         if self.deserted is None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -22,6 +23,7 @@ from aiohttp.typedefs import Handler
 from loguru import logger
 
 from jarvis_stream.errors import (
+    Conflict,
     ForeignOrigin,
     Invalid,
     NotFound,
@@ -106,7 +108,7 @@ class Gate:
         """Who asks; None for nobody that is known."""
         ticket = _ticket(request)
         if ticket is not None:
-            return await self._by_ticket(ticket)
+            return await self.by_ticket(ticket)
         if self._hook is not None:
             return _unexpired(await self._hook(request))
         header = request.headers.getall(hdrs.AUTHORIZATION, ())
@@ -116,7 +118,7 @@ class Gate:
         login = request.cookies.get(COOKIE)
         return self._known(await self.logins.look(login)) if login else None
 
-    async def _by_ticket(self, ticket: str) -> Principal | None:
+    async def by_ticket(self, ticket: str) -> Principal | None:
         """Whom a ticket stands for, while what it was issued for is still good."""
         principal = self._known(await self.tickets.redeem(ticket))
         if principal is not None and principal.login:
@@ -264,21 +266,65 @@ async def send_visitor_cookie(request: web.Request, response: web.StreamResponse
 
 
 def while_valid(
-    request: web.Request, expire: Callable[[], object]
+    request: web.Request, expire: Callable[..., object]
 ) -> AbstractContextManager[object]:
-    """Call `expire`, should the principal expire or log out inside."""
+    """Call `expire` if the principal's sign-in ends inside, with `renewable=True` if it expires."""
     principal = request.get(PRINCIPAL)
+    if principal is None or (not principal.login and principal.expires_at is None):
+        return _FOREVER
+    return SignInWatch(request.app[GATE].logins, principal, expire)
+
+
+class SignInWatch:
+    """Calls `expire` when the sign-in of a connection ends, until it is left."""
+
+    __slots__ = ("_expire", "_logins", "_stack", "principal")
+
+    def __init__(self, logins: Keeper, principal: Principal, expire: Callable[..., object]) -> None:
+        self.principal = principal
+        self._logins = logins
+        self._expire = expire
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> SignInWatch:
+        self._watch()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def renew(self, principal: Principal) -> None:
+        """Depend on another sign-in of the same principal from now on."""
+        self._stack.close()
+        self.principal = principal
+        self._watch()
+
+    def _watch(self) -> None:
+        login, ends = self.principal.login, self.principal.expires_at
+        if login:
+            self._stack.callback(self._logins.attend(login, self._expire))
+        if ends is not None:
+            self._stack.enter_context(_until(ends, partial(self._expire, renewable=True)))
+
+
+async def reauthenticate(gate: Gate, watch: SignInWatch, ticket: str) -> float | None:
+    """Have an open WebSocket depend on the sign-in of a ticket; return the seconds until it ends.
+
+    Raises Unauthorized for a ticket that is not valid, Conflict for one of another principal.
+    """
+    principal = await gate.by_ticket(ticket)
     if principal is None:
-        return _FOREVER
-    login, ends = principal.login, principal.expires_at
-    if not login and ends is None:
-        return _FOREVER
-    stack = contextlib.ExitStack()
-    if login:
-        stack.callback(request.app[GATE].logins.attend(login, expire))
-    if ends is not None:
-        stack.enter_context(_until(ends, expire))
-    return stack
+        raise Unauthorized
+    if principal.name != watch.principal.name:
+        raise Conflict("the ticket belongs to another principal; open another WebSocket")
+    watch.renew(principal)
+    return seconds_left(principal)
+
+
+def seconds_left(principal: Principal) -> float | None:
+    """Return the seconds until a sign-in expires; None for never."""
+    ends = principal.expires_at
+    return None if ends is None else round(max(0.0, ends - time.time()), 3)
 
 
 _FOREVER: Final = contextlib.nullcontext()
@@ -361,7 +407,11 @@ async def ticket(request: web.Request) -> web.Response:
     if principal is None or here.kind == "none":
         raise NotFound("sign-in is not configured: connect without a ticket")
     return json_answer(
-        {"ticket": await here.tickets.issue(principal), "expires_in": round(here.tickets.seconds)}
+        {
+            "ticket": await here.tickets.issue(principal),
+            "expires_in": round(here.tickets.seconds),
+            "sign_in_expires_in": seconds_left(principal),
+        }
     )
 
 

@@ -211,8 +211,15 @@ class Pump:
             with contextlib.suppress(AttributeError):
                 self._transport.abort()
 
-    def expire(self) -> None:
-        """Write no more: whoever reads may not any longer (EXPIRED)."""
+    def expire(self, *, renewable: bool = False) -> None:
+        """Stop writing: the reader's sign-in has ended (EXPIRED).
+
+        `renewable`: it has only expired. The reader may return with a new one, so its streams
+        continue for a while.
+        """
+        if renewable and not self.finished.done():
+            for follower in self._followers.values():
+                follower.stream.await_renewal()
         self._finish(Parting.EXPIRED)
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from jarvis_stream.errors import Invalid, Malformed, Refused, TooFast, TooMany
+from jarvis_stream.errors import Invalid, Malformed, NotFound, Refused, TooFast, TooMany
 from jarvis_stream.ids import new_trace_id
 from jarvis_stream.quota import Rate
 from jarvis_stream.registry import Cancellation, StreamRegistry
@@ -21,7 +21,7 @@ from jarvis_stream.stream import Followed
 from jarvis_stream.transports.answers import internal_error
 from jarvis_stream.transports.context import COUNTS, LIMITS, REGISTRY, Counts, Limits, owner_of
 from jarvis_stream.transports.door import Door
-from jarvis_stream.transports.gate import while_valid
+from jarvis_stream.transports.gate import GATE, SignInWatch, reauthenticate, while_valid
 from jarvis_stream.transports.pump import Parting, Pump, bound
 from jarvis_stream.transports.quotas import QUOTAS
 from jarvis_stream.transports.requests import (
@@ -86,7 +86,9 @@ async def connect(request: web.Request) -> web.StreamResponse:
         sockets = request.app[SOCKETS]
         sockets.add(socket)
         try:
-            with while_valid(request, pump.expire):
+            with while_valid(request, pump.expire) as watch:
+                if isinstance(watch, SignInWatch):
+                    socket.sign_in = partial(reauthenticate, request.app[GATE], watch)
                 await socket.serve()
         finally:
             sockets.discard(socket)
@@ -132,6 +134,7 @@ class Socket:
         "_spoke_at",
         "_watches",
         "_ws",
+        "sign_in",
     )
 
     def __init__(
@@ -166,6 +169,8 @@ class Socket:
         self._watches: dict[str, None] = {}
         self._cancels: dict[asyncio.Task[None], None] = {}
         self._closer: asyncio.Task[None] | None = None
+        self.sign_in: Callable[[str], Awaitable[float | None]] | None = None
+        """Renews the sign-in that the socket depends on, by a ticket; None if there is none."""
 
     async def serve(self) -> None:
         """Until the socket closes, from whichever side."""
@@ -252,10 +257,15 @@ class Socket:
                     self._watch(parse_session_id(fields.get("session_id")))
                 case "unwatch":
                     self._unwatch(parse_session_id(fields.get("session_id")))
+                case "reauthenticate":
+                    await self._reauthenticate(fields)
                 case "ping":  # a browser cannot send one of the WebSocket protocol's own
                     self._reply({"type": "status", "status": "pong"})
                 case _:
-                    raise Invalid("type: allowed are start, resume, cancel, watch, unwatch, ping")
+                    raise Invalid(
+                        "type: allowed are start, resume, cancel, watch, unwatch, reauthenticate,"
+                        " ping"
+                    )
         except Refused as error:
             self._refuse(fields, error.code, error.sentence)
         except Exception:
@@ -326,6 +336,15 @@ class Socket:
             self._refuse(fields, error.code, error.sentence)
         else:
             self._reply({"type": "status", "status": "cancelled", **asdict(cancellation)})
+
+    async def _reauthenticate(self, fields: dict[str, Any]) -> None:
+        ticket = fields.get("ticket")
+        if not isinstance(ticket, str):
+            raise Invalid("ticket: is missing; needed: a text, from POST /api/ticket")
+        if self.sign_in is None:
+            raise NotFound("this socket depends on no sign-in that ends")
+        expires_in = await self.sign_in(ticket)
+        self._reply({"type": "status", "status": "reauthenticated", "expires_in": expires_in})
 
     def _check_room(self, stream_id: str) -> None:
         most = self._limits.max_streams_per_socket

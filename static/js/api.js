@@ -120,14 +120,21 @@ export function signOut(server) {
 }
 
 /**
- * A word that opens one WebSocket, once and soon, in the place of a token: a browser sends no
- * headers with those.
+ * The credential of one WebSocket.
  *
- * @param {ServerOptions} [server] whose `fetch` says who we are
- * @returns {Promise<string>}
+ * @typedef {object} Ticket
+ * @property {string} ticket
+ * @property {number | null} [sign_in_expires_in] seconds until the sign-in that it was made from
+ *   expires; null: never
  */
-export async function newTicket(server) {
-  /** @type {{ticket: string}} */
-  const { ticket } = await new HttpTransport(server).call('api/ticket', { method: 'POST' })
-  return ticket
+
+/**
+ * Gets a ticket, which opens one WebSocket in the place of a token, or renews the sign-in of an open
+ * one: a browser sends no headers with a handshake.
+ *
+ * @param {ServerOptions} [server] whose `fetch` sends the token
+ * @returns {Promise<Ticket>}
+ */
+export function requestTicket(server) {
+  return new HttpTransport(server).call('api/ticket', { method: 'POST' })
 }

@@ -1,5 +1,6 @@
-import { getInfo, getSession, newTicket } from './api.js'
+import { getInfo, getSession, requestTicket } from './api.js'
 import { call, callAll } from './callbacks.js'
+import { Credentials } from './credentials.js'
 import { SessionList } from './sessions.js'
 import { ChatStore } from './store.js'
 import { FallbackTransport } from './transport.js'
@@ -45,7 +46,9 @@ import { FallbackTransport } from './transport.js'
  * @property {string | URL} [base] where the server is; default: where the page came from
  * @property {typeof globalThis.WebSocket} [WebSocket]
  * @property {typeof globalThis.fetch} [fetch]
- * @property {string} [token] what the server knows us by, where a page of its own would sign in
+ * @property {string | import('./credentials.js').TokenSource} [token] your token for a server with
+ *   sign-in, or a function that returns one or a promise of one: it is called again before the sign-in
+ *   expires
  * @property {string} [session_id] the conversation to show first; default: a new one
  * @property {SendOptions['on_conflict']} [on_conflict] what `send` does by default while an answer is
  *   being made
@@ -103,9 +106,13 @@ export class ChatClient {
     window = globalThis.window,
     transport,
   } = {}) {
-    const fetch = token === undefined ? plainFetch : withToken(token, plainFetch)
-    const getTicket = token === undefined ? undefined : () => newTicket({ base, fetch })
-    transport ??= new FallbackTransport({ base, WebSocket, fetch, getTicket })
+    const credentials = token === undefined ? null : new Credentials(token, plainFetch)
+    const fetch = credentials?.fetch ?? plainFetch
+    const getTicket = credentials ? () => requestTicket({ base, fetch }) : undefined
+    const renewTicket = credentials?.isRenewable
+      ? () => credentials.renew().then(() => requestTicket({ base, fetch }))
+      : undefined
+    transport ??= new FallbackTransport({ base, WebSocket, fetch, getTicket, renewTicket })
     this.#base = base
     this.#fetch = fetch
     this.#window = window
@@ -390,21 +397,6 @@ export class ChatClient {
    */
   #emit(event, detail) {
     callAll(this.#events.get(event) ?? [], detail)
-  }
-}
-
-/**
- * A `fetch` that says who we are.
- *
- * @param {string} token
- * @param {typeof globalThis.fetch} [fetch]
- * @returns {typeof globalThis.fetch}
- */
-function withToken(token, fetch = globalThis.fetch) {
-  return (resource, init = {}) => {
-    const headers = new Headers(init.headers)
-    headers.set('Authorization', `Bearer ${token}`)
-    return fetch(resource, { ...init, headers })
   }
 }
 

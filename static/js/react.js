@@ -1,3 +1,5 @@
+'use client'
+
 /**
  * The client in React 18 or newer. React is the page's own: nothing of it comes from here.
  *

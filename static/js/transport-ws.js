@@ -6,6 +6,7 @@ import { deferred } from './reading.js'
 import { serverUrl } from './server-url.js'
 import { sleep, steady } from './time.js'
 
+/** @typedef {import('./api.js').Ticket} Ticket */
 /** @typedef {import('./frames.js').Frame} Frame */
 /** @typedef {import('./reading.js').Transport} Transport */
 /** @typedef {import('./reading.js').StartRequest} StartRequest */
@@ -26,6 +27,15 @@ const CANCEL_TIMEOUT = 10_000
 /** How long it may take to show any sign of life when it is asked for one. */
 const PING_TIMEOUT = 5_000
 
+/** How long before the end of a sign-in it is renewed; of a short one, in the middle of its time. */
+const RENEWAL_MARGIN = 30_000
+
+/** Seconds of a sign-in that is too short to be renewed: the next socket gets a new one. */
+const SHORTEST_SIGN_IN = 2
+
+/** The longest delay that `setTimeout` accepts. */
+const LONGEST_TIMEOUT = 2 ** 31 - 1
+
 /** A stream that shows itself so soon after we began to watch may have been going on for a while. */
 const WATCH_REPLAY = 1_000
 
@@ -41,6 +51,9 @@ export class WebSocketTransport {
   #url
   #WebSocket
   #getTicket
+  #renewTicket
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #renewal
   #onLost
   #handshakeTimeout
   #now
@@ -64,8 +77,10 @@ export class WebSocketTransport {
    * @param {object} [options]
    * @param {string | URL} [options.base] where the server is, as http(s)
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
-   * @param {() => Promise<string>} [options.getTicket] a word that lets one socket in, for a server
-   *   that wants to know who asks: a browser sends no headers with a handshake
+   * @param {() => Promise<string | Ticket>} [options.getTicket] the credential of one socket, for a
+   *   server with sign-in: a browser sends no headers with a handshake
+   * @param {() => Promise<Ticket>} [options.renewTicket] one of the next sign-in. It is called before
+   *   the sign-in of an open socket expires
    * @param {() => void} [options.onLost] an open socket died
    * @param {number} [options.handshakeTimeout]
    * @param {number} [options.pingTimeout]
@@ -75,6 +90,7 @@ export class WebSocketTransport {
     base,
     WebSocket = globalThis.WebSocket,
     getTicket,
+    renewTicket,
     onLost = () => {},
     handshakeTimeout = HANDSHAKE_TIMEOUT,
     pingTimeout = PING_TIMEOUT,
@@ -84,6 +100,7 @@ export class WebSocketTransport {
     this.#url.protocol = this.#url.protocol.replace('http', 'ws')
     this.#WebSocket = WebSocket
     this.#getTicket = getTicket
+    this.#renewTicket = renewTicket
     this.#onLost = onLost
     this.#handshakeTimeout = handshakeTimeout
     this.#pingTimeout = pingTimeout
@@ -227,7 +244,13 @@ export class WebSocketTransport {
     if (!this.#WebSocket) throw new ConnectionLost('There is no WebSocket here.')
     this.#drop(this.#socket)
     const protocols = [SUBPROTOCOL]
-    if (this.#getTicket) protocols.push(TICKET + (await this.#getTicket()))
+    /** @type {Ticket | null} */
+    let credential = null
+    if (this.#getTicket) {
+      const given = await this.#getTicket()
+      credential = typeof given === 'string' ? { ticket: given } : given
+      protocols.push(TICKET + credential.ticket)
+    }
     // It may have been closed before, or while the ticket came.
     if (this.#closed) throw new ConnectionLost('The WebSocket is closed.')
     const socket = this.#create(protocols)
@@ -243,10 +266,12 @@ export class WebSocketTransport {
         watch.since = this.#heard
         call(send, socket, { type: 'watch', session_id: sessionId })
       }
+      this.#renewIn(socket, credential?.sign_in_expires_in)
       resolve(socket)
     }
     socket.onmessage = ({ data }) => this.#receive(socket, data)
     socket.onclose = () => {
+      clearTimeout(this.#renewal)
       this.#socket = null
       reject(new ConnectionLost('The WebSocket could not be opened.'))
       if (!opened) return
@@ -254,6 +279,36 @@ export class WebSocketTransport {
       call(this.#onLost)
     }
     return promise.finally(() => clearTimeout(timer))
+  }
+
+  /**
+   * Renews the sign-in of an open socket before it expires. Without success in time the server closes
+   * the socket, and the next one gets a ticket of its own.
+   *
+   * @param {WebSocket} socket
+   * @param {number | null} [seconds] until it expires; null: never
+   */
+  #renewIn(socket, seconds) {
+    clearTimeout(this.#renewal)
+    if (!this.#renewTicket || typeof seconds !== 'number' || seconds < SHORTEST_SIGN_IN) return
+    const early = Math.min(RENEWAL_MARGIN, (seconds * 1000) / 2)
+    const wait = Math.min(seconds * 1000 - early, LONGEST_TIMEOUT)
+    this.#renewal = setTimeout(() => this.#renew(socket, seconds - wait / 1000), wait)
+  }
+
+  /**
+   * @param {WebSocket} socket
+   * @param {number} left seconds until the sign-in expires
+   */
+  async #renew(socket, left) {
+    this.#renewIn(socket, left) // another try, unless this one succeeds
+    try {
+      const credential = await this.#renewTicket?.()
+      if (socket !== this.#socket || socket.readyState !== 1 || !credential) return
+      send(socket, { type: 'reauthenticate', ticket: credential.ticket })
+    } catch {
+      // The next try, or the next socket, reports what lasts.
+    }
   }
 
   /** @param {string[]} protocols */
@@ -316,6 +371,11 @@ export class WebSocketTransport {
    * @param {Route | undefined} route
    */
   #reply(reply, route) {
+    if (reply.status === 'reauthenticated') {
+      const { expires_in } = /** @type {{expires_in?: number | null}} */ (reply)
+      if (this.#socket) this.#renewIn(this.#socket, expires_in)
+      return
+    }
     const cancel = this.#cancels.get(reply.stream_id)
     if (reply.type !== 'error') {
       // `cancelled`, or a `pong` for no stream.

@@ -5,6 +5,7 @@ import { deferred } from './reading.js'
 import { HttpTransport } from './transport-http.js'
 import { WebSocketTransport } from './transport-ws.js'
 
+/** @typedef {import('./api.js').Ticket} Ticket */
 /** @typedef {import('./reading.js').Transport} Transport */
 /** @typedef {import('./reading.js').StartRequest} StartRequest */
 /** @typedef {import('./reading.js').FrameListener} FrameListener */
@@ -101,7 +102,8 @@ export class FallbackTransport {
    * @param {string | URL} [options.base] where the server is; default: where the page came from
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
    * @param {typeof globalThis.fetch} [options.fetch]
-   * @param {() => Promise<string>} [options.getTicket] what lets one WebSocket in
+   * @param {() => Promise<string | Ticket>} [options.getTicket] the credential of a WebSocket
+   * @param {() => Promise<Ticket>} [options.renewTicket] one of the next sign-in
    * @param {(tries: number) => number} [options.backoff] how long to wait, in milliseconds, after so
    *   many tries that failed
    * @param {(ms: number, signal: AbortSignal) => Promise<void>} [options.sleep]
@@ -113,6 +115,7 @@ export class FallbackTransport {
     WebSocket,
     fetch,
     getTicket,
+    renewTicket,
     backoff: pauseAfter = backoff,
     sleep: rest = sleep,
     now = Date.now,
@@ -120,7 +123,7 @@ export class FallbackTransport {
   } = {}) {
     const onLost = () => this.#lostWhenIdle()
     this.#socket = new WebSocketTransport({
-      ...{ base, WebSocket, getTicket },
+      ...{ base, WebSocket, getTicket, renewTicket },
       ...{ onLost, now, pingTimeout },
     })
     this.#http = new HttpTransport({ base, fetch, now })

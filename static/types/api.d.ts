@@ -183,11 +183,27 @@ export declare function signIn(token: string, server?: ServerOptions): Promise<{
  * @returns {Promise<null>}
  */
 export declare function signOut(server?: ServerOptions): Promise<null>;
+export type Ticket = {
+    ticket: string;
+    /**
+     * seconds until the sign-in that it was made from
+     * expires; null: never
+     */
+    sign_in_expires_in?: number | null;
+};
 /**
- * A word that opens one WebSocket, once and soon, in the place of a token: a browser sends no
- * headers with those.
+ * The credential of one WebSocket.
  *
- * @param {ServerOptions} [server] whose `fetch` says who we are
- * @returns {Promise<string>}
+ * @typedef {object} Ticket
+ * @property {string} ticket
+ * @property {number | null} [sign_in_expires_in] seconds until the sign-in that it was made from
+ *   expires; null: never
  */
-export declare function newTicket(server?: ServerOptions): Promise<string>;
+/**
+ * Gets a ticket, which opens one WebSocket in the place of a token, or renews the sign-in of an open
+ * one: a browser sends no headers with a handshake.
+ *
+ * @param {ServerOptions} [server] whose `fetch` sends the token
+ * @returns {Promise<Ticket>}
+ */
+export declare function requestTicket(server?: ServerOptions): Promise<Ticket>;

@@ -88,9 +88,11 @@ export type ClientOptions = {
     WebSocket?: typeof globalThis.WebSocket;
     fetch?: typeof globalThis.fetch;
     /**
-     * what the server knows us by, where a page of its own would sign in
+     * your token for a server with
+     * sign-in, or a function that returns one or a promise of one: it is called again before the sign-in
+     * expires
      */
-    token?: string;
+    token?: string | import('./credentials.js').TokenSource;
     /**
      * the conversation to show first; default: a new one
      */

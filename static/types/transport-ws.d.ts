@@ -1,3 +1,4 @@
+export type Ticket = import('./api.js').Ticket;
 export type Frame = import('./frames.js').Frame;
 export type Transport = import('./reading.js').Transport;
 export type StartRequest = import('./reading.js').StartRequest;
@@ -5,6 +6,7 @@ export type FrameListener = import('./reading.js').FrameListener;
 export type Reading = import('./reading.js').Reading;
 export type StreamListener = import('./reading.js').StreamListener;
 export type CancelReport = import('./reading.js').CancelReport;
+/** @typedef {import('./api.js').Ticket} Ticket */
 /** @typedef {import('./frames.js').Frame} Frame */
 /** @typedef {import('./reading.js').Transport} Transport */
 /** @typedef {import('./reading.js').StartRequest} StartRequest */
@@ -27,17 +29,20 @@ export declare class WebSocketTransport implements Transport {
      * @param {object} [options]
      * @param {string | URL} [options.base] where the server is, as http(s)
      * @param {typeof globalThis.WebSocket} [options.WebSocket]
-     * @param {() => Promise<string>} [options.getTicket] a word that lets one socket in, for a server
-     *   that wants to know who asks: a browser sends no headers with a handshake
+     * @param {() => Promise<string | Ticket>} [options.getTicket] the credential of one socket, for a
+     *   server with sign-in: a browser sends no headers with a handshake
+     * @param {() => Promise<Ticket>} [options.renewTicket] one of the next sign-in. It is called before
+     *   the sign-in of an open socket expires
      * @param {() => void} [options.onLost] an open socket died
      * @param {number} [options.handshakeTimeout]
      * @param {number} [options.pingTimeout]
      * @param {() => number} [options.now] milliseconds since the epoch
      */
-    constructor({ base, WebSocket, getTicket, onLost, handshakeTimeout, pingTimeout, now, }?: {
+    constructor({ base, WebSocket, getTicket, renewTicket, onLost, handshakeTimeout, pingTimeout, now, }?: {
         base?: string | URL;
         WebSocket?: typeof globalThis.WebSocket;
-        getTicket?: () => Promise<string>;
+        getTicket?: () => Promise<string | Ticket>;
+        renewTicket?: () => Promise<Ticket>;
         onLost?: () => void;
         handshakeTimeout?: number;
         pingTimeout?: number;

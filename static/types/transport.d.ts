@@ -1,3 +1,4 @@
+export type Ticket = import('./api.js').Ticket;
 export type Transport = import('./reading.js').Transport;
 export type StartRequest = import('./reading.js').StartRequest;
 export type FrameListener = import('./reading.js').FrameListener;
@@ -51,18 +52,20 @@ export declare class FallbackTransport implements Connection {
      * @param {string | URL} [options.base] where the server is; default: where the page came from
      * @param {typeof globalThis.WebSocket} [options.WebSocket]
      * @param {typeof globalThis.fetch} [options.fetch]
-     * @param {() => Promise<string>} [options.getTicket] what lets one WebSocket in
+     * @param {() => Promise<string | Ticket>} [options.getTicket] the credential of a WebSocket
+     * @param {() => Promise<Ticket>} [options.renewTicket] one of the next sign-in
      * @param {(tries: number) => number} [options.backoff] how long to wait, in milliseconds, after so
      *   many tries that failed
      * @param {(ms: number, signal: AbortSignal) => Promise<void>} [options.sleep]
      * @param {() => number} [options.now] milliseconds since the epoch
      * @param {number} [options.pingTimeout] how long an open socket may take to show a sign of life
      */
-    constructor({ base, WebSocket, fetch, getTicket, backoff: pauseAfter, sleep: rest, now, pingTimeout, }?: {
+    constructor({ base, WebSocket, fetch, getTicket, renewTicket, backoff: pauseAfter, sleep: rest, now, pingTimeout, }?: {
         base?: string | URL;
         WebSocket?: typeof globalThis.WebSocket;
         fetch?: typeof globalThis.fetch;
-        getTicket?: () => Promise<string>;
+        getTicket?: () => Promise<string | Ticket>;
+        renewTicket?: () => Promise<Ticket>;
         backoff?: (tries: number) => number;
         sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
         now?: () => number;

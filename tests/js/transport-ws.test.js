@@ -63,6 +63,56 @@ test('without a ticket there is no handshake', async () => {
   assert.equal(sockets.length, 0)
 })
 
+test('the sign-in of an open socket is renewed before it expires, again and again', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const tickets = ['two', 'three']
+  const { transport, sockets } = setUp({
+    getTicket: async () => ({ ticket: 'one', sign_in_expires_in: 100 }),
+    renewTicket: async () => ({ ticket: tickets.shift() }),
+  })
+  const connected = transport.connect()
+  await settle()
+  const [socket] = sockets
+  socket.open()
+  await connected
+  t.mock.timers.tick(69_000)
+  await settle()
+  assert.deepEqual(socket.sent, [])
+  t.mock.timers.tick(1_000) // 30 s before the end
+  await settle()
+  assert.deepEqual(socket.sent, [{ type: 'reauthenticate', ticket: 'two' }])
+  socket.receive({ type: 'status', status: 'reauthenticated', expires_in: 10 })
+  t.mock.timers.tick(5_000) // the middle of a short one
+  await settle()
+  assert.deepEqual(socket.sent[1], { type: 'reauthenticate', ticket: 'three' })
+  socket.receive({ type: 'status', status: 'reauthenticated', expires_in: null })
+  t.mock.timers.tick(3_600_000)
+  await settle()
+  assert.equal(socket.sent.length, 2)
+})
+
+test('a renewal that fails is tried again while the sign-in lasts', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  let tries = 0
+  const { transport, sockets } = setUp({
+    getTicket: async () => ({ ticket: 'one', sign_in_expires_in: 60 }),
+    renewTicket: async () => {
+      tries += 1
+      throw new ConnectionLost('The server cannot be reached.')
+    },
+  })
+  const connected = transport.connect()
+  await settle()
+  sockets[0].open()
+  await connected
+  for (let second = 0; second < 60; second++) {
+    t.mock.timers.tick(1_000)
+    await settle()
+  }
+  assert.ok(tries >= 3 && tries <= 6, String(tries))
+  transport.close()
+})
+
 test('an answer is read to its last frame, several lines in a message', async () => {
   const { transport, socket } = await opened()
   const { frames, closed, accepted } = collect(transport, A)

@@ -7,9 +7,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import jwt
+import orjson
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError, web
 from aiohttp.test_utils import TestClient
+from pydantic import SecretStr
 
 from jarvis_stream import create_app
 from jarvis_stream.identity.base import Principal
@@ -25,6 +28,7 @@ Connect = Callable[..., Awaitable[Client]]
 ANNS, BOBS = "anns-token-0123456", "bobs-token-0123456"
 TOKENS = f"ann:{ANNS},bob:{BOBS}"
 PATIENCE = 20.0
+JWT_KEY = "a-key-of-at-least-32-characters!"
 
 
 def as_(token: str, **headers: str) -> dict[str, Any]:
@@ -266,6 +270,77 @@ async def test_an_expiring_login_ends_its_socket_and_its_streams(client: Client)
     for transport in ("http", "websocket"):
         sample = f'jarvis_readers_let_go_total{{reason="expired",transport="{transport}"}} 1.0'
         assert sample in text
+
+
+def jwt_settings() -> Settings:
+    return Settings(jwt_key=SecretStr(JWT_KEY), jwt_leeway=0)
+
+
+def token_of(name: str, seconds: float) -> str:
+    return jwt.encode({"sub": name, "exp": int(time.time() + seconds)}, JWT_KEY)
+
+
+async def test_a_socket_and_its_answers_outlive_a_sign_in_that_is_renewed(
+    aiohttp_client: Connect,
+) -> None:
+    client = await aiohttp_client(create_app(jwt_settings(), agent=parrot))
+    async with client.ws_connect("/ws", **as_(token_of("ann", 4))) as ws:
+        await ws.send_json({"type": "start", "prompt": "a wait"})
+        assert "thinking" in (await ws.receive_str(timeout=PATIENCE))
+        response = await client.post("/api/ticket", **as_(token_of("ann", 600)))
+        given = await response.json()
+        assert 500 < given["sign_in_expires_in"] <= 600
+        await ws.send_json({"type": "reauthenticate", "ticket": given["ticket"]})
+        reply = await reply_of(ws, "reauthenticated")
+        assert 500 < reply["expires_in"] <= 600
+        await asyncio.sleep(4.5)  # past the end of the first sign-in
+        await ws.send_json({"type": "ping"})
+        assert await reply_of(ws, "pong")
+
+
+async def reply_of(ws: Any, status: str) -> dict[str, Any]:
+    """The reply of that status; other lines are passed over."""
+    while True:
+        for line in (await ws.receive_str(timeout=PATIENCE)).splitlines():
+            said: dict[str, Any] = orjson.loads(line)
+            if "seq" not in said and (said["type"] == "error" or said["status"] == status):
+                return said
+
+
+async def test_a_socket_is_renewed_only_by_a_ticket_of_its_own_principal(
+    aiohttp_client: Connect,
+) -> None:
+    client = await aiohttp_client(create_app(jwt_settings(), agent=parrot))
+    async with client.ws_connect("/ws", **as_(token_of("ann", 60))) as ws:
+        response = await client.post("/api/ticket", **as_(token_of("bob", 60)))
+        bobs = (await response.json())["ticket"]
+        for fields, code in (
+            ({"ticket": bobs}, "conflict"),
+            ({"ticket": bobs}, "unauthorized"),  # it is good once
+            ({"ticket": "nonsense"}, "unauthorized"),
+            ({}, "invalid"),
+        ):
+            await ws.send_json({"type": "reauthenticate", **fields})
+            assert (await reply_of(ws, "reauthenticated"))["code"] == code
+
+
+async def test_an_answer_waits_for_a_reader_whose_sign_in_has_expired(
+    aiohttp_client: Connect,
+) -> None:
+    client = await aiohttp_client(create_app(jwt_settings(), agent=parrot))
+    stream_id = "0195f1a0-0000-7000-8000-000000000001"
+    body = {"prompt": "a wait", "stream_id": stream_id, "on_disconnect": "cancel"}
+    async with client.post("/api/chat", json=body, **as_(token_of("ann", 3))) as response:
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(Exception):  # noqa: B017, PT011 (its answer is cut off)
+                await response.read()
+    fresh = as_(token_of("ann", 60))
+    async with client.get(f"/api/streams/{stream_id}", **fresh) as again:
+        assert again.status == 200
+        stopped = await client.post(f"/api/streams/{stream_id}/cancel", **fresh)
+        assert (await stopped.json())["cancelled"] is True  # it had not ended before
+        last = orjson.loads((await again.read()).splitlines()[-1])
+    assert (last["type"], last["finish_reason"]) == ("done", "cancelled")
 
 
 async def test_so_does_logging_out(client: Client) -> None:
