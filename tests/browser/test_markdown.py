@@ -28,7 +28,8 @@ LAB = """async () => {
     href: /^(?:https?:\\/\\/|mailto:)/, target: /^_blank$/, rel: /^noopener noreferrer nofollow$/,
     title: /^/, start: /^\\d+$/, type: /^(?:checkbox|button)$/, checked: /^$/, disabled: /^$/,
     'data-align': /^(?:left|center|right)$/, 'data-part': /^code$/, 'data-testid': /^copy-code$/,
-    class: /^(?:blocks|code|head|language|unseen|table|hljs-[\\w -]+)?$/, tabindex: /^0$/,
+    class: /^(?:blocks|code|head|language|unseen|table|math(?: display)?|hljs-[\\w -]+)?$/,
+    tabindex: /^0$/,
     role: /^(?:group|status)$/, dir: /^(?:auto|ltr)$/, 'aria-label': /^(?:Table|Done|To do)$/,
   }
   const faultsOf = (root) => {
@@ -250,6 +251,7 @@ PIECES = (
         "|n|o|\n",
         "- ```\n",
     ),
+    *("$", "$$\n", "\\(x\\)", "\\[", "\\]\n", "$$ y $$\n"),
     *(
         "[r]",
         "[r]: https://r.test 't'\n",
@@ -354,6 +356,82 @@ async def test_text_that_grows_stays_selected(
         [text, wanted],
     )
     assert selected == [wanted]
+
+
+FORMULAS = (
+    "Inline \\(E = mc^2\\) and $a*b*c$, prices of $5 and $6.\n\n"
+    "\\[\n\\frac{a_1}{b_2} * \\sqrt{d}\n\\]\n\n"
+    "- item\n  $$\n  \\widehat{xyz} + \\overbrace{1 + 2}\n  $$\n\n"
+    "| a |\n|---|\n| $x^2$ |\n\nend \\(\\unknown{\\)"
+)
+
+
+@BOTH
+async def test_formulas_are_set_as_soon_as_they_are_closed(
+    page: Page, lab: Locator, requests: list[str]
+) -> None:
+    katex = "/static/vendor/katex/"
+    await page.evaluate("() => { lab.view().finish('`$x$` costs $5 and $6') }")
+    assert not any(katex in url for url in requests)
+    await page.evaluate(
+        """async (text) => {
+          const view = lab.view()
+          const element = lab.place.lastElementChild
+          window.halves = []
+          window.kept = null
+          for (let end = 1; end <= text.length; end += 1) {
+            view.update(text.slice(0, end))
+            if (end === 12) window.halves.push(element.textContent)
+            if (end === 30) {
+              while (!element.querySelector('.katex')) {
+                await new Promise((done) => setTimeout(done, 10))
+              }
+              window.kept = element.querySelector('.katex')
+            }
+          }
+          view.finish(text)
+        }""",
+        FORMULAS,
+    )
+    assert await page.evaluate("halves") == ["Inline \\(E ="]
+    await expect(lab.locator(".math.set")).to_have_count(5)
+    await expect(lab.locator(".math:not(.set)")).to_have_text("\\(\\unknown{\\)")
+    await expect(lab.locator(".display .katex-display")).to_have_count(2)
+    await expect(lab.locator(".katex svg").first).to_be_attached()
+    assert await page.evaluate("kept.isConnected")
+    await expect(lab.locator("em, .katex-error")).to_have_count(0)
+    await expect(lab.get_by_text("prices of $5 and $6.")).to_be_visible()
+    # The fonts are there, and the source can be read by machines.
+    await page.evaluate("() => document.fonts.ready")
+    assert await page.evaluate("() => document.fonts.check('16px KaTeX_Main')")
+    await expect(lab.locator("annotation").first).to_have_text("E = mc^2")
+    assert len([url for url in requests if url.endswith((".js", ".css")) and katex in url]) == 2
+    assert (
+        await lab.locator(".katex-html").first.evaluate(
+            "(element) => getComputedStyle(element).direction"
+        )
+        == "ltr"
+    )
+
+
+@BOTH
+async def test_a_formula_can_do_no_harm(page: Page, lab: Locator) -> None:
+    texts = [
+        r"$\href{javascript:alert(1)}{x}$",
+        r"$\url{javascript:alert(1)}$",
+        r"$\includegraphics{https://x.test/i.png}$",
+        r"$\htmlClass{message}{x}$ $\htmlId{prompt}{x}$ $\htmlStyle{position: fixed}{x}$",
+        r"$\def\a{\a\a}\a$",
+        r"$\rule{99999em}{99999em}$",
+        r"$\text{<img src=x onerror=alert(1)>}$",
+    ]
+    await page.evaluate("(texts) => texts.map((text) => lab.view().finish(text))", texts)
+    await page.evaluate("() => lab.view().finish('$x$')")
+    await expect(lab.locator(".math.set").last).to_be_visible()
+    await expect(lab.locator("a, img, [id], .message, [onerror]")).to_have_count(0)
+    box = await lab.locator(".katex-html").nth(-3).bounding_box()
+    assert box is not None
+    assert box["width"] < 2000
 
 
 @BOTH

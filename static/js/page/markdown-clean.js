@@ -3,7 +3,7 @@ import purifier from '../../vendor/dompurify/purify.js'
 const CONFIG = {
   ALLOWED_TAGS: [
     ...['p', 'h3', 'h4', 'h5', 'h6', 'ul', 'ol', 'li', 'blockquote', 'hr', 'pre', 'br'],
-    ...['strong', 'em', 'del', 'code', 'a', 'input'],
+    ...['strong', 'em', 'del', 'code', 'a', 'input', 'span'],
     ...['table', 'thead', 'tbody', 'tr', 'th', 'td', '#text'],
   ],
   ALLOWED_ATTR: ['href', 'title', 'start', 'type', 'checked', 'disabled', 'class', 'data-align'],
@@ -15,9 +15,13 @@ const CONFIG = {
   RETURN_DOM_FRAGMENT: true,
 }
 
+/** @type {Record<string, RegExp>} */
+const CLASSES = { code: /^language-\S+$/, span: /^math(?: display)?$/ }
+
 purifier.addHook('uponSanitizeAttribute', (element, data) => {
   if (data.attrName === 'class') {
-    data.keepAttr = element.localName === 'code' && /^language-\S+$/.test(data.attrValue)
+    const allowed = CLASSES[element.localName]
+    data.keepAttr = allowed !== undefined && allowed.test(data.attrValue)
   }
 })
 
@@ -25,7 +29,7 @@ purifier.addHook('uponSanitizeAttribute', (element, data) => {
 const DIRECTED = new Set(['p', 'h3', 'h4', 'h5', 'h6', 'ul', 'ol', 'blockquote'])
 
 purifier.addHook('afterSanitizeAttributes', (element) => {
-  if (element.localName === 'code') element.setAttribute('dir', 'ltr')
+  if (element.localName === 'code' || element.localName === 'span') element.setAttribute('dir', 'ltr')
   else if (element.parentElement?.localName === 'body' && DIRECTED.has(element.localName)) {
     element.setAttribute('dir', 'auto')
   }

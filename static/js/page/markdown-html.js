@@ -7,12 +7,14 @@ import {
   getDefaults,
 } from '../../vendor/marked/marked.js'
 import { characterBefore, maskEmphasis, opensBesideCjk } from './markdown-emphasis.js'
+import { blockMath, blockMathStart, inlineMath, maskMath } from './markdown-math.js'
 
 /** @typedef {import('../../vendor/marked/marked.js').Token} Token */
 /** @typedef {import('../../vendor/marked/marked.js').Tokens.ListItem} ListItem */
 /** @typedef {import('../../vendor/marked/marked.js').Tokens.TableCell} TableCell */
 /** @typedef {import('../../vendor/marked/marked.js').TokensList} TokensList */
 /** @typedef {import('../../vendor/marked/marked.js').Links} Links */
+/** @typedef {import('../../vendor/marked/marked.js').MarkedOptions} MarkedOptions */
 /** @typedef {import('../../vendor/marked/marked.js').Tokens.Link} Link */
 /** @typedef {import('../../vendor/marked/marked.js').Tokens.Image} Image */
 
@@ -121,7 +123,8 @@ class AnswerTokenizer extends Tokenizer {
 class AnswerHooks extends Hooks {
   /** @param {string} masked */
   emStrongMask(masked) {
-    return maskEmphasis(masked)
+    const { source } = /** @type {{lexer: AnswerLexer}} */ (/** @type {unknown} */ (this)).lexer
+    return maskEmphasis(maskMath(masked, source))
   }
 }
 
@@ -131,6 +134,8 @@ class AnswerHooks extends Hooks {
  */
 class AnswerLexer extends Lexer {
   #depth = 0
+  /** The text whose inline markup is looked for. */
+  source = ''
 
   /**
    * @param {string} src
@@ -158,7 +163,10 @@ class AnswerLexer extends Lexer {
    * @param {Token[]} [tokens]
    */
   inlineTokens(src, tokens = []) {
-    if (src.length <= LONGEST) return super.inlineTokens(src, tokens)
+    if (src.length <= LONGEST) {
+      this.source = src
+      return super.inlineTokens(src, tokens)
+    }
     tokens.push({ type: 'text', raw: src, text: src, escaped: false })
     return tokens
   }
@@ -235,8 +243,55 @@ function anchor(url, title, inner) {
   return `<a href="${escape(url.href)}"${hint}>${inner}</a>`
 }
 
+/** @typedef {import('./markdown-math.js').MathToken} MathToken */
+
+/**
+ * The source of a formula; it is set as one in the page (markdown-formula.js).
+ *
+ * @param {MathToken} token
+ */
+const formula = ({ raw, display }) =>
+  `<span class="math${display ? ' display' : ''}">${escape(raw.trim())}</span>`
+
+const MATH = {
+  block: [
+    /**
+     * @this {{lexer: AnswerLexer}}
+     * @param {string} src
+     */
+    function (src) {
+      const token = blockMath(src)
+      if (token?.type !== 'paragraph') return token
+      return { ...token, tokens: this.lexer.inline(token.text) }
+    },
+  ],
+  startBlock: [blockMathStart],
+  inline: [
+    /**
+     * @param {string} src
+     * @param {Token[]} tokens those before it
+     */
+    (src, tokens) => inlineMath(src, tokens.at(-1)?.raw.at(-1) ?? ''),
+  ],
+  startInline: [
+    /** @param {string} src */
+    (src) => {
+      const at = src.indexOf('$')
+      return at === -1 ? undefined : at
+    },
+  ],
+  childTokens: {},
+  renderers: {
+    /** @param {unknown} token */
+    math: (token) => formula(/** @type {MathToken} */ (token)),
+    /** @param {unknown} token */
+    mathBlock: (token) => `<p>${formula(/** @type {MathToken} */ (token))}</p>`,
+  },
+}
+
 const OPTIONS = {
   ...getDefaults(),
+  extensions: /** @type {MarkedOptions['extensions']} */ (/** @type {unknown} */ (MATH)),
   gfm: true,
   breaks: true, // in a chat, people and models mean the lines they break
   silent: false,

@@ -1,4 +1,5 @@
 import { codeBlockOf, commonLength } from './markdown-code.js'
+import { formulaIn } from './markdown-formula.js'
 
 /**
  * Makes an element of the page like another one, and changes as little as it can: text that grows
@@ -28,6 +29,10 @@ function become(shown, made) {
   if (made.localName === 'pre') return growCode(shown, made)
   if (made.localName === 'table' && shown.className === 'table' && shown.firstElementChild) {
     return become(shown.firstElementChild, made)
+  }
+  const formula = formulaIn(made)
+  if (formula !== null || formulaIn(shown) !== null) {
+    return formula === formulaIn(shown) && made.classList.contains('display') === shown.classList.contains('display')
   }
   if (shown.localName !== made.localName || shown.localName === 'div') return false
   copyAttributes(shown, made)

@@ -1,6 +1,7 @@
 import { GrowingBlocks, blocksOf, htmlOf } from './markdown-blocks.js'
 import { clean } from './markdown-clean.js'
 import { CodeBlock, codeBlockOf } from './markdown-code.js'
+import { setFormulas } from './markdown-formula.js'
 import { morph, sourceOf } from './markdown-morph.js'
 
 /** @typedef {import('./markdown-blocks.js').Block} Block */
@@ -292,6 +293,7 @@ function furnish(element) {
     const { language, text } = sourceOf(pre)
     pre.replaceWith(new CodeBlock(language, text).element)
   }
+  setFormulas(element)
   for (const table of element.querySelectorAll('table:not(.table > table)')) makeScrollable(table)
   return element.localName === 'table' ? makeScrollable(element) : element
 }

@@ -78,6 +78,7 @@ const NASTY = [
     '&',
     '<http://y.test>',
   ],
+  ...['$', '$$', '$$\n', '\\(', '\\)', '\\[', '\\]', '\\[\n', '$x*y$', '$$ a_1 $$', '\\$', '5$', '$5'],
   ...[
     'http://z.test/',
     'www.z.test',
@@ -181,6 +182,8 @@ const TRAPS = {
   'a fence in a list': '- a\n\n  ```\n  b\n\n  c\n  ```\n\n  d\n\n~~~\n```\n~~~\ne\n',
   'a fence that seems closed': '```\na\n``` b\n```\nc\n',
   'indented code over blank lines': 'a\n\n    b\n\n\n    c\n\nd\n',
+  'a formula over lines': 'a\n$$\n- b\n---\n= c\n$$\nd\n\n\\[ x\n+ y \\]\n\nend\n',
+  'a formula that never ends': 'a\n\n$$ b\n- c\n# d\n\n$$ e\n\nend\n',
   'html is text': '<div>\n\n*a*\n\n<!-- b\n\nc -->\n\n<script>\nd\n\n</script>\n\ne\n',
 }
 
