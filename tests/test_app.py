@@ -185,7 +185,7 @@ async def test_json_web_tokens_are_believed_where_they_are_set(aiohttp_client: C
         ({"jwt_key": SECRET, "jwt_jwks_url": "https://x.example/keys"}, "only one of"),
         ({"jwt_jwks_url": "https://x.example/keys"}, "needs --jwt-issuer and --jwt-audience"),
         ({"jwt_key": SECRET, "jwt_algorithms": "RS256"}, "a shared secret verifies only HS256"),
-        ({"jwt_public_key_file": __file__}, "this is no public key in PEM"),
+        ({"jwt_public_key_file": __file__}, "this is not a public key in PEM format"),
     ],
 )
 def test_settings_of_tokens_that_contradict_each_other_are_refused(

@@ -104,7 +104,7 @@ async def choose_agent(
                 ca_file=ca_file,
             )
         except (ValueError, OSError) as error:
-            raise AgentNotFound(f"The agent 'openai' cannot be had: {error}") from error
+            raise AgentNotFound(f"The agent 'openai' cannot be used: {error}") from error
         name = f"openai ({model} at {agent.url})" if model else f"openai ({agent.url})"
         return Choice(agent, name, why, _OTHER, is_model=True)
 
@@ -113,7 +113,7 @@ async def choose_agent(
             return openai(base_url, model, "a base URL is set")
         if api_key:
             return openai(OPENAI, model, "an API key is set")
-        raise AgentNotFound("The agent 'openai' needs OPENAI_BASE_URL, OPENAI_API_KEY, or both.")
+        raise AgentNotFound("The agent 'openai' requires OPENAI_BASE_URL, OPENAI_API_KEY, or both.")
     if spec == "auto":
         if found := await _probe(probes, probe_timeout):
             probe, listed = found
@@ -121,7 +121,7 @@ async def choose_agent(
                 probe.base_url, model or listed, f"{probe.name} answered on {probe.base_url}"
             )
         return Choice(
-            DemoAgent(), "demo", "no model's server was found here", _MODEL, is_model=False
+            DemoAgent(), "demo", "no model server was found on this machine", _MODEL, is_model=False
         )
     if spec == "demo":
         return Choice(DemoAgent(), "demo", "it was asked for", _MODEL, is_model=False)
@@ -163,8 +163,8 @@ def _load(spec: str) -> Agent:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _broken(spec, error) from error  # the module is there, something it wants is not
         raise AgentNotFound(
-            f"The agent {spec!r} cannot be had: there is no module {error.name!r} here "
-            f"({os.getcwd()}) or among the installed ones."
+            f"The agent {spec!r} cannot be loaded: there is no module {error.name!r} in "
+            f"{os.getcwd()} or among the installed packages."
         ) from error
     except BaseException as error:
         raise _broken(spec, error) from error
@@ -172,14 +172,14 @@ def _load(spec: str) -> Agent:
         try:
             target = getattr(target, attribute)
         except AttributeError as error:
-            raise AgentNotFound(f"The agent {spec!r} cannot be had: {error}.") from error
+            raise AgentNotFound(f"The agent {spec!r} cannot be loaded: {error}.") from error
     if inspect.isclass(target):
         try:
             target = target()
         except BaseException as error:
             raise _broken(spec, error) from error
     if fault := _fault(target):
-        raise AgentNotFound(f"{spec!r} is no agent: {fault}.")
+        raise AgentNotFound(f"{spec!r} is not an agent: {fault}.")
     return cast(Agent, target)
 
 
@@ -220,7 +220,7 @@ def _is_cancelled(error: BaseException) -> bool:
 
 
 def _broken(spec: str, error: BaseException) -> AgentNotFound:
-    return AgentNotFound(f"The agent {spec!r} cannot be had: {type(error).__name__}: {error}")
+    return AgentNotFound(f"The agent {spec!r} cannot be loaded: {type(error).__name__}: {error}")
 
 
 def _fault(target: object) -> str | None:

@@ -174,7 +174,7 @@ class RedisCluster:
         info = self._router.info
         if int(info.get("redis_version", str(OLDEST)).partition(".")[0]) < OLDEST:
             raise StoreLost(
-                f"Redis at {self.place} is too old: {OLDEST}.0 is the first that will do"
+                f"Redis at {self.place} is too old: version {OLDEST}.0 or newer is required"
             )
         if info.get("role") == "slave" and not self._router.is_cluster:
             raise StoreLost(f"Redis at {self.place} is a read-only replica: name the primary")

@@ -197,7 +197,7 @@ class Router:
             is_cluster = self.info.get("redis_mode") == "cluster"
         if not is_cluster:
             if len(self._seeds) > 1:
-                raise StoreLost(f"Redis at {line.place} is no Redis Cluster: name one host")
+                raise StoreLost(f"Redis at {line.place} is not a Redis Cluster: name one host")
             return None
         if line.place.startswith("/"):
             raise StoreLost(f"Redis at {line.place} is a Redis Cluster: name a host and port of it")
@@ -489,7 +489,7 @@ class _Call:
         return self._replies
 
     def _give_up(self) -> None:
-        lost = StoreLost("what holds a key in the Redis Cluster did not settle in time")
+        lost = StoreLost("the Redis Cluster did not settle the move of a key in time")
         for part in self._parts.values():
             for at in part.places:
                 if at is not None:

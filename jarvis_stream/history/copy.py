@@ -57,7 +57,7 @@ async def copy_history(
     for a source that a process uses, and when the target's counts are wrong in the end.
     """
     if MEMORY in (source, target):
-        raise HistoryUnusable("what is kept in memory cannot be copied")
+        raise HistoryUnusable("a history in memory cannot be copied")
     if describe_url(source) == describe_url(target):
         raise HistoryUnusable("source and target are the same database")
     async with _opened(source) as origin, _opened(target) as copy:

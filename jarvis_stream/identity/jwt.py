@@ -72,7 +72,7 @@ def shared_key(secret: str, algorithms: Sequence[str]) -> Key:
         raise ValueError(f"a shared secret verifies only {', '.join(SHARED)}")
     raw = secret.encode()
     if b"-----BEGIN" in raw:
-        raise ValueError("a shared secret is no PEM file's text")
+        raise ValueError("a shared secret must not be a PEM file's text")
     for name in chosen:
         if len(raw) * 8 < int(name[2:]):
             raise ValueError(f"a secret for {name} has at least {int(name[2:]) // 8} bytes")
@@ -92,11 +92,11 @@ def public_key(pem: bytes, algorithms: Sequence[str]) -> Key:
             value = get_default_algorithms()[name].prepare_key(pem)
         except _BROKEN:
             if algorithms:
-                raise ValueError(f"this is no public key for {name}") from None
+                raise ValueError(f"this is not a public key for {name}") from None
         else:
             fitting.append(name)
     if not fitting:
-        raise ValueError("this is no public key in PEM")
+        raise ValueError("this is not a public key in PEM format")
     return Key(value, tuple(fitting), _source("pem", pem))
 
 

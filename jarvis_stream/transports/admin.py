@@ -196,7 +196,7 @@ async def revoke(request: web.Request) -> web.Response:
         raise NotFound("sign-in is not configured on this server")
     name = (await json_body(request)).get("principal")
     if not isinstance(name, str) or not name:
-        raise Invalid("principal: is missing; needed: a name")
+        raise Invalid("principal: is missing; required: a name")
     ended = await here.revoke(name)
     logger.info("sign_ins_revoked principal={} count={}", name, ended)
     return json_answer({"principal": name, "ended": ended})

@@ -359,7 +359,7 @@ async def login(request: web.Request) -> web.Response:
         raise NotFound("sign-in is not configured on this server")
     token = (await json_body(request)).get("token")
     if not isinstance(token, str):
-        raise Invalid("token: is missing; needed: a text")
+        raise Invalid("token: is missing; required: a text")
     principal = await here.verify(token.strip())
     if principal is None:
         raise Unauthorized

@@ -315,7 +315,7 @@ def _choice(fields: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> s
 
 def _invalid(field: str, value: object, allowed: str) -> Invalid:
     if value is None:
-        return Invalid(f"{field}: is missing; needed: {allowed}")
+        return Invalid(f"{field}: is missing; required: {allowed}")
     if isinstance(value, (dict, list)):
         shown = _kind(value)
     else:

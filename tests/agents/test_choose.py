@@ -88,7 +88,7 @@ async def test_nobody_there_means_the_demo(silent_url: str, unused_tcp_port: int
     choice = await choose(probes=[Probe("nobody", free), Probe("silent", silent_url)])
     assert isinstance(choice.agent, DemoAgent)
     assert (choice.name, choice.is_model) == ("demo", False)
-    assert "no model's server" in choice.why
+    assert "no model server" in choice.why
     assert "OPENAI_BASE_URL" in choice.change
 
 

@@ -411,7 +411,7 @@ async def test_several_hosts_that_are_no_cluster_are_refused(
 ) -> None:
     async with in_front_of(redis_server.socket) as proxy:
         host = proxy.url.removeprefix("redis://")
-        assert "is no Redis Cluster" in await refusal(f"redis://{host},{host}")
+        assert "is not a Redis Cluster" in await refusal(f"redis://{host},{host}")
 
 
 async def test_a_cluster_without_slots_is_refused(new_server: ClusterNode) -> None:

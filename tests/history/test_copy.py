@@ -242,7 +242,7 @@ class TestCommand:
     ) -> None:
         assert await _run(["--from", str(tmp_path / "no"), "--to", "memory:"]) == 1
         out, err = capsys.readouterr()
-        assert (out, err) == ("", "jarvis-stream: what is kept in memory cannot be copied\n")
+        assert (out, err) == ("", "jarvis-stream: a history in memory cannot be copied\n")
 
 
 async def _run(arguments: list[str]) -> int:

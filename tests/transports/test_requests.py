@@ -97,7 +97,7 @@ def test_a_wrong_field_is_named_with_what_is_allowed(field: str, value: Any) -> 
         opening(**{field: value})
     sentence = refused.value.sentence
     assert sentence.startswith(field + ": ")
-    assert "allowed" in sentence or "needed" in sentence
+    assert "allowed" in sentence or "required" in sentence
     assert sentence.isprintable()
     assert len(sentence) < 300
 
