@@ -655,3 +655,41 @@ async def test_a_print_shows_the_whole_conversation(
     if browser_name == "chromium":
         paper = await page.pdf(format="A4")
         assert len(re.findall(rb"/Type\s*/Page[^s]", paper)) >= 5
+
+
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_a_question_and_the_composer_take_the_direction_of_their_text(
+    page: Page, server: Server
+) -> None:
+    await come(page, server.url)
+    prompt = page.get_by_test_id("prompt")
+    direction = "(element) => getComputedStyle(element).direction"
+    for text, wanted in (("ما هي العاصمة؟", "rtl"), ("What is it?", "ltr")):
+        await prompt.fill(text)
+        assert await prompt.evaluate(direction) == wanted
+        await page.keyboard.press("Enter")
+        await expect(questions(page).last).to_have_text(text)
+        assert await questions(page).last.evaluate(direction) == wanted
+        await state_is(answers(page).last, "complete")
+
+
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_a_paragraph_that_is_streamed_can_be_selected(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await send(page, "/echo tps=30 ttft=0 " + "some words to select here " * 200)
+    answer = answers(page).last
+    await expect(text_of(answer)).to_contain_text("some words to select here some words")
+    await grown(page, answer, 2)
+    selected = await text_of(answer).evaluate(
+        """(element) => {
+          const text = document.createTreeWalker(element, NodeFilter.SHOW_TEXT).nextNode()
+          getSelection().setBaseAndExtent(text, 5, text, 20)
+          return getSelection().toString()
+        }"""
+    )
+    await grown(page, answer, 5)
+    assert selected.strip() != ""
+    assert await page.evaluate("getSelection().toString()") == selected
+    await page.keyboard.press("Escape")
+    await state_is(answer, "stopped")
+    assert await page.evaluate("getSelection().toString()") == selected
