@@ -32,8 +32,9 @@ SLICE_SECONDS: Final = 0.001
 TEXT_SLICE: Final = 16 * 1024
 """Characters of a text that are encoded at once."""
 
-READ_COST: Final = 4 * 1024 * 1024
-"""Bytes that are reserved for a page until it is known how large it is."""
+READ_COST: Final = 8 * 1024 * 1024
+"""Bytes that are reserved for a page while it is read: the largest answer, as the driver of the
+database holds it and as the page does."""
 
 BUDGET_TIMEOUT: Final = 5.0
 """Seconds that a request waits for memory before it is refused."""
@@ -66,8 +67,8 @@ class ReadBudget:
     def __init__(
         self,
         *,
-        total: int = 6 * READ_COST,
-        share: int = 2 * READ_COST,
+        total: int = 3 * READ_COST,
+        share: int = 3 * READ_COST // 2,
         wait_timeout: float = BUDGET_TIMEOUT,
     ) -> None:
         self._total = total
@@ -257,8 +258,44 @@ async def _chunked(pieces: AsyncIterator[bytes], slices: SliceScheduler) -> Asyn
         yield bytes(held)
 
 
+class CompactText:
+    """A text in UTF-8, in slices: one emoji makes every character of a str take four bytes.
+
+    Iterating decodes the slices one by one.
+    """
+
+    __slots__ = ("_slices",)
+
+    def __init__(self) -> None:
+        self._slices: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._slices)
+
+    def __iter__(self) -> Iterator[str]:
+        for encoded in self._slices:
+            yield encoded.decode()
+
+    @property
+    def size(self) -> int:
+        """The bytes that it holds."""
+        return sum(map(len, self._slices))
+
+    @classmethod
+    async def of(cls, text: str, slices: SliceScheduler) -> CompactText:
+        """Encode a text; a long one in slices of the event loop's time."""
+        compact = cls()
+        until = 0.0
+        for start in range(0, len(text), TEXT_SLICE):
+            if start and time.monotonic() > until:
+                await slices.slice()
+                until = time.monotonic() + SLICE_SECONDS
+            compact._slices.append(text[start : start + TEXT_SLICE].encode(errors="replace"))
+        return compact
+
+
 def json_pieces(fields: Mapping[str, Any], text_field: str) -> Iterator[bytes]:
-    """Encode an object; the text in `text_field`, which may be long, in slices."""
+    """Encode an object; the text in `text_field`, which comes in slices, slice by slice."""
     separator = b"{"
     for name, value in fields.items():
         yield separator + orjson.dumps(name) + b":"
@@ -267,21 +304,7 @@ def json_pieces(fields: Mapping[str, Any], text_field: str) -> Iterator[bytes]:
             yield orjson.dumps(value)
             continue
         yield b'"'
-        for start in range(0, len(value), TEXT_SLICE):
-            yield _inside(value[start : start + TEXT_SLICE])
+        for text in value:
+            yield orjson.dumps(text)[1:-1]
         yield b'"'
     yield b"}"
-
-
-def text_pieces(text: str) -> Iterator[bytes]:
-    """Encode a text in slices; an empty one is an empty slice."""
-    for start in range(0, len(text) or 1, TEXT_SLICE):
-        yield text[start : start + TEXT_SLICE].encode(errors="replace")
-
-
-def _inside(text: str) -> bytes:
-    """A text as JSON, without its quotes."""
-    try:
-        return orjson.dumps(text)[1:-1]
-    except TypeError:  # half of a surrogate pair
-        return orjson.dumps(text.encode(errors="replace").decode())[1:-1]

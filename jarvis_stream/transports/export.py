@@ -16,11 +16,10 @@ where this cannot be told from single lines is shown as it was written, in one c
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final
-
-from jarvis_stream.history.base import TurnRecord
 
 _RISK: Final = re.compile(r"<(?=[A-Za-z/!?])|\]:")
 """What begins HTML, and what makes a definition."""
@@ -49,32 +48,34 @@ def title_line(title: str) -> str:
     return f"# {_TITLE.sub(lambda found: chr(92) + found[0], line)}"
 
 
-def sections(turn: TurnRecord) -> Iterator[str]:
+def sections(prompt: Iterable[str], text: Iterable[str], status: str) -> Iterator[str]:
     """Yield a turn in pieces, each made in about a millisecond at most; some are PAUSE.
 
-    Every section begins with an empty line.
+    The texts come in slices, and are read several times. Every section begins with an empty line.
     """
     yield "\n\n## User"
-    if turn.prompt:
+    if prompt:
         yield "\n\n"
-        yield from quoted(turn.prompt)
+        yield from quoted(prompt)
     yield "\n\n## Assistant"
-    if turn.text:
+    if text:
         yield "\n\n"
-        yield from quoted(turn.text)
-    if turn.status != "complete":
-        yield f"\n\n*({turn.status})*"
+        yield from quoted(text)
+    if status != "complete":
+        yield f"\n\n*({status})*"
 
 
-def quoted(text: str) -> Iterator[str]:
+def quoted(text: Iterable[str]) -> Iterator[str]:
     """Yield a message as a block quote in which nothing is left that counts outside of it.
 
-    Holds no second copy of the message: it is read up to three times instead.
+    Holds no copy of the message: it is read up to three times instead.
     """
-    for start in range(0, len(text), WINDOW):
-        # One more character: both kinds of risk have two.
-        if _RISK.search(text, start, start + WINDOW + 1):
+    before = ""
+    for piece in _windows(text):
+        # With the character before: both kinds of risk have two.
+        if _RISK.search(before + piece):
             break
+        before = piece[-1:] or before
         yield PAUSE
     else:
         yield from _marked(_windows(text))
@@ -88,7 +89,8 @@ def quoted(text: str) -> Iterator[str]:
             longest = max(longest, run)
             yield PAUSE
         fence = "`" * (longest + 1)
-        yield from _marked(_windows(f"{fence}\n", text, f"\n{fence}"))
+        fences = _windows((fence, "\n")), _windows(("\n", fence))
+        yield from _marked(itertools.chain(fences[0], _windows(text), fences[1]))
     else:
         yield from _marked(_defused(_windows(text)))
 
@@ -97,17 +99,19 @@ class _Uncertain(Exception):
     """It cannot be determined from single lines which parts of a message are code."""
 
 
-def _windows(*texts: str) -> Iterator[str]:
-    """Yield texts in pieces, with the line ends of Unix and without U+0000."""
-    for text in texts:
-        start = 0
-        while start < len(text):
-            end = start + WINDOW
-            if text.startswith("\r\n", end - 1):
-                end += 1
-            piece = text[start:end].replace("\r\n", "\n").replace("\r", "\n")
-            yield piece.replace("\x00", "\ufffd")
-            start = end
+def _windows(text: Iterable[str]) -> Iterator[str]:
+    """Yield a text in pieces, with the line ends of Unix and without U+0000."""
+    held = ""
+    for part in text:
+        for start in range(0, len(part), WINDOW):
+            piece = held + part[start : start + WINDOW]
+            held = ""
+            if piece.endswith("\r"):  # the next piece may begin with "\n"
+                piece = piece[:-1]
+                held = "\r"
+            yield piece.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "\ufffd")
+    if held:
+        yield "\n"
 
 
 def _marked(pieces: Iterable[str]) -> Iterator[str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from aiohttp import web
@@ -31,9 +30,10 @@ from jarvis_stream.stream import Stream
 from jarvis_stream.transports.answers import json_answer, json_body
 from jarvis_stream.transports.bodies import (
     READS,
+    SLICES,
+    CompactText,
     json_pieces,
     send_body,
-    text_pieces,
 )
 from jarvis_stream.transports.context import REGISTRY, owner_of
 from jarvis_stream.transports.export import sections, title_line
@@ -134,9 +134,9 @@ async def messages(request: web.Request) -> web.StreamResponse:
     before = parse_epoch("before", request.query.get("before"))
     async with request.app[READS].reserve(_reader(request)) as reservation:
         page, position = await _page(request, session_id, limit=limit, before=before)
-        turns, following = page.turns, page.next
-        reservation.shrink(sum(map(_memory_of, turns)))
-        del page
+        following = page.next
+        turns = await _held(request, page.turns)
+        reservation.shrink(sum(turn.size for turn in turns))
 
         async def pieces() -> AsyncGenerator[bytes]:
             yield _head(session_id)
@@ -184,39 +184,41 @@ async def export_markdown(request: web.Request) -> web.StreamResponse:
             async for turns in pages:
                 if not has_title:
                     # Not listed before a question is saved.
-                    title = session.title if session else _first_line(turns[0].prompt)
+                    title = session.title if session else turns[0].first_line
                     yield title_line(title).encode(errors="replace")
                     has_title = True
                 while turns:
-                    for part in sections(turns.pop(0)):
-                        for piece in text_pieces(part):
-                            yield piece
+                    turn = turns.pop(0)
+                    for piece in sections(turn.prompt, turn.text, turn.record.status):
+                        yield piece.encode()
         yield b"\n"
 
     headers = {"Content-Type": "text/markdown; charset=utf-8", **_as_file(session_id, "md")}
     return await send_body(request, headers, pieces())
 
 
-async def _all_pages(request: web.Request, session_id: str) -> AsyncGenerator[list[TurnRecord]]:
+async def _all_pages(request: web.Request, session_id: str) -> AsyncGenerator[list[_HeldTurn]]:
     """Yield a session's turns, oldest first, up to the newest one there is now.
 
     Each page is released before the next one is read; an answer that is still growing is taken as
     far as it is when its page is read. Raises NotFound for a session that does not exist or was
     deleted in between, and Conflict when its newest turn was.
     """
-    newest, _ = await _page(request, session_id, limit=1, before=None)
-    last = newest.turns[-1].epoch
-    del newest
+    async with request.app[READS].reserve(_reader(request)):
+        newest, _ = await _page(request, session_id, limit=1, before=None)
+        last = newest.turns[-1].epoch
+        del newest
     epoch = 0
     after: int | None = 0
     while after is not None:
         async with request.app[READS].reserve(_reader(request)) as reservation:
             page, _ = await _page(request, session_id, limit=MAX_PAGE, before=last + 1, after=after)
             after = page.next
-            reservation.shrink(sum(map(_memory_of, page.turns)))
-            if page.turns:
-                epoch = page.turns[-1].epoch
-                yield page.turns
+            turns = await _held(request, page.turns)
+            reservation.shrink(sum(turn.size for turn in turns))
+            if turns:
+                epoch = turns[-1].record.epoch
+                yield turns
     if epoch != last:
         raise Conflict(f"messages of session {session_id} were removed during the export: retry")
 
@@ -225,21 +227,43 @@ def _head(session_id: str) -> bytes:
     return b'{"session_id":%b,"messages":[' % orjson.dumps(session_id)
 
 
-def _message_pieces(turns: list[TurnRecord], separator: bytes = b"") -> Iterator[bytes]:
+class _HeldTurn(NamedTuple):
+    """A turn that waits for its reader."""
+
+    record: TurnRecord
+    """Without its texts."""
+    prompt: CompactText
+    text: CompactText
+
+    @property
+    def size(self) -> int:
+        return self.prompt.size + self.text.size
+
+    @property
+    def first_line(self) -> str:
+        return shorten(" ".join(next(iter(self.prompt), "")[:1000].split()))
+
+
+async def _held(request: web.Request, turns: list[TurnRecord]) -> list[_HeldTurn]:
+    """Return turns as they wait for their reader; releases the records one by one."""
+    slices = request.app[SLICES]
+    held = []
+    turns.reverse()
+    while turns:
+        turn = turns.pop()
+        prompt = await CompactText.of(turn.prompt, slices)
+        text = await CompactText.of(turn.text, slices)
+        held.append(_HeldTurn(replace(turn, prompt="", text=""), prompt, text))
+    return held
+
+
+def _message_pieces(turns: list[_HeldTurn], separator: bytes = b"") -> Iterator[bytes]:
     """Encode turns, and let each one go when it is done."""
     while turns:
-        for message in _messages(turns.pop(0)):
+        for message in _messages(*turns.pop(0)):
             yield separator
             separator = b","
             yield from json_pieces(message, "content")
-
-
-def _first_line(prompt: str) -> str:
-    return shorten(" ".join(prompt[:1000].split()))
-
-
-def _memory_of(turn: TurnRecord) -> int:
-    return sys.getsizeof(turn.prompt) + sys.getsizeof(turn.text)
 
 
 def _reader(request: web.Request) -> str:
@@ -347,7 +371,7 @@ def _session(session: SessionRecord, active: bool) -> dict[str, Any]:
     return record
 
 
-def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
+def _messages(turn: TurnRecord, prompt: CompactText, text: CompactText) -> list[dict[str, Any]]:
     common = {
         "stream_id": turn.stream_id,
         "epoch": turn.epoch,
@@ -356,7 +380,7 @@ def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
     answer: dict[str, Any] = {
         "id": f"{turn.stream_id}:assistant",
         "role": "assistant",
-        "content": turn.text,
+        "content": text,
         "status": turn.status,
         **common,
     }
@@ -371,7 +395,7 @@ def _messages(turn: TurnRecord) -> list[dict[str, Any]]:
     question = {
         "id": f"{turn.stream_id}:user",
         "role": "user",
-        "content": turn.prompt,
+        "content": prompt,
         "status": "complete",
         **common,
     }

@@ -8,31 +8,37 @@ import resource
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from pydantic import SecretStr
 
 from jarvis_stream import Turn, create_app
 from jarvis_stream.errors import Overloaded
 from jarvis_stream.settings import Settings
 from jarvis_stream.transports.bodies import (
+    READ_COST,
     READS,
+    CompactText,
     ReadBudget,
     SliceScheduler,
     json_pieces,
     send_body,
 )
-from jarvis_stream.transports.context import COUNTS
+from jarvis_stream.transports.context import COUNTS, REGISTRY
 
 from .conftest import Client
 
 
 @pytest.mark.parametrize("text", ["", 'é"\n\\' * 50_000, "\U0001f600" * 40_000, "half \ud83d"])
-def test_a_long_text_is_encoded_as_json_in_slices(text: str) -> None:
+async def test_a_long_text_is_encoded_as_json_in_slices(text: str) -> None:
     fields = {"id": 1, "content": text, "usage": {"a": [1]}}
-    pieces = list(json_pieces(fields, "content"))
+    compact = await CompactText.of(text, SliceScheduler())
+    assert compact.size == len(text.encode(errors="replace"))
+    pieces = list(json_pieces({**fields, "content": compact}, "content"))
     shown = text.encode(errors="replace").decode()
     assert json.loads(b"".join(pieces)) == {**fields, "content": shown}
     assert max(map(len, pieces)) < 200_000
@@ -177,6 +183,68 @@ async def test_readers_that_read_nothing_cost_little_and_are_disconnected(
             finally:
                 for connection in connections:
                     connection.close()
+
+
+async def test_slow_readers_of_one_principal_leave_memory_for_the_others(
+    patient_history: None,
+) -> None:
+    tokens = SecretStr(f"ann:{'A' * 24},bob:{'B' * 24}")
+    settings = Settings(auth_tokens=tokens, stall_timeout=120, max_starts_per_minute=10_000)
+    app = create_app(settings, agent=long_answer)
+    async with TestServer(app) as server:
+        connections: list[socket.socket] = []
+        loop = asyncio.get_running_loop()
+        async with aiohttp.ClientSession(server.make_url("/")) as http:
+            for name in "AB":
+                headers = {"Authorization": f"Bearer {name * 24}"}
+                for _ in range(5):
+                    request = {"prompt": "q", "session_id": "s"}
+                    await (await http.post("/api/chat", json=request, headers=headers)).read()
+            try:
+                for _ in range(16):
+                    connection = socket.socket()
+                    connection.setblocking(False)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    await loop.sock_connect(connection, (server.host, server.port))
+                    head = (
+                        "GET /api/sessions/s/export.json HTTP/1.1\r\nHost: localhost\r\n"
+                        f"Authorization: Bearer {'A' * 24}\r\n\r\n"
+                    )
+                    await loop.sock_sendall(connection, head.encode())
+                    connections.append(connection)
+                await eventually(lambda: app[READS].size > 2**20)
+                headers = {"Authorization": f"Bearer {'B' * 24}"}
+                for call in ("messages", "export.json", "export.md"):
+                    response = await http.get(f"/api/sessions/s/{call}", headers=headers)
+                    assert response.status == 200
+                    await response.read()
+            finally:
+                for connection in connections:
+                    connection.close()
+
+
+async def test_an_export_reads_nothing_before_it_has_memory(
+    aiohttp_client: Callable[..., Awaitable[Client]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def parrot(turn: Turn) -> AsyncIterator[str]:
+        yield turn.prompt
+
+    app = create_app(Settings(), agent=parrot)
+    client = await aiohttp_client(app)
+    await (await client.post("/api/chat", json={"prompt": "q", "session_id": "s"})).read()
+    budget = app[READS]
+    history = app[REGISTRY].history
+    page = history.page
+    sizes: list[int] = []
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        sizes.append(budget.size)
+        return await page(*args, **options)
+
+    monkeypatch.setattr(history, "page", counted)
+    for kind in ("json", "md"):
+        assert (await client.get(f"/api/sessions/s/export.{kind}")).status == 200
+    assert min(sizes) == READ_COST
 
 
 def _peak() -> int:

@@ -29,7 +29,9 @@ def export(title: str, texts: Sequence[tuple[str, str]]) -> str:
             text=text,
             status="complete" if number % 2 else "cancelled",
         )
-        parts += sections(turn)
+        parts += sections(
+            [turn.prompt] * bool(turn.prompt), [turn.text] * bool(turn.text), turn.status
+        )
     return "".join(parts) + "\n"
 
 
@@ -133,16 +135,18 @@ def test_code_and_text_stay_as_they_were_written(text: str, exported: str) -> No
     wanted = exported if fence is None else exported.replace("> ```\n> 1.", f"> {fence}\n> 1.")
     if fence is not None:
         wanted = wanted[: -len("> ```")] + f"> {fence}"
-    assert "".join(quoted(text)) == wanted
+    assert "".join(quoted([text])) == wanted
 
 
 @given(text=TEXTS)
+@example(text="<]:a:`\r")
 def test_where_a_message_is_cut_changes_nothing(text: str) -> None:
-    whole = "".join(quoted(text))
+    whole = "".join(quoted([text]))
     for window in (1, 2, 3):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(export_module, "WINDOW", window)
-            assert "".join(quoted(text)) == whole
+            assert "".join(quoted([text])) == whole
+    assert "".join(quoted(list(text))) == whole
 
 
 @pytest.mark.parametrize(
@@ -161,6 +165,6 @@ def test_where_a_message_is_cut_changes_nothing(text: str) -> None:
     ids=["lines", "empty", "emoji", "html", "code", "long", "long html", "long end", "ticks"],
 )
 def test_a_long_message_is_quoted_in_short_pieces(text: str, exported: str) -> None:
-    pieces = list(quoted(text))
+    pieces = list(quoted([text]))
     assert "".join(pieces) == exported
     assert max(map(len, pieces)) < 5 * export_module.WINDOW
