@@ -60,6 +60,7 @@ _STREAMED: Final = frozenset({"text/event-stream", "text/plain", "application/oc
 _FIELDS: Final = (b"data:", b"event:", b"retry:", b"id:", b":")
 _MAX_FIELD: Final = 6  # bytes of the longest of them
 _JSON: Final = (b"{", b"[")
+_END: Final = b"[DONE]"
 _BLANK: Final = BOM_UTF8 + b" \t\r\n"
 _FAILED_REASONS: Final = frozenset({"error", "abort", "insufficient_system_resource"})
 _NEEDLESS: Final = {
@@ -152,7 +153,7 @@ class _Request:
 class EventReader:
     """Cuts the bytes of an event stream into the payloads of its `data:` lines.
 
-    The bytes may be split anywhere. Lines end at `\\n`, `\\r\\n` or `\\r`; comments,
+    The bytes may be split anywhere. Lines end at `\\n` or `\\r\\n` and at nothing else; comments,
     other fields and a byte order mark at the beginning are skipped. Every `data:` line is one
     event, as this protocol sends them.
     """
@@ -166,8 +167,6 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The payloads whose lines `chunk` completes; ValueError where a line is too long."""
-        if b"\r" in chunk:
-            chunk = chunk.replace(b"\r", b"\n")  # JSON escapes its own; an empty line is skipped
         lines = chunk.split(b"\n")
         begun, tail = self._tail, lines.pop()
         if not lines:
@@ -185,6 +184,13 @@ class EventReader:
             raise ValueError(f"a line of the event stream is longer than {self._max_line} bytes")
         payloads = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         return payloads if all(payloads) else [payload for payload in payloads if payload]
+
+
+class _WholeReader:
+    """The reader of an answer that is one JSON value: one event, and the end."""
+
+    def feed(self, body: bytes) -> list[bytes]:
+        return [body, _END]
 
 
 async def read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
@@ -477,7 +483,7 @@ class _Completion:
         self._response = response
         self._key = key
         self._content = response.content
-        self._reader: EventReader | None = None
+        self._reader: EventReader | _WholeReader | None = None
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
         self._reasoning: list[str] = []
@@ -580,21 +586,17 @@ class _Completion:
         try:
             chunk = await self._content.readany()
             if self._reader is None:
-                chunk = await self._recognise(chunk)
+                self._reader, chunk = await self._recognise(chunk)
         except (aiohttp.ClientError, OSError) as error:
             raise _Transient(_BROKEN_OFF) from error
         if not chunk:
             raise _Transient(_BROKEN_OFF)
-        if self._reader is None:
-            self._take(chunk, pieces)
-            self._end()
-            return
         try:
             payloads = self._reader.feed(chunk)
             if payloads:
                 self._waiting_since = self._loop.time()
             for payload in payloads:
-                if payload == b"[DONE]":
+                if payload == _END:
                     self._end()
                     await self._linger()
                     return
@@ -602,8 +604,8 @@ class _Completion:
         except ValueError as error:
             raise UpstreamError(_NO_ANSWER) from error
 
-    async def _recognise(self, head: bytes) -> bytes:
-        """Return what has been read of an event stream, or the whole body of another answer.
+    async def _recognise(self, head: bytes) -> tuple[EventReader | _WholeReader, bytes]:
+        """Return the reader that the body needs, and what has been read of the body.
 
         What a body is, its first characters say: servers and proxies label event streams as JSON,
         and JSON as an event stream.
@@ -617,14 +619,14 @@ class _Completion:
             begun = head.lstrip(_BLANK)
         if begun.startswith(_JSON):  # it ignores `stream`
             room = _MAX_EVENT - len(begun)
-            return begun + await read_at_most(self._content, room) if room > 0 else begun
+            rest = await read_at_most(self._content, room) if room > 0 else b""
+            return _WholeReader(), begun + rest
         kind = self._response.content_type
         if begun and kind not in _STREAMED and not begun.startswith(_FIELDS):
             raise UpstreamError(_NO_ANSWER, retryable=False) from UpstreamDetail(
                 f"{self._response.url} answered with {kind!r}; is the base URL right?"
             )
-        self._reader = EventReader(_MAX_EVENT)
-        return head
+        return EventReader(_MAX_EVENT), head
 
     def _end(self) -> None:
         """The upstream says that this was all; raises UpstreamError when it was no answer."""

@@ -428,12 +428,6 @@ async def test_an_event_of_megabytes_is_read(server: FakeServer) -> None:
     assert pieces[0] == text
 
 
-async def test_lines_may_end_at_a_carriage_return(server: FakeServer) -> None:
-    stream = b"".join(answer(["Hel", "lo"])).replace(b"\n", b"\r")
-    pieces = await said(server, Script([stream]))
-    assert pieces == ["Hel", "lo", Done("stop", usage(3, 2))]
-
-
 @pytest.mark.parametrize(
     ("vendors", "ours"),
     [
