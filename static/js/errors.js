@@ -17,6 +17,11 @@ export class ConnectionLost extends Error {
   name = 'ConnectionLost'
 }
 
+/** A response was closed so that another request gets its connection; the answer can be resumed soon. */
+export class TurnOver extends ConnectionLost {
+  name = 'TurnOver'
+}
+
 /** The codes of refusals that pass. */
 const RETRYABLE = new Set(['too_many', 'too_fast', 'unavailable', 'conflict'])
 

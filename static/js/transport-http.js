@@ -1,5 +1,5 @@
 import { call } from './callbacks.js'
-import { ConnectionLost, Refused } from './errors.js'
+import { ConnectionLost, Refused, TurnOver } from './errors.js'
 import { isTerminal } from './frames.js'
 import { readFrames } from './lines.js'
 import { deferred } from './reading.js'
@@ -18,6 +18,12 @@ const CALL_TIMEOUT = 10_000
 /** The bound of a look whether the server is there. */
 const PROBE_TIMEOUT = 5_000
 
+/**
+ * How long a response is held while the tabs of the browser hold many: then it is closed and the answer
+ * resumed, so that every tab gets its turn, and a stop is not kept waiting.
+ */
+const TURN = 1_000
+
 /** Statuses with which a gateway tells that it cannot reach the server. */
 const GATEWAY = new Set([502, 503, 504])
 
@@ -30,6 +36,7 @@ export class HttpTransport {
   #base
   #fetch
   #now
+  #responses
   /** @type {Set<Open>} */
   #readings = new Set()
 
@@ -38,11 +45,14 @@ export class HttpTransport {
    * @param {string | URL} [options.base]
    * @param {typeof globalThis.fetch} [options.fetch]
    * @param {() => number} [options.now] milliseconds since the epoch
+   * @param {import('./open-responses.js').OpenResponses} [options.responses] with it, a reading rejects
+   *   with `TurnOver` when too many are open
    */
-  constructor({ base, fetch = globalThis.fetch, now = Date.now } = {}) {
+  constructor({ base, fetch = globalThis.fetch, now = Date.now, responses } = {}) {
     this.#base = base
     this.#fetch = fetch.bind(globalThis)
     this.#now = steady(now)
+    this.#responses = responses
   }
 
   /**
@@ -141,11 +151,23 @@ export class HttpTransport {
     /** @type {import('./reading.js').Deferred<void>} */
     const accepted = deferred()
 
+    /** @type {ReturnType<typeof setInterval> | undefined} */
+    let turn
+    const hold = () => {
+      const responses = this.#responses
+      if (!responses) return
+      responses.opened()
+      turn = setInterval(() => {
+        if (responses.isCrowded) controller.abort(new TurnOver('Another tab has its turn.'))
+      }, TURN)
+    }
+
     const pump = async () => {
       const response = await this.#request(path, { ...init, signal })
       if (!response.ok) throw await refusal(response)
       onBytes()
       accepted.resolve()
+      hold()
       if (!response.body) throw new ConnectionLost('The response has no body.')
       for await (const frame of readFrames(response.body.getReader(), onBytes)) {
         if (signal.aborted) throw signal.reason
@@ -161,6 +183,8 @@ export class HttpTransport {
         if (signal.reason instanceof ConnectionLost) throw signal.reason
       })
       .finally(() => {
+        if (turn !== undefined) this.#responses?.closed()
+        clearInterval(turn)
         controller.abort() // lets go of a body that nobody reads to its end
         this.#readings.delete(open)
       })

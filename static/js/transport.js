@@ -1,7 +1,9 @@
 import { call, callAll } from './callbacks.js'
 import { backoff, sleep, steady } from './time.js'
-import { BadLine, ConnectionLost, Refused } from './errors.js'
+import { BadLine, ConnectionLost, Refused, TurnOver } from './errors.js'
+import { OpenResponses } from './open-responses.js'
 import { deferred } from './reading.js'
+import { serverUrl } from './server-url.js'
 import { HttpTransport } from './transport-http.js'
 import { WebSocketTransport } from './transport-ws.js'
 
@@ -57,6 +59,9 @@ const SOCKET_SILENCE = { woken: 1_000, checked: 15_000 }
  */
 const RESPONSE_SILENCE = { woken: 20_000, checked: 45_000 }
 
+/** How long an answer waits, on average, before it takes another turn of a connection, in milliseconds. */
+const TURN_PAUSE = 2_000
+
 /** The longest that a server may ask us to wait before the next try. */
 const MAX_RETRY_AFTER = 60_000
 
@@ -108,6 +113,7 @@ export class FallbackTransport {
    *   many tries that failed
    * @param {(ms: number, signal: AbortSignal) => Promise<void>} [options.sleep]
    * @param {() => number} [options.now] milliseconds since the epoch
+   * @param {import('./open-responses.js').OpenResponses} [options.responses] what the tabs hold open
    * @param {number} [options.pingTimeout] how long an open socket may take to show a sign of life
    */
   constructor({
@@ -120,13 +126,14 @@ export class FallbackTransport {
     sleep: rest = sleep,
     now = Date.now,
     pingTimeout,
+    responses = new OpenResponses(serverUrl('', base).host),
   } = {}) {
     const onLost = () => this.#lostWhenIdle()
     this.#socket = new WebSocketTransport({
       ...{ base, WebSocket, getTicket, renewTicket },
       ...{ onLost, now, pingTimeout },
     })
-    this.#http = new HttpTransport({ base, fetch, now })
+    this.#http = new HttpTransport({ base, fetch, now, responses })
     this.#backoff = pauseAfter
     this.#sleep = rest
     this.#now = now
@@ -261,7 +268,7 @@ export class FallbackTransport {
     let overHttp = false
     let retryAfter = 0
 
-    /** One connection's worth of reading; whether the answer has come to its end. */
+    /** One connection's worth of reading; whether the answer has come to its end. `again`: to be resumed soon. */
     const attempt = async () => {
       const transport = overHttp ? this.#http : await this.#choose()
       if (signal.aborted) return true
@@ -305,6 +312,7 @@ export class FallbackTransport {
         return true
       } catch (error) {
         if (signal.aborted) return true
+        if (error instanceof TurnOver) return 'again'
         const isReconnect = exists || tries > 0
         if (error instanceof Refused && error.code === 'unavailable' && isReconnect) {
           // A server that is just coming or going; it says when to ask again.
@@ -328,7 +336,10 @@ export class FallbackTransport {
     }
 
     const run = async () => {
-      while (!(await attempt())) await this.#pause(tries, signal, retryAfter)
+      for (let result; (result = await attempt()) !== true; ) {
+        if (result === false) await this.#pause(tries, signal, retryAfter)
+        else await this.#sleep(TURN_PAUSE * (0.5 + Math.random()), signal)
+      }
     }
     const closed = run().finally(accepted.resolve)
     return { accepted: accepted.promise, closed, leave: () => leaving.abort() }

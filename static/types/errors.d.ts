@@ -14,6 +14,10 @@ export declare class BadLine extends Error {
 export declare class ConnectionLost extends Error {
     name: string;
 }
+/** A response was closed so that another request gets its connection; the answer can be resumed soon. */
+export declare class TurnOver extends ConnectionLost {
+    name: string;
+}
 /** The server refused a request; `message` is its sentence, written for people. */
 export declare class Refused extends Error {
     code: string;

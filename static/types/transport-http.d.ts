@@ -16,11 +16,14 @@ export declare class HttpTransport implements Transport {
      * @param {string | URL} [options.base]
      * @param {typeof globalThis.fetch} [options.fetch]
      * @param {() => number} [options.now] milliseconds since the epoch
+     * @param {import('./open-responses.js').OpenResponses} [options.responses] with it, a reading rejects
+     *   with `TurnOver` when too many are open
      */
-    constructor({ base, fetch, now }?: {
+    constructor({ base, fetch, now, responses }?: {
         base?: string | URL;
         fetch?: typeof globalThis.fetch;
         now?: () => number;
+        responses?: import('./open-responses.js').OpenResponses;
     });
     /**
      * @param {StartRequest} request

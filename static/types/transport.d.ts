@@ -58,9 +58,10 @@ export declare class FallbackTransport implements Connection {
      *   many tries that failed
      * @param {(ms: number, signal: AbortSignal) => Promise<void>} [options.sleep]
      * @param {() => number} [options.now] milliseconds since the epoch
+     * @param {import('./open-responses.js').OpenResponses} [options.responses] what the tabs hold open
      * @param {number} [options.pingTimeout] how long an open socket may take to show a sign of life
      */
-    constructor({ base, WebSocket, fetch, getTicket, renewTicket, backoff: pauseAfter, sleep: rest, now, pingTimeout, }?: {
+    constructor({ base, WebSocket, fetch, getTicket, renewTicket, backoff: pauseAfter, sleep: rest, now, pingTimeout, responses, }?: {
         base?: string | URL;
         WebSocket?: typeof globalThis.WebSocket;
         fetch?: typeof globalThis.fetch;
@@ -69,6 +70,7 @@ export declare class FallbackTransport implements Connection {
         backoff?: (tries: number) => number;
         sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
         now?: () => number;
+        responses?: import('./open-responses.js').OpenResponses;
         pingTimeout?: number;
     });
     get state(): ConnectionState;

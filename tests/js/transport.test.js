@@ -69,6 +69,31 @@ function collect(transport) {
   return { texts, ...reading }
 }
 
+test('an answer that gave its connection to another tab is resumed behind its last piece', async (t) => {
+  t.mock.timers.enable({ apis: ['setInterval'] })
+  const stream = new FakeStream(A, 1)
+  const frames = stream.answer('a', 'b')
+  const first = openResponse()
+  const { transport, fetch, pauses, states } = setUp({
+    answer: (path) => {
+      if (path === '/livez') return new Response('{}')
+      if (path === '/api/chat') return first.response
+      return new Response(toLines(frames.slice(2)))
+    },
+    responses: { isCrowded: true, opened() {}, closed() {} },
+  })
+  const { texts, closed } = collect(transport)
+  await settle()
+  first.write(...frames.slice(0, 2))
+  await settle()
+  t.mock.timers.tick(1_000)
+  first.breakOff() // as an aborted fetch does
+  await closed
+  assert.deepEqual(texts, ['a', 'b'])
+  assert.deepEqual(fetch.calls.map(({ path }) => path), ['/api/chat', `/api/streams/${A}?after=2`])
+  assert.deepEqual([pauses, states], [[], ['http']])
+})
+
 test('WebSocket first', async () => {
   const WebSocket = workingWebSocket()
   const { transport, fetch } = setUp({ WebSocket })
