@@ -28,7 +28,7 @@ JS_TOOLS := tests/js/node_modules/.package-lock.json
 INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql pgbouncer nginx redis spin compiler model vendor clean
+.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql pgbouncer nginx redis spin compiler litellm model vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql pgbouncer nginx redis spin compiler
+pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql pgbouncer nginx redis spin compiler litellm
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 # Needs an otherwise idle machine.
@@ -167,6 +167,16 @@ compiler:
 
 spin:
 	@command -v spin >/dev/null || { $(call apt_install,spin); }
+
+# The LiteLLM proxy, as a model server. It pins versions of what the package needs, too, so it has
+# an environment of its own.
+
+litellm: $(VENV)/tools-litellm/.installed
+
+$(VENV)/tools-litellm/.installed: $(BIN)/python requirements/litellm.txt
+	$(BIN)/python -m venv $(VENV)/tools-litellm
+	$(VENV)/tools-litellm/bin/python -m pip install --quiet --require-hashes --requirement requirements/litellm.txt
+	@touch $@
 
 define apt_install
 	command -v apt-get >/dev/null || { echo "Please install $(1): there is no apt-get here to do it." >&2; exit 1; }; \

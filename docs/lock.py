@@ -4,6 +4,7 @@
     image.txt    what the container image holds: every extra but the tests' and the benchmarks'
     test.txt     what `make test` installs
     bench.txt    what `make bench` installs
+    litellm.txt  the LiteLLM proxy, which a test runs from an environment of its own
 
 Every package that can be installed, on any system and any Python that is supported, has its version
 and its hashes in it; what builds the package itself, too.
@@ -24,6 +25,9 @@ ALL_THAT_SERVES: Final = "image"
 TESTS: Final = "test"
 BENCHMARKS: Final = "bench"
 LOCK_NAMES: Final = ("run", ALL_THAT_SERVES, TESTS, BENCHMARKS)
+
+ENVIRONMENTS: Final = {"litellm": ["litellm[proxy] >= 1.100"]}
+"""Programs that the tests run from environments of their own: they pin what the package needs."""
 
 HEAD: Final = """\
 # Made by `make lock` from setup.cfg and pyproject.toml; a test compares them.
@@ -48,6 +52,8 @@ def extras_of(lock: str) -> list[str]:
 
 def requirements_of(lock: str) -> list[str]:
     """What `requirements/{lock}.txt` is made from, as PEP 508 writes it."""
+    if lock in ENVIRONMENTS:
+        return ENVIRONMENTS[lock]
     config = setup_cfg()
     listed = [config["options"]["install_requires"]]
     listed += [config["options.extras_require"][extra] for extra in extras_of(lock)]
@@ -86,5 +92,5 @@ def compile_lock(lock: str, *, upgrade: bool) -> None:
 
 if __name__ == "__main__":
     LOCKS.mkdir(exist_ok=True)
-    for name in LOCK_NAMES:
+    for name in (*LOCK_NAMES, *ENVIRONMENTS):
         compile_lock(name, upgrade="--upgrade" in sys.argv[1:])

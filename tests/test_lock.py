@@ -6,10 +6,11 @@ import re
 
 import pytest
 from conftest import ROOT
-from lock import HEAD, LOCK_NAMES, LOCKS, extras_of, requirements_of, setup_cfg
+from lock import ENVIRONMENTS, HEAD, LOCK_NAMES, LOCKS, extras_of, requirements_of, setup_cfg
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+ALL_NAMES = (*LOCK_NAMES, *ENVIRONMENTS)
 SHA256 = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -34,7 +35,7 @@ def pin_of(requirement: Requirement) -> str:
     return specifier.version
 
 
-@pytest.mark.parametrize("name", LOCK_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_a_lock_covers_what_setup_cfg_asks_for(name: str) -> None:
     there = locked(name)
     for text in requirements_of(name):
@@ -44,7 +45,7 @@ def test_a_lock_covers_what_setup_cfg_asks_for(name: str) -> None:
         assert wanted.specifier.contains(pin_of(pinned)), f"{name}.txt: {pinned}: run `make lock`"
 
 
-@pytest.mark.parametrize("name", LOCK_NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_every_locked_package_is_pinned(name: str) -> None:
     assert (LOCKS / f"{name}.txt").read_text().startswith(HEAD)
     assert all(pin_of(requirement) for requirement in locked(name).values())

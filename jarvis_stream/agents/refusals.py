@@ -77,6 +77,14 @@ _NO_CHAT: Final = re.compile(
     r"|not support[\w ]*(chat[ /._]?completions?)|not supported in the v1/chat/completions"
     r"|operation unsupported"
 )
+_CREDENTIALS: Final = re.compile(
+    r"(invalid|incorrect|missing) api[ _]key|api[ _]key (is )?(not valid|invalid|missing)"
+    r"|authentication[ _](error|failed)|no_db_connection|no connected db"
+)
+_UNKNOWN_MODEL: Final = re.compile(
+    r"invalid model|no such model|unknown model|model_not_found|model not exist"
+    r"|model\b.{0,120}\b(not found|does not exist|is not available)"
+)
 _BUSY: Final = re.compile(
     r"overloaded|rate[_ ]limit|too many requests|unavailable|try again|resource_exhausted"
     r"|\"code\":\s*\"?(429|502|503|504|529)\b"
@@ -90,7 +98,7 @@ def classify(status: int, body: bytes) -> Reason:
         return Reason.NO_CREDIT
     if status in (400, 403, 422) and _POLICY.search(text):
         return Reason.POLICY
-    if status in (401, 403):
+    if status in (401, 403) or (status == 400 and _CREDENTIALS.search(text)):
         return Reason.CREDENTIALS
     if status == 413 or (status != 404 and _is_too_long(status, text)):
         return Reason.TOO_LONG
@@ -107,7 +115,8 @@ def classify(status: int, body: bytes) -> Reason:
                 return reason
     if status in _TRANSIENT or status >= 500:
         return Reason.BUSY
-    return Reason.UNKNOWN_MODEL if status == 404 else Reason.OTHER
+    is_unknown = status == 404 or (status in (400, 422) and _UNKNOWN_MODEL.search(text))
+    return Reason.UNKNOWN_MODEL if is_unknown else Reason.OTHER
 
 
 def classify_event(event: bytes) -> Reason:
