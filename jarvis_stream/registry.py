@@ -657,8 +657,15 @@ class StreamRegistry:
         if stream is None:
             self._tombstones.add(key_of(owner, stream_id))
             raise _not_here_to_stop(stream_id)
-        stream.revoke(Done("cancelled"), "client_stop")
+        self._stop_for_client(stream)
         return self._stopped(stream)
+
+    def _stop_for_client(self, stream: Stream) -> bool:
+        """Stop a stream now; one that still waits in the queue leaves the history, too."""
+        if stream in self._session(stream.session_key).queue:
+            self._hide(stream.session_key, stream.epoch, stream.epoch + 1)
+            self.history.remove(_span_of(stream.session_key, stream.epoch))
+        return stream.revoke(Done("cancelled"), "client_stop")
 
     async def cancel_for_operator(self, stream: Stream) -> Cancellation:
         """Stop a stream of this node; an unresponsive agent is cancelled once more."""
@@ -688,7 +695,7 @@ class StreamRegistry:
             if stream is None:
                 self._tombstones.add(word.stream)
             else:
-                stream.revoke(Done("cancelled"), "client_stop")
+                self._stop_for_client(stream)
         elif word.kind == "superseded" and stream is not None:
             done = _superseded_by(id_of(word.by))
             if stream.revoke(done, "registry_new_stream") and word.rollback:
@@ -1267,7 +1274,7 @@ class StreamRegistry:
     def _is_stillborn(self, stream: Stream, entry: Entry | None) -> bool:
         """Whether it was over before it came: stopped, or outrun by another node's newer one."""
         if self._is_buried(stream.key) or (entry is not None and entry.stopped):
-            return stream.revoke(Done("cancelled"), "client_stop")
+            return self._stop_for_client(stream)
         if entry is not None and entry.outrun_by is not None:
             return stream.revoke(_superseded_by(id_of(entry.outrun_by)), "registry_new_stream")
         return False

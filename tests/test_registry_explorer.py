@@ -163,6 +163,8 @@ class World:
                 for other in older[older.index(replaced) :]:
                     other.gone = True
             self.claim(seen, older)
+        elif seen.stopped:
+            seen.gone = True
         elif head is not None and seen.reader.frames[-1]["epoch"] > head.stream.epoch:
             raise Violation(8, f"{name} waits, and makes {head.name} stale")
         return seen
@@ -196,6 +198,9 @@ class World:
             self.stops_before.add(name)
         elif seen.stream.is_open:
             seen.stopped = True
+            # A message that is withdrawn while it waits leaves the history.
+            if seen.stream in self.registry._session(seen.stream.session_key).queue:
+                seen.gone = True
         try:
             told = await self.registry.cancel(name)
         except NotFound:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -52,6 +54,11 @@ PAGE_TURNS: Final = 50
 """Turns on one page by default, each a question and its answer."""
 PAGE_BYTES: Final = 1024 * 1024
 """Bytes of text on one page of turns; a longer turn is a page of its own."""
+
+MAX_FILE_NAME: Final = 60
+"""Characters of a title in the name of a file, at most: their UTF-8 fits every file system."""
+_FORBIDDEN: Final = re.compile(r'[\\/:*?"<>|]')
+"""What some file systems do not allow in a name."""
 
 JSON: Final = "application/json; charset=utf-8"
 
@@ -167,8 +174,15 @@ async def export_json(request: web.Request) -> web.StreamResponse:
                 separator = b","
         yield b"]}"
 
-    headers = {"Content-Type": JSON, **_as_file(session_id, "json")}
+    title = await _title(request, session_id)
+    headers = {"Content-Type": JSON, **_as_file(title, session_id, "json")}
     return await send_body(request, headers, pieces())
+
+
+async def _title(request: web.Request, session_id: str) -> str:
+    history = request.app[REGISTRY].history
+    session = await history.session(key_of(owner_of(request), session_id))
+    return session.title if session else ""
 
 
 @routes.get("/api/sessions/{session_id}/export.md")
@@ -193,7 +207,10 @@ async def export_markdown(request: web.Request) -> web.StreamResponse:
                         yield piece.encode()
         yield b"\n"
 
-    headers = {"Content-Type": "text/markdown; charset=utf-8", **_as_file(session_id, "md")}
+    headers = {
+        "Content-Type": "text/markdown; charset=utf-8",
+        **_as_file(session.title if session else "", session_id, "md"),
+    }
     return await send_body(request, headers, pieces())
 
 
@@ -420,6 +437,15 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _as_file(session_id: str, ending: str) -> dict[str, str]:
-    # A session id holds nothing that a quoted header value could not.
-    return {"Content-Disposition": f'attachment; filename="{session_id}.{ending}"'}
+def _as_file(title: str, session_id: str, ending: str) -> dict[str, str]:
+    """Return the header that names a download after the session's title (RFC 6266)."""
+    words = "".join(char if char.isprintable() else " " for char in title)
+    name = " ".join(_FORBIDDEN.sub(" ", words).split())[:MAX_FILE_NAME].strip(" .") or session_id
+    # Without the encoded name, a client takes the plain one: only ASCII is safe there.
+    plain = " ".join(name.encode("ascii", "ignore").decode().split()).strip(" .") or session_id
+    encoded = quote(f"{name}.{ending}", safe="", errors="replace")
+    return {
+        "Content-Disposition": (
+            f"attachment; filename=\"{plain}.{ending}\"; filename*=UTF-8''{encoded}"
+        )
+    }

@@ -339,8 +339,12 @@ export class ChatClient {
       transport: this.#transport,
       session_id,
       fetchSession: (id, page) => getSession(id, { base: this.#base, fetch: this.#fetch }, page),
-      onFrame: (frame, verdict) => this.#emit('frame', { frame, verdict }),
-      onBegun: () => this.#sessions.touch(), // by now the question is kept, and its session listed
+      onFrame: (frame, verdict) => {
+        // The server lists the session from the first frame on, however long the agent thinks.
+        if (verdict === 'next' && frame.seq === 1) this.#sessions.touch()
+        this.#emit('frame', { frame, verdict })
+      },
+      onBegun: () => this.#sessions.touch(), // its question is kept, if it was not before
       onEnded: (message) => {
         this.#emit('ended', { message })
         this.#sessions.touch()

@@ -828,8 +828,11 @@ export class ChatStore {
     if (frame.replaces !== undefined) this.#giveWay(frame)
     const change = changeBy(turn.answer, frame, live.isTimed ? this.#now() : null)
     if (frame.type === 'done' || frame.type === 'error') {
+      const isWithdrawn = frame.finish_reason === 'cancelled' && turn.answer.position !== null
       this.#settle(live, change)
       turn.kept = frame.saved !== false
+      // The server does not keep a message that was withdrawn while it waited.
+      if (isWithdrawn && this.#turns.delete(live.stream_id)) this.#changed(true)
       this.#confirm(turn)
       const { superseded_by } = frame
       // Where nobody tells us of the streams of others, this does.

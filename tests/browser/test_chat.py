@@ -121,6 +121,7 @@ async def test_it_fits_a_phone_and_asks_nobody_else_for_anything(
     assert hosts == {server.url.split("/")[2]}
 
 
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
 async def test_a_message_can_wait_for_its_turn_and_be_withdrawn(page: Page, server: Server) -> None:
     await come(page, server.url)
     await page.get_by_test_id("when-busy").select_option("enqueue")
@@ -134,13 +135,17 @@ async def test_a_message_can_wait_for_its_turn_and_be_withdrawn(page: Page, serv
     second, third = answers(page).nth(1), answers(page).nth(2)
     await expect(third.locator('[data-part="activity"]')).to_have_text("Waiting, position 2")
     await second.get_by_test_id("withdraw").click()
-    await state_is(second, "stopped")
+    await expect(questions(page)).to_have_text([ENDLESS, "/echo waited"])
+    await expect(page.get_by_test_id("prompt")).to_have_value("/echo withdrawn")
+    third = answers(page).nth(1)
     await expect(third.locator('[data-part="activity"]')).to_have_text("Waiting, position 1")
     await state_is(answers(page).first, "streaming")
     await page.get_by_test_id("stop").click()
     await state_is(answers(page).first, "stopped")
     await state_is(third, "complete")
     await expect(text_of(third)).to_have_text("waited")
+    await page.reload()
+    await expect(questions(page)).to_have_text([ENDLESS, "/echo waited"])
 
 
 async def test_an_answer_that_could_not_be_saved_says_so(page: Page, server: Server) -> None:

@@ -193,6 +193,59 @@ async def test_what_is_sent_out_of_reach_says_so_and_can_be_sent_again(
     console_errors.clear()  # the browser complains of what it cannot reach
 
 
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_while_offline_a_message_is_not_sent_yet_and_an_answer_waits(
+    page: Page, server: Server, console_errors: list[str]
+) -> None:
+    async with Proxy(server.url) as proxy:
+        await page.goto(proxy.url)
+        await connected(page, "websocket")
+        await send(page, ENDLESS)
+        first = answers(page).first
+        await state_is(first, "streaming")
+        await page.route("**/api/**", lambda route: route.abort())
+        proxy.up = False
+        proxy.cut()
+        await connected(page, "offline")
+        activity = first.locator('[data-part="activity"]')
+        await expect(activity).to_have_text("Waiting for the connection")
+        await page.get_by_test_id("when-busy").select_option("enqueue")
+        await send(page, "/echo later")
+        activity = answers(page).last.locator('[data-part="activity"]')
+        await expect(activity).to_have_text("Not sent yet")
+        await page.close()
+    console_errors.clear()  # the browser complains of what it cannot reach
+
+
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_a_link_to_an_unknown_chat_says_so_and_a_message_begins_a_new_one(
+    page: Page, server: Server, console_errors: list[str]
+) -> None:
+    await come(page, f"{server.url}/#session=nobodys-chat")
+    await expect(page.get_by_test_id("empty-title")).to_have_text("This chat does not exist")
+    await expect(page.get_by_test_id("unknown")).to_be_visible()
+    await send(page, "/echo one")
+    await state_is(answers(page).first, "complete")
+    assert "nobodys-chat" not in page.url
+    await page.get_by_test_id("new").click()
+    await expect(page.get_by_test_id("unknown")).to_be_hidden()
+    await expect(page.get_by_test_id("empty-title")).to_have_text("What would you like to know?")
+    console_errors.clear()  # the 404
+
+
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_the_first_tab_stop_skips_to_the_message_field(page: Page, server: Server) -> None:
+    await come(page, server.url)
+    await ask(page, "/echo one")
+    address = page.url
+    await page.evaluate("document.activeElement.blur()")
+    await page.get_by_test_id("skip").focus()
+    await expect(page.get_by_test_id("skip")).to_be_in_viewport()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_test_id("prompt")).to_be_focused()
+    assert page.url == address
+
+
 # What an answer shows of itself
 
 
@@ -276,6 +329,7 @@ async def test_a_message_is_copied_as_it_was_written(page: Page, server: Server)
     assert await copied(page) == "/echo **bold** and\n\n- an item"
 
 
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
 async def test_to_answer_again_takes_the_place_of_that_answer_and_of_what_followed(
     page: Page, server: Server
 ) -> None:
@@ -285,6 +339,14 @@ async def test_to_answer_again_takes_the_place_of_that_answer_and_of_what_follow
     stream = await first.get_attribute("id")
     await first.hover()
     await first.get_by_test_id("regenerate").click()
+    dialog = page.get_by_test_id("confirm")
+    await expect(dialog).to_contain_text("2 messages after this one")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await expect(questions(page)).to_have_text(["/echo one", "/echo two"])
+    await first.hover()
+    await first.get_by_test_id("regenerate").click()
+    await dialog.get_by_role("button", name="Remove").click()
     await expect(questions(page)).to_have_text(["/echo one"])
     await expect(answers(page)).to_have_count(1)
     await expect(answers(page).first).not_to_have_attribute("id", stream or "")
@@ -308,6 +370,11 @@ async def test_a_message_can_be_changed_and_sent_again(page: Page, server: Serve
     await expect(page.get_by_test_id("editor-send")).to_be_disabled()
     await field.fill("/echo another")
     await page.keyboard.press("Enter")
+    await page.get_by_test_id("confirm").get_by_role("button", name="Cancel").click()
+    await expect(field).to_have_value("/echo another")
+    await expect(field).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.get_by_test_id("confirm").get_by_role("button", name="Remove").click()
     await expect(page.get_by_test_id("prompt")).to_be_focused()
     await expect(questions(page)).to_have_text(["/echo another"])
     await expect(text_of(answers(page).first)).to_have_text("another")

@@ -81,6 +81,19 @@ async def test_a_conversation_appears_when_it_begins_and_shows_that_it_is_being_
     await expect(current.get_by_test_id("session-live")).to_be_hidden()
 
 
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_a_conversation_appears_before_its_answer_has_a_word(
+    page: Page, server: Server
+) -> None:
+    await come(page, server.url)
+    title = name()
+    await send(page, f"/demo ttft=300 length=10 | {title}")
+    await expect(sessions(page).filter(has_text=title)).to_have_count(1)
+    await state_is(answers(page).first, "thinking")
+    await page.get_by_test_id("stop").click()
+    await state_is(answers(page).first, "stopped")
+
+
 async def test_back_from_a_conversation_that_is_still_being_loaded_is_a_new_one(
     page: Page, server: Server
 ) -> None:

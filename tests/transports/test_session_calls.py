@@ -405,10 +405,36 @@ async def test_a_session_as_json(house: House) -> None:
     async with house.api.http.get(house.api.url + "/api/sessions/s.1:x/export.json") as response:
         assert response.status == 200
         assert response.content_type == "application/json"
-        assert response.headers["Content-Disposition"] == 'attachment; filename="s.1:x.json"'
+        disposition = response.headers["Content-Disposition"]
+        assert disposition == "attachment; filename=\"hello.json\"; filename*=UTF-8''hello.json"
         body = await response.json()
     told = await house.messages("s.1:x")
     assert body == {"session_id": "s.1:x", "messages": told["messages"]}
+
+
+@pytest.mark.parametrize(
+    ("title", "plain", "encoded"),
+    [
+        ("../..\\etc: a|b?", "etc a b", "etc%20a%20b"),
+        ("Über Öl", "ber l", "%C3%9Cber%20%C3%96l"),
+        ("日本語", "s", "%E6%97%A5%E6%9C%AC%E8%AA%9E"),
+        ('a";\u202e x', "a ; x", "a%20%3B%20x"),
+        ("...", "s", "s"),
+        ("x" * 200, "x" * 60, "x" * 60),
+    ],
+)
+async def test_a_download_is_named_after_the_title(
+    house: House, title: str, plain: str, encoded: str
+) -> None:
+    await house.api.chat("hello", session_id="s")
+    url = house.api.url + "/api/sessions/s"
+    async with house.api.http.patch(url, json={"title": title}) as renamed:
+        assert renamed.status == 200
+    for ending in ("json", "md"):
+        async with house.api.http.get(f"{url}/export.{ending}") as response:
+            assert response.headers["Content-Disposition"] == (
+                f"attachment; filename=\"{plain}.{ending}\"; filename*=UTF-8''{encoded}.{ending}"
+            )
 
 
 async def test_a_session_as_markdown(house: House) -> None:
@@ -417,7 +443,8 @@ async def test_a_session_as_markdown(house: House) -> None:
     async with house.api.http.get(house.api.url + "/api/sessions/s/export.md") as response:
         assert response.status == 200
         assert response.headers["Content-Type"] == "text/markdown; charset=utf-8"
-        assert response.headers["Content-Disposition"] == 'attachment; filename="s.md"'
+        disposition = response.headers["Content-Disposition"]
+        assert disposition.startswith('attachment; filename="# A title of two lines.md"; ')
         text = await response.text()
     assert text == (
         "# \\# A title of \\*two\\* lines\n\n"

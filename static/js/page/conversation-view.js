@@ -12,7 +12,7 @@ import { Slices } from './slices.js'
  * @typedef {object} MessageActions
  * @property {(stream_id: string) => void} onWithdraw what waits is not to be answered any more
  * @property {(stream_id: string) => void} onRetry
- * @property {(stream_id: string) => void} onRegenerate
+ * @property {(stream_id: string) => void} onRegenerate asks first where more than this turn goes
  * @property {(stream_id: string, prompt: string) => void} onEdit
  * @property {() => void} onOlder older messages than those that are shown are wanted
  * @property {() => void} onLeave the reader is done here, and goes back to the composer
@@ -61,6 +61,7 @@ export class ConversationView {
   #views = new Map()
   #isFilling = false
   #hasOlder = false
+  #isOffline = false
   /** Before which message older ones were asked for last, and when. */
   #asked = { before: /** @type {string | undefined} */ (undefined), at: 0 }
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -107,9 +108,11 @@ export class ConversationView {
   /**
    * @param {readonly Message[]} messages
    * @param {boolean} [hasOlder] the server has older ones, which are not being fetched yet
+   * @param {boolean} [isOffline] the server cannot be reached
    */
-  show(messages, hasOlder = false) {
+  show(messages, hasOlder = false, isOffline = false) {
     this.#hasOlder = hasOlder
+    this.#isOffline = isOffline
     const ids = new Set(messages.map(({ id }) => id))
     for (const [id, view] of this.#views) {
       if (ids.has(id)) continue
@@ -209,24 +212,35 @@ export class ConversationView {
   #showIn(view, index) {
     const message = /** @type {Message} */ (this.#messages[index])
     const answer = message.role === 'user' ? this.#messages[index + 1] : message
-    return view.show(message, Boolean(answer?.position))
+    return view.show(message, Boolean(answer?.position), this.#isOffline)
+  }
+
+  /**
+   * Opens the editor again that was left with this text.
+   *
+   * @param {string} stream_id
+   * @param {string} text
+   */
+  editAgain(stream_id, text) {
+    const message = this.#messages.find((one) => one.stream_id === stream_id && one.role === 'user')
+    if (message) this.edit(message.id, text)
   }
 
   /**
    * Lets the reader change a message, and send it again.
    *
    * @param {string} id
+   * @param {string} [text] what it is changed to already
    */
-  edit(id) {
+  edit(id, text) {
     const view = this.#views.get(id)
     const message = view?.message
     if (!view || !message) return
     this.#leaveEditor()
-    const editor = new Editor(templateOf('editor'), message.content, {
+    const editor = new Editor(templateOf('editor'), text ?? message.content, {
       onSend: (text) => {
         this.#leaveEditor()
         this.#actions.onEdit(message.stream_id, text)
-        this.#actions.onLeave()
       },
       onCancel: () => {
         this.#leaveEditor()
@@ -296,7 +310,7 @@ export class ConversationView {
     else if (name === 'edit') this.edit(id)
     else if (name === 'withdraw') this.#leave(() => this.#actions.onWithdraw(stream_id))
     else if (name === 'retry') this.#leave(() => this.#actions.onRetry(stream_id))
-    else if (name === 'regenerate') this.#leave(() => this.#actions.onRegenerate(stream_id))
+    else if (name === 'regenerate') this.#actions.onRegenerate(stream_id)
   }
 
   /**

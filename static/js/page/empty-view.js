@@ -22,10 +22,13 @@ const modelExamples = [
 const part = (testId) =>
   /** @type {HTMLElement} */ (document.querySelector(`[data-testid="${testId}"]`))
 
+const UNKNOWN = 'This chat does not exist'
+
 /** What a conversation shows that has not begun. */
 export class EmptyView {
   #element = part('empty')
   #template = /** @type {HTMLTemplateElement} */ (document.getElementById('example'))
+  #heading = part('empty-title').textContent ?? ''
   #onChoose
 
   /** @param {(prompt: string) => void} onChoose an example is to be sent */
@@ -33,9 +36,15 @@ export class EmptyView {
     this.#onChoose = onChoose
   }
 
-  /** @param {boolean} isEmpty */
-  show(isEmpty) {
+  /**
+   * @param {boolean} isEmpty
+   * @param {boolean} [isUnknown] the address names a conversation that the server does not have
+   */
+  show(isEmpty, isUnknown = false) {
     if (this.#element.hidden === isEmpty) this.#element.hidden = !isEmpty
+    const heading = isUnknown ? UNKNOWN : this.#heading
+    if (part('empty-title').textContent !== heading) part('empty-title').textContent = heading
+    part('unknown').hidden = !isUnknown
   }
 
   /**

@@ -2,10 +2,12 @@ import { ChatClient } from '../index.js'
 import { Address } from './address.js'
 import { offerCommands } from './commands.js'
 import { Composer } from './composer.js'
+import { ConfirmDialog } from './confirm-dialog.js'
 import { ConnectionView } from './connection-view.js'
 import { ConversationView } from './conversation-view.js'
 import { Drafts } from './drafts.js'
 import { EmptyView } from './empty-view.js'
+import { formatCount } from './format.js'
 import { isOpen } from './message-view.js'
 import { noteOf } from './notes.js'
 import { bindPreference, createPreferences } from './preferences.js'
@@ -30,25 +32,70 @@ const empty = new EmptyView(send)
 const drafts = new Drafts()
 const composer = new Composer({ onSend: send, onStop: () => void client.stop() }, drafts)
 const conversation = new ConversationView({
-  onWithdraw: (stream_id) => void client.stop(stream_id),
+  onWithdraw: (stream_id) => void withdraw(stream_id),
   onRetry: (stream_id) => void client.retry(stream_id),
-  onRegenerate: (stream_id) => void client.regenerate(stream_id),
-  onEdit: (stream_id, prompt) => {
+  onRegenerate: async (stream_id) => {
+    if (await mayReplace(stream_id)) client.regenerate(stream_id)
+    focusComposer()
+  },
+  onEdit: async (stream_id, prompt) => {
+    if (!(await mayReplace(stream_id))) return conversation.editAgain(stream_id, prompt)
     conversation.follow()
     client.edit(stream_id, prompt)
+    focusComposer()
   },
   onOlder: () => void client.loadOlder(),
   onLeave: focusComposer,
 })
 
+const confirm = new ConfirmDialog(/** @type {HTMLDialogElement} */ (part('confirm')))
+
+/**
+ * Asks the reader before the messages after a turn are removed.
+ *
+ * @param {string} stream_id of the turn that another one replaces
+ */
+async function mayReplace(stream_id) {
+  const { messages } = client.getSnapshot()
+  const last = messages.findLastIndex((one) => one.stream_id === stream_id)
+  const after = messages.length - 1 - last
+  if (last === -1 || after === 0) return true
+  return confirm.ask({
+    title: 'Remove the messages that follow?',
+    text: `${formatCount(after, 'message')} after this one will be removed from the chat.`,
+    yes: 'Remove',
+  })
+}
+
+/** Whether the address names a conversation that the server does not have. */
+function isUnknown() {
+  const { messages, loading, error } = client.getSnapshot()
+  return address.session !== undefined && messages.length === 0 && !loading && error === null
+}
+
 /** @param {string} prompt */
 function send(prompt) {
+  if (isUnknown()) show() // another person's address, or a wrong one, is not taken over
   const { session_id } = client.getSnapshot()
   address.name(session_id)
   composer.begin(session_id)
   conversation.follow()
   composer.focus()
   client.send(prompt, { on_conflict: preferences.whenBusy.value })
+}
+
+/**
+ * Withdraws a message that waits for its turn, and gives its text back to the composer.
+ *
+ * @param {string} stream_id
+ */
+async function withdraw(stream_id) {
+  const { session_id, messages } = client.getSnapshot()
+  const question = messages.find((one) => one.stream_id === stream_id && one.role === 'user')
+  await client.stop(stream_id)
+  const now = client.getSnapshot()
+  const isGone = !now.messages.some((one) => one.stream_id === stream_id)
+  if (question && isGone && now.session_id === session_id) composer.giveBack(question.content)
 }
 
 /** Lets the reader change the last message; `false`: there is none that could be. */
@@ -111,9 +158,10 @@ function paintTitle(session_id, messages) {
 function paint() {
   const snapshot = client.getSnapshot()
   const { session_id, messages, loading, hasOlder, loadingOlder } = snapshot
-  conversation.show(messages, hasOlder && !loadingOlder)
+  const isOffline = snapshot.connection === 'offline'
+  conversation.show(messages, hasOlder && !loadingOlder, isOffline)
   composer.show({ ...snapshot, session_id: address.session ?? '' })
-  empty.show(messages.length === 0 && !loading)
+  empty.show(messages.length === 0 && !loading, isUnknown())
   paintTitle(session_id, messages)
   for (const message of messages) if (isOpen(message)) speaker.hear(message)
 }
@@ -156,6 +204,11 @@ async function askWho() {
   }
 }
 
+// The address of the page is its conversation: the link must not replace it.
+part('skip').addEventListener('click', (event) => {
+  event.preventDefault()
+  composer.focus()
+})
 client.subscribe(paintSoon)
 client.sessions.subscribe(paintSoon)
 client.on('connection', introduce)
@@ -176,6 +229,7 @@ const sidebar = new Sidebar(client, {
   show,
   forget: (session_id) => void (session_id === address.session && show()),
   address: (session_id) => address.hrefOf(session_id),
+  confirm,
   behind: [/** @type {HTMLElement} */ (document.querySelector('.chat'))],
 })
 offerCommands(client, { sidebar, preferences, editLast })

@@ -22,6 +22,8 @@ export class MessageView {
   /** @type {Message | null} */
   #shown = null
   #isWaiting = false
+  /** It grows, but the server cannot be reached. */
+  #isCut = false
   /** @type {string | null} the whole text that is rendered */
   #rendered = null
   /** @type {number | null | undefined} the time that is shown; undefined: nothing is yet */
@@ -66,13 +68,18 @@ export class MessageView {
   /**
    * @param {Message} message
    * @param {boolean} isWaiting its turn has not come yet
+   * @param {boolean} [isOffline] the server cannot be reached
    * @returns {boolean} whether anything has changed
    */
-  show(message, isWaiting) {
-    if (message === this.#shown && isWaiting === this.#isWaiting) return false
+  show(message, isWaiting, isOffline = false) {
+    const isCut = isOffline && isOpen(message)
+    const isSame = message === this.#shown && isWaiting === this.#isWaiting
+    if (isSame && isCut === this.#isCut) return false
     const before = this.#shown
     this.#shown = message
     this.#isWaiting = isWaiting
+    this.#isCut = isCut
+    this.element.toggleAttribute('data-cut', isCut)
     if (!before || before.content !== message.content || isOpen(before) !== isOpen(message)) {
       this.#showText()
     }
@@ -101,7 +108,7 @@ export class MessageView {
    */
   tick(now) {
     const message = this.#shown
-    if (!message || !isOpen(message) || message.position) return
+    if (!message || !isOpen(message) || message.position || this.#isCut) return
     this.#write('timing', timingOf(message, now))
   }
 
@@ -161,7 +168,7 @@ export class MessageView {
     const open = isOpen(message)
     this.element.ariaBusy = open ? 'true' : null
     this.#steps.show(message.activities, open)
-    this.#showLine('activity', activityOf(message))
+    this.#showLine('activity', this.#isCut ? cutOf(message) : activityOf(message))
     const note = noteOf(message)
     this.#write('note', note ?? '')
     this.#hide('failure', note === null)
@@ -171,7 +178,8 @@ export class MessageView {
     this.#hide('copy-trace', !failed || !message.trace_id)
     this.#hide('copy', open || message.content === '')
     this.#hide('regenerate', open || failed)
-    this.#write('timing', open ? '' : timingOf(message, null))
+    if (!this.#isCut) this.#write('timing', open ? '' : timingOf(message, null))
+    else if (isUnsent(message)) this.#write('timing', '')
     if (open) this.tick(Date.now())
     const timing = this.part('timing')
     timing.title = open ? '' : endingOf(message)
@@ -233,3 +241,18 @@ function activityOf({ position, activity, activities, status }) {
   if (activities.length > 0) return null // the steps say it
   return activity ?? (status === 'thinking' ? 'Thinking' : null)
 }
+
+/**
+ * Whether the server has said nothing of it yet.
+ *
+ * @param {Message} message
+ */
+const isUnsent = ({ status, trace_id, position, activities }) =>
+  status === 'thinking' && trace_id === null && !position && activities.length === 0
+
+/**
+ * What to say of an answer while the server cannot be reached.
+ *
+ * @param {Message} message
+ */
+const cutOf = (message) => (isUnsent(message) ? 'Not sent yet' : 'Waiting for the connection')

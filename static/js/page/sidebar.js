@@ -1,4 +1,3 @@
-import { ConfirmDialog } from './confirm-dialog.js'
 import { Drawer } from './drawer.js'
 import { Menu } from './menu.js'
 import { SessionListView } from './session-list-view.js'
@@ -11,6 +10,9 @@ const TYPING = 200
 
 /** How soon to look again after an answer that is made in a conversation not shown, in ms. */
 const ACTIVE = 4000
+
+/** How soon to look again for the shown conversation, which the server is about to list, in ms. */
+const BEGINNING = 500
 
 /** How often the times beside the conversations move on, in ms. */
 const MINUTE = 60_000
@@ -29,7 +31,7 @@ export class Sidebar {
   #empty = part('sessions-empty')
   #failed = part('sessions-error')
   #more = part('sessions-more')
-  #confirm = new ConfirmDialog(/** @type {HTMLDialogElement} */ (part('confirm')))
+  #confirm
   #drawer
   #list
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -47,10 +49,12 @@ export class Sidebar {
    * @param {(session_id?: string) => void} page.show shows that conversation, or a new one
    * @param {(session_id: string) => void} page.forget that conversation is gone
    * @param {(session_id: string) => string} page.address of the page that shows it
+   * @param {import('./confirm-dialog.js').ConfirmDialog} page.confirm
    * @param {readonly HTMLElement[]} page.behind what the sidebar covers on a phone
    */
-  constructor(client, { show, forget, address, behind }) {
+  constructor(client, { show, forget, address, confirm, behind }) {
     this.#client = client
+    this.#confirm = confirm
     this.#show = show
     this.#forget = forget
     this.#drawer = new Drawer(
@@ -190,7 +194,9 @@ export class Sidebar {
     part('sessions-problem').textContent = error
     this.#more.hidden = !more
     if (!loading && error === null) this.#announce(query, sessions.length, more)
-    this.#lookAgain(sessions.some((one) => one.session_id !== session_id && one.active))
+    const isListed = query !== '' || sessions.some((one) => one.session_id === session_id)
+    const isElsewhere = sessions.some((one) => one.session_id !== session_id && one.active)
+    this.#lookAgain(busy && !isListed ? BEGINNING : isElsewhere ? ACTIVE : null)
   }
 
   /**
@@ -207,20 +213,21 @@ export class Sidebar {
   }
 
   /**
-   * Nobody tells when an answer ends in a conversation that is not shown.
+   * Loads the list again after a while: nothing tells the page when an answer ends in a conversation
+   * that is not shown, or when the history has saved the first question of a new one.
    *
-   * @param {boolean} needed
+   * @param {number | null} delay in ms; null: nothing is to be waited for
    */
-  #lookAgain(needed) {
-    if (!needed) {
+  #lookAgain(delay) {
+    if (delay === null) {
       clearTimeout(this.#looking)
       this.#looking = undefined
     }
-    if (!needed || this.#looking) return
+    if (delay === null || this.#looking) return
     this.#looking = setTimeout(() => {
       this.#looking = undefined
       this.#refresh()
       this.#paintSoon()
-    }, ACTIVE)
+    }, delay)
   }
 }
