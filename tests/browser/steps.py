@@ -36,8 +36,11 @@ async def come(page: Page, url: str, how: str = "websocket") -> None:
 
 
 async def send(page: Page, prompt: str) -> None:
-    await page.get_by_test_id("prompt").fill(prompt)
-    await page.keyboard.press("Enter")
+    field = page.get_by_test_id("prompt")
+    await field.fill(prompt)
+    # On a touch device Enter breaks the line.
+    enter = await field.get_attribute("enterkeyhint") != "enter"
+    await page.keyboard.press("Enter" if enter else "Control+Enter")
 
 
 async def grown(page: Page, answer: Locator, times: int) -> None:
