@@ -776,7 +776,9 @@ async def test_an_agent_that_breaks_its_contract_is_an_agent_error(agent: Any) -
     assert house.empty
 
 
-@pytest.mark.parametrize("sentence", ["Cannot read \udcff.pdf.", 7, object()], ids=ascii)
+@pytest.mark.parametrize(
+    "sentence", ["Cannot read \udcff.pdf.", 7, object()], ids=["surrogate", "int", "object"]
+)
 @in_virtual_time
 async def test_a_failure_ends_its_stream_as_an_error_whatever_its_sentence_is(
     sentence: Any,
