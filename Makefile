@@ -1,5 +1,7 @@
 # make run            install and start the server; make run ARGS="--port 9000" passes flags
+# make check          lint, types and the unit tests; needs no Debian package beside Python
 # make test           install the test tools, then run lint, types and all tests
+# make test-long      the same with more examples and simulations, and on both event loops
 #
 # make bench          compare it with other servers: benchmarks/; BENCH_ARGS="--only paced --quick"
 # make profile        profile the server
@@ -9,13 +11,15 @@
 # make model          run the model checker: docs/model
 # make audit          query PyPI for known vulnerabilities of the locked packages
 #
-# The first two work on a fresh Debian with Python 3.11. Missing Debian packages are installed as
+# The first four work on a fresh Debian with Python 3.11. Missing Debian packages are installed as
 # root or with sudo.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 PYTEST_ARGS ?=
+# How many tests run at a time: 1, or `auto` for one on each processor core, at most 8.
+TEST_WORKERS ?= 1
 BENCH_ARGS ?=
 LOCK_ARGS ?=
 
@@ -28,12 +32,21 @@ JS_TOOLS := tests/js/node_modules/.package-lock.json
 INSTALL = $(PIP) install --quiet --require-hashes --requirement requirements/$(1).txt && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 
-.PHONY: run test lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql pgbouncer nginx redis spin compiler litellm model vendor clean
+parallel = $(if $(filter-out 1,$(1)),-n $(1) --maxprocesses 8 --dist worksteal)
+
+.PHONY: run check test test-long lint types pytest docs lock audit bench profile screenshots js-tools chromium firefox postgresql pgbouncer nginx redis spin compiler litellm model vendor clean
 
 run: $(VENV)/.installed-run
 	$(BIN)/python run.py $(ARGS)
 
+# Neither a browser nor a database: tests/profiles.py lists what is left out.
+check: lint types $(JS_TOOLS)
+	JARVIS_TEST_PROFILE=unit $(BIN)/pytest $(call parallel,auto) -q $(PYTEST_ARGS)
+
 test: lint types pytest
+
+test-long: export JARVIS_TEST_PROFILE = long
+test-long: test
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -43,7 +56,12 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 pytest: $(VENV)/.installed-test $(JS_TOOLS) chromium firefox postgresql pgbouncer nginx redis spin compiler litellm
+ifeq ($(strip $(PYTEST_ARGS)),)
+	$(BIN)/pytest $(call parallel,$(TEST_WORKERS)) -m "not serial"
+	$(BIN)/pytest -m serial
+else
 	$(BIN)/pytest $(PYTEST_ARGS)
+endif
 
 # Needs an otherwise idle machine.
 bench: $(VENV)/.installed-bench compiler postgresql

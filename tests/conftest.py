@@ -14,14 +14,26 @@ import pytest
 from hypothesis import settings
 from loguru import logger
 from postgres_server import PostgresServer
+from profiles import BEYOND_UNIT, SERIAL, UNIT
 
 from jarvis_stream.history.base import Limits
 
 settings.register_profile("default", deadline=None)  # never assert on timing
 settings.load_profile("default")
 
+collect_ignore = list(BEYOND_UNIT) if UNIT else []
+"""Files and folders that pytest does not collect."""
+
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that no other test may run beside."""
+    files = {ROOT / "tests" / name for name in SERIAL}
+    for item in items:
+        if item.path in files:
+            item.add_marker(pytest.mark.serial)
 
 
 @pytest.fixture(autouse=True)

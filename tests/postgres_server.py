@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from profiles import patience
 
 
 class PostgresServer:
@@ -47,7 +48,7 @@ class PostgresServer:
         """Stop it at once, as when the plug is pulled."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=patience(30))
             self._process = None
 
     @contextmanager

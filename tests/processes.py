@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PATIENCE = 60.0
+from profiles import patience
+
+PATIENCE = patience(60.0)
 """Seconds after which a process that should have spoken or ended is killed."""
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import redis
 from certificates import Certificates
+from profiles import patience
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis_server import RedisServer, free_ports, tls_options
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 
 
 class ClusterNode(RedisServer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -14,9 +15,13 @@ from typing import Any
 
 import redis
 from certificates import Certificates
+from profiles import patience
 
+LOWEST_PORT = 10_000
 EPHEMERAL = 32_768
 """Where Linux's outgoing ports begin."""
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 class RedisServer:
@@ -39,7 +44,7 @@ class RedisServer:
         command += ["--repl-diskless-sync-delay", "0"]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + patience(30)
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise RuntimeError(f"no Redis server: {(self.directory / 'log').read_text()}")
@@ -60,7 +65,7 @@ class RedisServer:
         """Stop it at once, as when the plug is pulled. Idempotent."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=patience(30))
             self._process = None
             self.socket.unlink(missing_ok=True)
 
@@ -92,14 +97,20 @@ class RedisServer:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of the loopback that nobody uses now, nor is given as an outgoing one."""
+    """Return free ports of the loopback, outside the range of outgoing ports.
+
+    Each worker of pytest-xdist has a range of its own: between the choice of a port and its use by
+    a server, another worker cannot choose it.
+    """
+    share = (EPHEMERAL - LOWEST_PORT) // WORKERS
+    lowest = LOWEST_PORT + WORKER * share
     with ExitStack() as stack:
         sockets: list[socket.socket] = []
         while len(sockets) < count:
             each = stack.enter_context(socket.socket())
             # A port the kernel chooses may be another connection's when a server comes to bind it.
             with suppress(OSError):
-                each.bind(("127.0.0.1", random.randrange(10_000, EPHEMERAL)))
+                each.bind(("127.0.0.1", random.randrange(lowest, lowest + share)))
                 sockets.append(each)
         return [each.getsockname()[1] for each in sockets]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from profiles import not_in_unit
 
 from jarvis_stream.settings import Settings
 
@@ -188,6 +189,7 @@ def test_the_core_knows_no_server_no_driver_and_no_settings(module: str) -> None
     assert foreign <= {"jarvis_stream", "loguru", "orjson"}
 
 
+@not_in_unit
 def test_every_module_imports_alone() -> None:
     names = [f"jarvis_stream.{module}".rstrip(".") for module in MODULES if module != "__main__"]
     with ThreadPoolExecutor(8) as pool:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 import pytest
+from profiles import patience
 
 from jarvis_stream import line_writer
 from jarvis_stream.line_writer import Dropped, LineWriter
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 
 
 def render(items: Sequence[object]) -> str:

@@ -1,14 +1,13 @@
 """Users at random, over nodes that lose calls, words and each other: what every reader may rely on.
 
 In virtual time, so that a minute takes a second; the same seed is the same run.
-`SIMULATIONS=1000 pytest tests/test_node_simulation.py` does more of them than the suite does.
+`make test-long`, or `SIMULATIONS=1000`, does more of them than `make test`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import pytest
 from fakes import FakeReader
 from loguru import logger
 from nodes import BOUND, LEASE, Cloud, Member, in_virtual_time
+from profiles import amount
 
 from jarvis_stream.agents.base import Piece, Turn
 from jarvis_stream.cluster.memory import Fate
@@ -25,7 +25,7 @@ from jarvis_stream.errors import Refused
 from jarvis_stream.registry import Opening
 from jarvis_stream.stream import Followed
 
-SIMULATIONS = int(os.environ.get("SIMULATIONS", "8"))
+SIMULATIONS = amount("SIMULATIONS", default=4, long=100)
 SECONDS = 30.0
 SESSIONS = ("s", "t")
 USERS = 4

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from house import House
+from profiles import patience
 
 from jarvis_stream import watchdog
 from jarvis_stream.agents.base import Turn
 from jarvis_stream.watchdog import LoopWatchdog
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,11 @@ from aiohttp import (
     WSMessage,
     WSMsgType,
 )
+from profiles import patience
 
 Frame = dict[str, Any]
 
-PATIENCE = 30.0
+PATIENCE = patience(30.0)
 """Seconds after which something that should have come is not waited for any longer."""
 
 TERMINAL = ("done", "error")

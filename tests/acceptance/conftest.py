@@ -10,6 +10,7 @@ import orjson
 import pytest
 from conftest import ROOT
 from processes import Server, serving
+from profiles import EVENT_LOOPS
 
 from .clients import Api, talking_to
 
@@ -25,7 +26,7 @@ def start(*flags: str, loop: str = "uvloop") -> AbstractContextManager[Server]:
     return serving(sys.executable, *command, *agent, *flags, cwd=ROOT)
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server with nothing set; nothing it runs may fail on its own."""
     with start(loop=request.param) as server:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import orjson
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, WSMsgType
+from profiles import patience
 
 from .clients import TERMINAL, Frame, lines, new_id
 
 Transport = Literal["http", "websocket"]
 
-PATIENCE = 60.0
+PATIENCE = patience(60.0)
 """Seconds an answer may take, over however many connections."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
+from profiles import EVENT_LOOPS
 
 from .clients import PATIENCE, Wire, lines, outcome, talking_to, wire
 from .conftest import assert_quiet, start
@@ -55,7 +56,7 @@ async def drip(peers: list[Wire]) -> None:
 
 
 @on_linux
-@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("loop", EVENT_LOOPS)
 async def test_a_crowd_costs_a_chat_nothing(loop: str) -> None:
     with start(loop=loop) as server:
         await first_token(server.url)  # what is loaded once is loaded

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from processes import Server
+from profiles import EVENT_LOOPS
 
 from .clients import Api, check_stream, lines, new_id, outcome, talking_to, text_of
 from .conftest import assert_quiet, start
@@ -23,7 +24,7 @@ STEP = 5
 """Bytes from one cut to the next: prime to everything a frame is made of."""
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that recites."""
     with start(*RECITER, loop=request.param) as server:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from processes import Server
+from profiles import amount
 
 from .clients import check_stream, outcome, talking_to, text_of
 from .conftest import assert_quiet, start
@@ -18,7 +19,7 @@ from .reciter import RECITER, recital
 from .steadfast import PATIENCE, Reading, read
 from .test_one_stream_per_session import is_idle
 
-EXAMPLES = 10
+EXAMPLES = amount("NETWORK_EXAMPLES", default=4, long=10)
 CHATS = 50
 """At a time, in each example."""
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 from processes import Server
+from profiles import EVENT_LOOPS
 
 from .clients import Wire, masked, outcome, request, talking_to, wire
 from .conftest import assert_quiet, start
@@ -33,7 +34,7 @@ TOKENS = [b"\r\n", b"\n", b"\r", b":", b" ", b"\x00", b"0", b"\xff", b",", b"chu
 STATUS = re.compile(rb"^HTTP/\d\.\d (\d+) ", re.MULTILINE)
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that waits for nobody."""
     times = ("--header-timeout", "0.5", "--body-timeout", "0.5", "--idle-timeout", "0.5")

@@ -13,12 +13,13 @@ from aiohttp import WSMsgType
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from processes import Server
+from profiles import amount
 
 from .clients import PATIENCE, Api, close_code, lines, new_id, outcome, talking_to
 from .conftest import start
 from .test_one_stream_per_session import is_idle
 
-COUNT = 5_000
+COUNT = amount("GARBAGE", default=1_500, long=5_000)
 """Bodies over HTTP, and as many messages over WebSocket."""
 
 LIMIT = 256 * 1024

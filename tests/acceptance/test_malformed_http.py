@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 from processes import Server
+from profiles import EVENT_LOOPS
 
 from .clients import wire
 from .conftest import assert_quiet, start
@@ -15,7 +16,7 @@ from .probes import PROBES, Probe
 LAST = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server whose log holds neither a traceback nor what it was sent."""
     with start(loop=request.param) as server:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from processes import Server
+from profiles import patience
 
 from .clients import Api, new_id, talking_to, text_of, wire
 from .conftest import assert_quiet, start
@@ -18,7 +19,7 @@ from .test_one_stream_per_session import is_idle
 pytestmark = on_linux
 
 NARROW = 4096
-PATIENCE = 120.0
+PATIENCE = patience(120.0)
 
 transports = pytest.mark.parametrize("transport", ["http", "websocket"])
 

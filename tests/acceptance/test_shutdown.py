@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from profiles import EVENT_LOOPS
 
 from .clients import (
     PATIENCE,
@@ -24,7 +25,7 @@ from .clients import (
 )
 from .conftest import assert_quiet, start
 
-loops = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+loops = pytest.mark.parametrize("loop", EVENT_LOOPS)
 
 
 @loops

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 import orjson
 import pytest
 from processes import Server
+from profiles import EVENT_LOOPS
 
 from .clients import PATIENCE, Wire, new_id, outcome, request, talking_to, wire
 from .conftest import assert_quiet, start
 
-loops = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+loops = pytest.mark.parametrize("loop", EVENT_LOOPS)
 
 HEAD = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-A: "
 POST = (
@@ -22,7 +23,7 @@ POST = (
 )
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server that waits for nobody."""
     # Longer than a busy machine holds this process up, which is to be in time where it means to.

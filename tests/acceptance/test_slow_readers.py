@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 from processes import Server
+from profiles import EVENT_LOOPS
 
 from .clients import PATIENCE, Api, check_stream, lines, new_id, outcome, talking_to, text_of, wire
 from .conftest import assert_quiet, start
@@ -25,7 +26,7 @@ MEGABYTE = 2**20
 transports = pytest.mark.parametrize("transport", ["http", "websocket"])
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of little patience."""
     with start(*STALL, loop=request.param) as server:
@@ -183,7 +184,7 @@ async def test_questions_without_end_and_no_reading_take_no_memory(
 
 
 @transports
-@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("loop", EVENT_LOOPS)
 async def test_a_stalled_reader_does_not_hold_up_the_shutdown(transport: str, loop: str) -> None:
     with start("--stall-timeout", "600", loop=loop) as server:
         async with (

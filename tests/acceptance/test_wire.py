@@ -11,6 +11,7 @@ import orjson
 import pytest
 from aiohttp import WSMsgType
 from processes import Server
+from profiles import EVENT_LOOPS
 
 from .clients import (
     PATIENCE,
@@ -32,7 +33,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=EVENT_LOOPS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server with a quick heart, small limits, and a friend."""
     flags = ("--heartbeat", "2", "--max-body-bytes", "4096", "--max-prompt-chars", "1000")

@@ -17,6 +17,7 @@ from certificates import Certificates
 from fake_openai import FakeServer, Refusal, Script, answer, chunk, sse, usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import patience
 
 from jarvis_stream import Done, Status, Turn
 from jarvis_stream.agents.base import Piece
@@ -32,7 +33,7 @@ TURN = Turn(
     TRACE,
     f"00-{TRACE}-00f067aa0ba902b7-01",
 )
-PATIENCE = 20.0
+PATIENCE = patience(20.0)
 """Seconds after which something that should have ended is a failure."""
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 

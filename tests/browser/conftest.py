@@ -23,11 +23,12 @@ from playwright.async_api import (
     expect,
 )
 from processes import Server, serving
+from profiles import patience
 
 from browser import witness
 
 # Until then it is looked at again and again, and however busy the machine is, that is enough.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=patience(30_000))
 
 EXECUTABLES = {
     "chromium": ("chromium", "chromium-browser", "google-chrome"),

@@ -11,12 +11,13 @@ from acceptance.clients import lines, new_id, talking_to, text_of
 from acceptance.test_nginx import nginx
 from conftest import ROOT
 from postgres_server import PostgresServer
+from profiles import patience
 from redis_server import RedisServer
 
 from .servers import Node, nodes
 
 DEPLOY = ROOT / "docs" / "deploy"
-PATIENCE = 60.0
+PATIENCE = patience(60.0)
 
 
 def configuration(pair: list[Node]) -> str:

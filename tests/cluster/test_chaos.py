@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 from postgres_server import PostgresServer
+from profiles import amount
 from redis_proxy import in_front_of
 from redis_server import RedisServer
 
 from .chaos import Chaos, bad_day, bad_network, while_running
 from .servers import nodes
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "5"))
+SECONDS = float(amount("CHAOS_SECONDS", default=5, long=60))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.randrange(1, 1 << 32)
 
 

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError
 from contracts.passes import ANN, PassesContract
 from postgres_server import PostgresServer
+from profiles import patience
 from redis_cluster_servers import ClusterOfServers
 from redis_server import RedisServer
 
@@ -26,7 +27,7 @@ from jarvis_stream.passes import digest
 
 from .servers import nodes
 
-PATIENCE = 20.0
+PATIENCE = patience(20.0)
 
 
 @pytest.fixture(params=["shared_redis", "shared_redis_cluster"])

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import pytest
+from profiles import patience
 
 from jarvis_stream.cluster.base import (
     Appended,
@@ -35,7 +36,7 @@ from jarvis_stream.cluster.base import (
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
+PATIENCE = patience(20.0)
 LONG = 3600.0
 """A lease that no test outlives."""
 SHORT = 0.001

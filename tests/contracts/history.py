@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
+from profiles import patience
 
 from jarvis_stream.errors import Invalid, Unavailable
 from jarvis_stream.frames import Message
@@ -32,7 +33,7 @@ NASTY = (
     "a\x00b\x10c\x10@\x10P\x00\x00 \U0001f600 e\u0301 \u2028\u2029\x85\r\n\t\ufeff\x7f 'x' %s {}"
 )
 
-PATIENCE = 20.0
+PATIENCE = patience(20.0)
 PATIENT = Limits(begin_timeout=PATIENCE, save_timeout=PATIENCE, read_timeout=PATIENCE)
 """However busy the machine is: what is promised here is not promised within a time."""
 QUICK = replace(PATIENT, checkpoint_every=0.01)

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from postgres_server import PostgresServer
+from profiles import amount
 
 from jarvis_stream.history.base import EndStatus, History, Span, TurnEnd, TurnStart
 from jarvis_stream.history.open import open_history
@@ -32,6 +33,8 @@ from jarvis_stream.history.views import title_of
 
 T = TypeVar("T")
 
+EXAMPLES = amount("HISTORY_EXAMPLES", default=8, long=20)
+"""Runs against SQLite; three times as many in memory, three fifths as many with PostgreSQL."""
 MAX_MESSAGES = 7
 MAX_CHARS = 60
 
@@ -291,7 +294,7 @@ def test_memory_does_what_the_model_does() -> None:
         def new_url(self) -> str:
             return "memory:"
 
-    check(Machine, 60)
+    check(Machine, 3 * EXAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -321,7 +324,7 @@ def test_sqlite_does_what_the_model_does(empty_file: Path) -> None:
             super().teardown()
             self.directory.cleanup()
 
-    check(Machine, 20)
+    check(Machine, EXAMPLES)
 
 
 def test_postgres_does_what_the_model_does(postgres: PostgresServer) -> None:
@@ -335,4 +338,4 @@ def test_postgres_does_what_the_model_does(postgres: PostgresServer) -> None:
             super().teardown()
             postgres.execute("TRUNCATE jarvis_sessions, jarvis_removals CASCADE", url)
 
-    check(Machine, 12)
+    check(Machine, 3 * EXAMPLES // 5)

@@ -1,12 +1,11 @@
 """A server that is killed in the middle of its answers, again and again.
 
-`CRASHES=50 pytest tests/history/test_server_crashes.py` does it more often than the suite does.
+`make test-long`, or `CRASHES=50`, does it more often than `make test`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 import time
@@ -19,8 +18,9 @@ import orjson
 from conftest import ROOT
 from postgres_server import PostgresServer
 from processes import Server, serving
+from profiles import amount
 
-CRASHES = int(os.environ.get("CRASHES", "8"))
+CRASHES = amount("CRASHES", default=4, long=50)
 CHATS = 6
 LOSS = 1.0
 """Seconds of an answer that a crash may cost."""

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from aiohttp import WSMsgType, WSServerHandshakeError, web
 from aiohttp.test_utils import TestClient
+from profiles import patience
 from pydantic import SecretStr
 
 from jarvis_stream import create_app
@@ -27,7 +28,7 @@ Connect = Callable[..., Awaitable[Client]]
 
 ANNS, BOBS = "anns-token-0123456", "bobs-token-0123456"
 TOKENS = f"ann:{ANNS},bob:{BOBS}"
-PATIENCE = 20.0
+PATIENCE = patience(20.0)
 JWT_KEY = "a-key-of-at-least-32-characters!"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import DummyCookieJar, web
 from aiohttp.test_utils import TestClient
+from profiles import patience
 
 from jarvis_stream import create_app
 from jarvis_stream.identity.visitors import VISITOR_SECONDS, Visitors
@@ -340,7 +341,7 @@ async def test_over_a_websocket_a_stranger_reaches_nothing(
         await ws.send_json({"type": "ping"})
         heard = ""
         while "pong" not in heard or (kind == "start" and '"done"' not in heard):
-            heard += await ws.receive_str(timeout=20)
+            heard += await ws.receive_str(timeout=patience(20))
     assert PRIVATE not in heard
     if kind in ("resume", "cancel"):
         assert '"not_found"' in heard

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from acceptance.clients import Api, lines, new_id, outcome, text_of
 from fakes import FakeAgents, Tidy, says, talks
+from profiles import patience
 
 from jarvis_stream import create_app
 from jarvis_stream.cluster.memory import Fate, MemoryStore
@@ -19,7 +20,7 @@ from jarvis_stream.registry import StreamRegistry
 from jarvis_stream.settings import Settings
 from jarvis_stream.transports.context import REGISTRY
 
-PATIENCE = 20.0
+PATIENCE = patience(20.0)
 
 
 class Pair:

@@ -13,13 +13,14 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_writer import StreamWriter
 from explorer import in_virtual_time
 from house import now
+from profiles import patience
 
 from jarvis_stream.errors import CursorAhead
 from jarvis_stream.frames import Done
 from jarvis_stream.stream import State, Stream
 from jarvis_stream.transports.pump import HIGH_WATER, Parting, Pump
 
-PATIENCE = 20.0
+PATIENCE = patience(20.0)
 BEAT = b"(beat)"
 LONG = 3600.0
 

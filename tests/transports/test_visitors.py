@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient
+from profiles import patience
 
 from jarvis_stream import create_app
 from jarvis_stream.errors import BadSettings
@@ -183,7 +184,7 @@ async def test_the_live_answers_of_an_address_have_a_limit_whatever_the_cookie(m
     client.session.cookie_jar.clear()
     async with client.ws_connect("/ws", headers=headers) as ws:
         await ws.send_json({"type": "start", **body})
-        assert '"thinking"' in await ws.receive_str(timeout=20)
+        assert '"thinking"' in await ws.receive_str(timeout=patience(20))
         client.session.cookie_jar.clear()
         refused = await client.post("/api/chat", json=body, headers=headers)
         assert (refused.status, (await refused.json())["code"]) == (429, "too_many")

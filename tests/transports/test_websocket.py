@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import WSMsgType
+from profiles import patience
 
 from jarvis_stream.transports.websocket import MAX_MALFORMED, SUBPROTOCOL, _text_message
 
@@ -44,7 +45,7 @@ class Peer:
 
     async def frame(self) -> dict[str, Any]:
         if not self.lines:
-            message = await self.ws.receive(timeout=20)
+            message = await self.ws.receive(timeout=patience(20))
             assert message.type is WSMsgType.TEXT, message
             self.lines = message.data.encode().splitlines()
         frame: dict[str, Any] = orjson.loads(self.lines.pop(0))
@@ -140,19 +141,19 @@ async def test_malformed_messages_in_a_row_close_the_socket(peer: Peer) -> None:
     for _ in range(MAX_MALFORMED):
         await peer.send("{")
         assert (await peer.frame())["code"] == "malformed"
-    closed = await peer.ws.receive(timeout=20)
+    closed = await peer.ws.receive(timeout=patience(20))
     assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1007)
 
 
 async def test_a_message_that_is_too_large_closes_the_socket(peer: Peer) -> None:
     await peer.send("x" * 3000)
-    closed = await peer.ws.receive(timeout=20)
+    closed = await peer.ws.receive(timeout=patience(20))
     assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1009)
 
 
 async def test_a_text_message_that_is_no_utf8_closes_the_socket(peer: Peer) -> None:
     await peer.ws._writer.send_frame(b"\xff", WSMsgType.TEXT)
-    closed = await peer.ws.receive(timeout=20)
+    closed = await peer.ws.receive(timeout=patience(20))
     assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1007)
 
 
