@@ -31,8 +31,6 @@ EVENT_LOOPS: Final = ("uvloop", "asyncio") if LONG else ("uvloop",)
 long_only: Final = pytest.mark.skipif(not LONG, reason="runs in the long profile: make test-long")
 
 
-not_in_unit: Final = pytest.mark.skipif(UNIT, reason="takes too long for make check")
-
 SERIAL: Final = (
     "acceptance/test_crowds.py",
     "acceptance/test_many_readers.py",

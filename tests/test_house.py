@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from profiles import not_in_unit
+from profiles import long_only
 
 from jarvis_stream.settings import Settings
 
@@ -189,9 +189,35 @@ def test_the_core_knows_no_server_no_driver_and_no_settings(module: str) -> None
     assert foreign <= {"jarvis_stream", "loguru", "orjson"}
 
 
-@not_in_unit
+ALONE = [f"jarvis_stream.{module}".rstrip(".") for module in MODULES if module != "__main__"]
+IMPORT_EACH = f"""
+import os, sys
+import aiohttp.web, aiohttp_cors, alembic, loguru, orjson, prometheus_client, psycopg
+import pydantic_settings, redis.asyncio, sqlalchemy.ext.asyncio
+
+for name in {ALONE}:
+    if not (child := os.fork()):
+        __import__(name)
+        sys.stderr.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        print("failed:", name, file=sys.stderr)
+        break
+"""
+"""Imports each module in a process that has no other module of the package.
+
+The libraries are loaded once: to load them for each module takes twenty times as long.
+"""
+
+
+def test_every_module_imports_without_the_others() -> None:
+    done = run_alone(IMPORT_EACH)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@long_only
 def test_every_module_imports_alone() -> None:
-    names = [f"jarvis_stream.{module}".rstrip(".") for module in MODULES if module != "__main__"]
+    names = ALONE
     with ThreadPoolExecutor(8) as pool:
         results = pool.map(run_alone, [f"import {name}" for name in names])
     assert {name: done.stderr for name, done in zip(names, results, strict=True)} == dict.fromkeys(
