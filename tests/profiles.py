@@ -42,6 +42,7 @@ SERIAL: Final = (
 
 BEYOND_UNIT: Final = (
     "acceptance",
+    "agents/test_litellm.py",
     "browser",
     "cluster",
     "history/test_copy.py",
