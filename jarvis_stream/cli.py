@@ -378,8 +378,9 @@ async def _serve(
     """Serve until a signal cancels this; then let the streams end, and return."""
     with _collecting_seldom(), contextlib.suppress(asyncio.CancelledError):
         from jarvis_stream.app import create_app
-        from jarvis_stream.server import running
+        from jarvis_stream.server import release_large_blocks, running
 
+        release_large_blocks()
         app = create_app(settings)
         _cancel_when_told(worker)
         async with running(app, listeners, settings):

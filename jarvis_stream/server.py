@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
@@ -30,6 +32,9 @@ LAST_WORDS: Final = 0.5
 
 FILES_EACH: Final = 2
 """Sockets that a connection may take: its own, and one to the model's server."""
+
+MMAP_THRESHOLD: Final = 1024 * 1024
+"""Bytes from which glibc gives a block back to the system as soon as it is free."""
 
 OWN_FILES: Final = 128
 """Files and sockets that are no client's: the database's, the log, who is being turned away."""
@@ -88,6 +93,24 @@ async def _close(
         async with asyncio.timeout(LAST_WORDS):
             await doors.quiet()
     doors.abort()
+
+
+def release_large_blocks() -> None:
+    """Make glibc return every large block to the system when it is freed; elsewhere do nothing.
+
+    By default glibc raises its threshold up to 32 MiB as large blocks are freed, and keeps later
+    ones: a few long answers that were read once would hold memory for ever.
+    """
+    if "MALLOC_MMAP_THRESHOLD_" in os.environ or not sys.platform.startswith("linux"):
+        return
+    try:
+        import ctypes
+
+        mallopt = ctypes.CDLL(None).mallopt
+    except (ImportError, OSError, AttributeError):  # another C library
+        return
+    mallopt(-3, MMAP_THRESHOLD)  # M_MMAP_THRESHOLD
+    mallopt(-1, MMAP_THRESHOLD)  # M_TRIM_THRESHOLD
 
 
 def room_for(connections: int) -> int:

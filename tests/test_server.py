@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import platform
+import subprocess
+import sys
 from collections import Counter
 
 import orjson
@@ -126,3 +129,32 @@ async def test_those_that_are_told_so_are_bounded_too() -> None:
     assert not some.turns_away()
     some.turned_away()
     assert some.turns_away()
+
+
+LARGE_BLOCKS = """
+import sys
+from jarvis_stream.server import release_large_blocks
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+if sys.argv[1] == "release":
+    release_large_blocks()
+del (block := bytearray(b"x") * 20_000_000)[:]
+del block
+before = resident()
+blocks = [bytearray(b"x") * 6_000_000 for _ in range(10)]
+kept = bytearray(b"x") * 500_000
+blocks.clear()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries differ")
+def test_large_blocks_go_back_to_the_system() -> None:
+    def growth(mode: str) -> int:
+        command = [sys.executable, "-c", LARGE_BLOCKS, mode]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert growth("release") < 5_000_000
