@@ -54,3 +54,13 @@ export function formatTime(time, language) {
 export function formatCount(count, noun) {
   return `${count.toLocaleString('en')} ${noun}${count === 1 ? '' : 's'}`
 }
+
+/**
+ * The locale of all dates and times: the page is in English, so they are, too, as the reader's own
+ * English has them.
+ *
+ * @param {readonly string[]} [languages] of the reader, the preferred one first
+ */
+export function pageLocale(languages = globalThis.navigator?.languages ?? []) {
+  return languages.find((language) => /^en\b/i.test(language)) ?? 'en-GB'
+}

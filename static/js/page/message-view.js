@@ -1,4 +1,4 @@
-import { formatTime } from './format.js'
+import { formatTime, pageLocale } from './format.js'
 import { MarkdownView } from './markdown.js'
 import { noteOf } from './notes.js'
 import { StepsView } from './steps.js'
@@ -193,7 +193,7 @@ export class MessageView {
     const sent = /** @type {HTMLTimeElement} */ (this.part('sent'))
     sent.hidden = time === null
     if (time === null) return
-    const { short, long } = formatTime(time)
+    const { short, long } = formatTime(time, pageLocale())
     sent.dateTime = new Date(time).toISOString()
     sent.title = long
     sent.textContent = short

@@ -1,3 +1,4 @@
+import { pageLocale } from './format.js'
 import { shortTime } from './session-times.js'
 
 /** @typedef {import('../sessions.js').SessionEntry} SessionEntry */
@@ -79,9 +80,9 @@ export class SessionRow {
     const { title, updated_at } = session
     const when = /** @type {HTMLTimeElement} */ (this.#part('when'))
     this.#write(this.#part('title'), title)
-    this.#write(when, shortTime(Date.parse(updated_at), now))
+    this.#write(when, shortTime(Date.parse(updated_at), now, pageLocale()))
     when.dateTime = updated_at
-    when.title = new Date(updated_at).toLocaleString()
+    when.title = new Date(updated_at).toLocaleString(pageLocale())
     when.hidden = active
     this.#part('live').hidden = !active
     this.element.toggleAttribute('data-active', active)

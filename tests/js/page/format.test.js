@@ -6,6 +6,7 @@ import {
   formatDuration,
   formatRate,
   formatTime,
+  pageLocale,
 } from '../../../static/js/page/format.js'
 
 test('a duration is as exact as people care', () => {
@@ -40,4 +41,10 @@ test('a time is told short, and with its date', () => {
   const { short, long } = formatTime(new Date(2026, 10, 22, 14, 32, 5).getTime(), 'en-GB')
   assert.equal(short, '14:32')
   assert.match(long, /Sunday,? 22 November 2026.* 14:32:05/)
+})
+
+test('dates are in the language of the page, as the reader writes it', () => {
+  assert.equal(pageLocale(['de-AT', 'en-US', 'en-GB']), 'en-US')
+  assert.equal(pageLocale(['en']), 'en')
+  assert.equal(pageLocale(['ar-EG', 'eng-x']), 'en-GB')
 })
