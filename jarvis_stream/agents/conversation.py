@@ -16,9 +16,10 @@ _REASONING: Final = re.compile(
 
 def without_reasoning(answer: str) -> str:
     """Return the answer without the tagged reasoning at its beginning."""
-    while match := _REASONING.match(answer):
-        answer = answer[match.end() :]
-    return answer
+    start = 0
+    while match := _REASONING.match(answer, start):
+        start = match.end()
+    return answer[start:]
 
 
 def alternating(messages: Sequence[Message]) -> list[Message]:

@@ -6,6 +6,7 @@ the content as a list of parts. Both become two texts: the answer and the reason
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 TAGS: Final = {
@@ -14,6 +15,9 @@ TAGS: Final = {
     "<thought>": "</thought>",
     "[THINK]": "[/THINK]",
 }
+_MAX_TAG: Final = max(map(len, TAGS)) + 1
+"""Characters that tell whether a text is less than a tag."""
+_NOT_BLANK: Final = re.compile(r"\S")
 _MAX_BLANK: Final = 1000
 """Characters of white space before the answer that are held back; more is text."""
 
@@ -37,31 +41,35 @@ class ReasoningSplitter:
         """Return what the next piece adds to the answer, and to the reasoning."""
         text = self._held + text
         self._held = ""
+        start = 0
         reasoning: list[str] = []
         while not self.is_answer:
             if self._closing is None:
-                begun = text.lstrip()
+                begun = _NOT_BLANK.search(text, start)
+                at = begun.start() if begun else len(text)
                 for opening, closing in TAGS.items():
-                    if begun.startswith(opening):
+                    if text.startswith(opening, at):
                         self._closing, self._reasoned = closing, True
-                        text = begun[len(opening) :]
+                        start = at + len(opening)
                         break
                 else:
-                    if len(text) < _MAX_BLANK and any(tag.startswith(begun) for tag in TAGS):
-                        self._held = text
+                    rest = text[at : at + _MAX_TAG]
+                    if len(text) - start < _MAX_BLANK and any(tag.startswith(rest) for tag in TAGS):
+                        self._held = text[start:]
                         return "", "".join(reasoning)
                     self.is_answer = True
-                    text = begun if self._reasoned else text
+                    start = at if self._reasoned else start
             else:
-                before, found, after = text.partition(self._closing)
-                if not found:
-                    kept = _overlap(text, self._closing)
-                    self._held = text[len(text) - kept :]
-                    reasoning.append(text[: len(text) - kept])
+                found = text.find(self._closing, start)
+                if found < 0:
+                    kept = len(text) - _overlap(text, self._closing)
+                    self._held = text[kept:]
+                    reasoning.append(text[start:kept])
                     return "", "".join(reasoning)
-                reasoning.append(before)
-                self._closing, text = None, after
-        return text, "".join(reasoning)
+                reasoning.append(text[start:found])
+                start = found + len(self._closing)
+                self._closing = None
+        return text[start:], "".join(reasoning)
 
     def end(self) -> tuple[str, str]:
         """Return what was held back: the answer ends here."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jarvis_stream.agents.conversation import without_reasoning
 from jarvis_stream.agents.reasoning import (
     TAGS,
     ReasoningSplitter,
@@ -57,6 +59,13 @@ def test_the_answer_is_the_same_wherever_the_text_is_cut(
 def test_tags_in_any_order_split_the_same_wherever_they_are_cut(pieces: list[str]) -> None:
     text = "".join(pieces)
     assert split(*text) == split(*pieces) == split(text)
+
+
+def test_many_reasonings_in_one_piece_take_linear_time() -> None:
+    began = time.monotonic()
+    assert split("<think>a</think>" * 100_000 + "b") == ("b", "a" * 100_000)
+    assert without_reasoning("<think>a</think>" * 100_000 + "b") == "b"
+    assert time.monotonic() - began < 10  # quadratic time is half a minute
 
 
 def test_a_flood_of_white_space_is_not_held_back() -> None:
