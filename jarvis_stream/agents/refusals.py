@@ -136,4 +136,6 @@ def classify_event(event: bytes) -> Reason:
 def _is_too_long(status: int, text: str) -> bool:
     if status == 429:  # "tokens per minute" of one request: waiting does not help
         return "request too large" in text
+    if status > 501:  # the limit is one of the server, the length of its queue for example
+        return False
     return _TOO_LONG.search(text) is not None

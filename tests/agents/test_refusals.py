@@ -31,6 +31,7 @@ REFUSALS: list[tuple[int, str, Reason]] = [
     (429, "You exceeded your current quota. RESOURCE_EXHAUSTED retryDelay: 13s", Reason.BUSY),
     (429, "Rate limit reached: context_length", Reason.BUSY),
     (503, "overloaded", Reason.BUSY),
+    (503, "the queue length exceeds the maximum queue length", Reason.BUSY),
     (500, "CUDA error", Reason.BUSY),
     (529, "", Reason.BUSY),
     (408, "", Reason.BUSY),
