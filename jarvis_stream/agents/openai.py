@@ -41,6 +41,7 @@ OPENAI: Final = "https://api.openai.com/v1"
 _MAX_EVENT: Final = 8 << 20  # bytes of one event, or of an answer that is not streamed
 _MAX_LISTING: Final = 1 << 20
 _MAX_CANDIDATES: Final = 50  # names of models in an error
+_MAX_MODELS: Final = 10  # listed models that one question is sent to, until one can chat
 _MAX_DETAIL: Final = 2000  # bytes of an upstream's error that the log keeps
 _DETAIL_WAIT: Final = 1.0  # seconds a refusal's body may take; its status has said enough
 _LINGER: Final = 0.1  # seconds an answer's end may lag behind [DONE], so the connection is kept
@@ -124,13 +125,17 @@ _SENTENCES: Final = {
 class _Request:
     """One question to the model's server, as far as it has been cut down."""
 
-    __slots__ = ("_all", "_shares", "messages", "without")
+    __slots__ = ("_all", "_shares", "messages", "model", "models", "without")
 
     def __init__(self, turn: Turn, without: set[str]) -> None:
         self._all = turn.messages
         self._shares = list(_SHARES)
         self.messages: Sequence[Message] = turn.messages
         self.without = {*without}
+        self.model: str | None = None
+        """The model that the last attempt was sent to."""
+        self.models = 0
+        """Models that have turned out to be unable to chat."""
 
     def shorten(self) -> bool:
         """Leave out more of the oldest messages; return False when only the last one is left."""
@@ -351,14 +356,18 @@ class OpenAIAgent:
         """Change the request so that the server may accept it; return False when that is all."""
         if refusal.reason is Reason.TOO_LONG:
             return request.shorten()
-        if refusal.reason is Reason.NO_CHAT and self._model is None and self._found is not None:
-            self._no_chat.add(self._found)
-            self._found = None
-            return True
+        if refusal.reason is Reason.NO_CHAT and self._model is None and request.model is not None:
+            # Another answer may have found another model since this one was asked.
+            self._no_chat.add(request.model)
+            if self._found == request.model:
+                self._found = None
+            request.models += 1
+            return request.models < _MAX_MODELS
         return request.do_without(refusal.reason)
 
     async def _attempt(self, turn: Turn, request: _Request) -> tuple[_Completion, list[Piece]]:
-        model = self._model or await self._find_model()
+        request.model = None
+        request.model = model = self._model or await self._find_model()
         body: dict[str, Any] = {
             "model": model,
             "messages": with_system_prompt(
@@ -393,6 +402,7 @@ class OpenAIAgent:
                     response.close()
                 self._found = first_chat_model(listing, self._no_chat)
                 if self._found is None:
+                    self._no_chat.clear()  # the next answer tries them again
                     names = ", ".join(listed_models(listing)[:_MAX_CANDIDATES]) or "nothing"
                     raise UpstreamError(_NO_MODEL) from UpstreamDetail(
                         f"{self._base / 'models'} lists no chat model, but {names}; load a chat "
@@ -431,7 +441,7 @@ class OpenAIAgent:
         reason = classify(status, body)
         if reason is Reason.BUSY:
             raise _Transient(_BUSY, retry_after=_retry_after(response)) from detail
-        if reason is Reason.UNKNOWN_MODEL and self._found is not None:
+        if reason is Reason.UNKNOWN_MODEL and self._model is None and response.method == "POST":
             self._found = None  # it may have been unloaded: take another one
             raise _Transient(_UNKNOWN_MODEL) from detail
         raise _Refused(_SENTENCES.get(reason, _REFUSED), reason) from detail

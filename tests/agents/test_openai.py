@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 import uvloop
+from aiohttp import test_utils, web
 from certificates import Certificates
 from fake_openai import FakeServer, Refusal, Script, answer, chunk, sse, usage
 from hypothesis import given, settings
@@ -596,12 +597,81 @@ async def test_a_listed_model_that_cannot_chat_is_passed_over() -> None:
             assert agent.model == "script-2"
 
 
+async def test_a_late_refusal_of_one_model_does_not_count_for_the_next() -> None:
+    answered = asyncio.Event()
+    refusals = 0
+
+    async def models(request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "one"}, {"id": "two"}]})
+
+    async def completions(request: web.Request) -> web.Response:
+        nonlocal refusals
+        if (await request.json())["model"] == "one":
+            refusals += 1
+            if refusals == 2:
+                await answered.wait()
+            return web.json_response({"error": '"one" does not support chat'}, status=400)
+        answered.set()
+        return web.json_response({"choices": [{"message": {"content": "Hi"}}]})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/chat/completions", completions)
+    async with (
+        test_utils.TestServer(app) as server,
+        OpenAIAgent(base_url=str(server.make_url("/v1"))) as agent,
+    ):
+        assert await asyncio.gather(*(asked(agent) for _ in range(2))) == ["Hi", "Hi"]
+        assert agent.model == "two"
+
+
+async def test_models_that_could_not_chat_are_tried_again_for_the_next_answer() -> None:
+    refusal = Refusal(400, {}, error('"script-1" does not support chat'))
+    with FakeServer.running("--models", "script-1") as server:
+        await server.play(Script(answer(["Hi"]), refusals=[refusal]))
+        async with OpenAIAgent(base_url=server.url) as agent:
+            with pytest.raises(UpstreamError, match="no model that can chat"):
+                await anext(agent(TURN))
+            assert await asked(agent) == "Hi"
+
+
+async def test_one_question_is_sent_to_few_models_of_a_long_list() -> None:
+    requests = 0
+
+    async def models(request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": f"model-{n}"} for n in range(1000)]})
+
+    async def completions(request: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        return web.json_response({"error": "does not support chat"}, status=400)
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    app.router.add_post("/v1/chat/completions", completions)
+    async with (
+        test_utils.TestServer(app) as server,
+        OpenAIAgent(base_url=str(server.make_url("/v1")), first_token_timeout=PATIENCE) as agent,
+    ):
+        with pytest.raises(UpstreamError, match="cannot chat"):
+            await anext(agent(TURN))
+    assert requests == 10
+
+
 async def test_another_model_is_taken_when_the_first_is_unloaded() -> None:
     with FakeServer.running("--models", "script-1") as server:
         await server.play(Script(answer(["Hi"]), refusals=[Refusal(404)]))
         async with OpenAIAgent(base_url=server.url, backoff=0.001) as agent:
             assert await asked(agent) == "Hi"
         assert (await server.seen("script-1")).listings == 2
+
+
+async def test_every_question_to_an_unloaded_model_is_sent_to_another_one() -> None:
+    with FakeServer.running("--models", "script-1") as server:
+        await server.play(Script(answer(["Hi"]), refusals=[Refusal(404)] * 3))
+        async with OpenAIAgent(base_url=server.url, backoff=0.2) as agent:
+            answers = await asyncio.gather(*(asked(agent) for _ in range(3)))
+    assert answers == ["Hi"] * 3
 
 
 async def test_a_list_without_chat_models_is_named_in_the_log_only() -> None:
