@@ -20,7 +20,7 @@ UNIT_FILES = [
 ]
 PROGRAMS = re.compile(
     r"\b(postgres|redis_server|shared_redis|shared_redis_cluster|pgbouncer|browsers?|page): "
-    r"|import (RedisServer|async_playwright)\b|check_model"
+    r"|import (PostgresServer|RedisServer|async_playwright)\b|check_model"
 )
 
 
