@@ -98,7 +98,13 @@ async def _read_body(request: web.Request) -> bytes:
     if coding.strip().lower() != "identity":
         raise UnsupportedMedia(f"the body must not be compressed, and is {shorten(coding)}")
     if request.client_max_size != limits.max_body_bytes:  # an outer application has its own
-        request = request.clone(client_max_size=limits.max_body_bytes)
+        try:
+            request = request.clone(client_max_size=limits.max_body_bytes)
+        except RuntimeError:  # and a middleware of it has read the body already
+            body = await request.read()
+            if len(body) > limits.max_body_bytes:
+                raise web.HTTPRequestEntityTooLarge(limits.max_body_bytes, len(body)) from None
+            return body
     if request.content.is_eof():  # it came with the headers
         return await request.read()
     try:

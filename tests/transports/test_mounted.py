@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from jarvis_stream import create_app
 from jarvis_stream.settings import Settings
@@ -110,6 +111,22 @@ async def test_the_body_limit_is_its_own_not_that_of_the_outer_application(
     outer = web.Application(client_max_size=100)
     app = create_app(Settings(max_body_bytes=5000), agent=parrot)
     outer.add_subapp("/chat/", app)
+    client = await aiohttp_client(outer)
+    assert (await client.post("/chat/api/chat", json={"prompt": "a" * 2000})).status == 200
+    refused = await client.post("/chat/api/chat", json={"prompt": "a" * 6000})
+    assert (refused.status, (await refused.json())["code"]) == (413, "too_large")
+
+
+async def test_a_middleware_of_the_outer_application_may_read_the_body(
+    aiohttp_client: Connect,
+) -> None:
+    @web.middleware
+    async def read(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await request.read()
+        return await handler(request)
+
+    outer = web.Application(client_max_size=10_000, middlewares=[read])
+    outer.add_subapp("/chat/", create_app(Settings(max_body_bytes=5000), agent=parrot))
     client = await aiohttp_client(outer)
     assert (await client.post("/chat/api/chat", json={"prompt": "a" * 2000})).status == 200
     refused = await client.post("/chat/api/chat", json={"prompt": "a" * 6000})
