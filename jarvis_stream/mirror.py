@@ -104,9 +104,6 @@ class Mirror:
         self._pieces.clear()
         self._size = 0
 
-    def await_renewal(self) -> None:
-        """Do nothing: the stream's own node decides when it has no readers."""
-
     def read(self, after: int) -> tuple[int, bytes]:
         """See stream.Followed."""
         self._drop(after)

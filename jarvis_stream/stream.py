@@ -123,10 +123,6 @@ class Followed(Protocol):
         """Let a reader go. Idempotent."""
         ...
 
-    def await_renewal(self) -> None:
-        """See Stream.await_renewal."""
-        ...
-
     def read(self, after: int) -> tuple[int, bytes]:
         """Some frames after `after`: the last one's seq, and the bytes."""
         ...
@@ -607,18 +603,15 @@ class Stream:
             return
         if self.on_disconnect == "continue":
             self._unwatched = self.loop.call_later(self.unwatched_timeout, self._desert)
+        elif follower.renewable:
+            timeout = min(RENEWAL_TIMEOUT, self.unwatched_timeout)
+            self._unwatched = self.loop.call_later(timeout, self._desert)
         else:
             self._desert()
 
     def read(self, after: int) -> tuple[int, bytes]:
         """Some frames after `after`, from the log: the last one's seq, and the bytes."""
         return self._log.read(after)
-
-    def await_renewal(self) -> None:
-        """Continue RENEWAL_TIMEOUT seconds without readers: one has to renew its sign-in."""
-        if self.on_disconnect != "continue":
-            self.on_disconnect = "continue"
-            self.unwatched_timeout = min(RENEWAL_TIMEOUT, self.unwatched_timeout)
 
     def _desert(self) -> None:
         if self.deserted is None:
@@ -681,12 +674,14 @@ def _is_kept(kept: asyncio.Future[bool]) -> bool:
 class Follower:
     """One reader's cursor into one stream's log."""
 
-    __slots__ = ("_reader", "closed", "seq", "stream")
+    __slots__ = ("_reader", "closed", "renewable", "seq", "stream")
 
     def __init__(self, stream: Followed, after: int, reader: Reader) -> None:
         self.stream = stream
         self.seq = after
         self.closed = False
+        self.renewable = False
+        """The reader leaves because its sign-in expired, and may return with a new one."""
         self._reader = reader
 
     @property

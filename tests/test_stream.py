@@ -21,7 +21,7 @@ from jarvis_stream.agents.base import Piece
 from jarvis_stream.errors import AnswerTooLong, CursorAhead, StreamRevoked
 from jarvis_stream.framelog import FrameLog
 from jarvis_stream.frames import Done, Ending, Failed, Status
-from jarvis_stream.stream import MAX_PIECE_CHARS, Delivery, Follower, State, Stream
+from jarvis_stream.stream import MAX_PIECE_CHARS, RENEWAL_TIMEOUT, Delivery, Follower, State, Stream
 
 
 def make(**more: Any) -> Stream:
@@ -550,6 +550,40 @@ async def test_a_stream_that_continues_outlives_its_readers_for_a_while() -> Non
     await asyncio.sleep(9.0)
     assert stream.state is State.ACTIVE
     await asyncio.sleep(1.0)
+    assert stream.ending == Done("cancelled")
+
+
+@in_virtual_time
+async def test_a_stream_waits_for_its_last_reader_to_renew_its_sign_in() -> None:
+    stream = begin(on_disconnect="cancel")
+    reader = FakeReader(stream)
+    reader.follower.renewable = True
+    reader.leave()
+    await asyncio.sleep(RENEWAL_TIMEOUT - 1)
+    renewed = FakeReader(stream)
+    await asyncio.sleep(2 * RENEWAL_TIMEOUT)
+    assert stream.state is State.ACTIVE
+    renewed.leave()
+    assert stream.ending == Done("cancelled")
+
+
+@in_virtual_time
+async def test_a_stream_does_not_wait_for_a_reader_that_expired_before_the_last_one_left() -> None:
+    stream = begin(on_disconnect="cancel")
+    expired, last = FakeReader(stream), FakeReader(stream)
+    expired.follower.renewable = True
+    expired.leave()
+    last.leave()
+    assert stream.ending == Done("cancelled")
+
+
+@in_virtual_time
+async def test_a_stream_whose_reader_does_not_renew_its_sign_in_is_cancelled() -> None:
+    stream = begin(on_disconnect="cancel")
+    reader = FakeReader(stream)
+    reader.follower.renewable = True
+    reader.leave()
+    await asyncio.sleep(RENEWAL_TIMEOUT + 1)
     assert stream.ending == Done("cancelled")
 
 

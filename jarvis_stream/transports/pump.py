@@ -219,7 +219,7 @@ class Pump:
         """
         if renewable and not self.finished.done():
             for follower in self._followers.values():
-                follower.stream.await_renewal()
+                follower.renewable = True
         self._finish(Parting.EXPIRED)
 
     async def close(self) -> None:
