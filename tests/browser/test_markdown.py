@@ -568,7 +568,8 @@ async def test_the_end_comes_though_a_rendering_waits(page: Page, lab: Locator) 
           view.update('one two')
           const waiting = element.textContent
           await new Promise((done) => {
-            new MutationObserver(done).observe(element, { childList: true, subtree: true })
+            const changes = { childList: true, characterData: true, subtree: true }
+            new MutationObserver(done).observe(element, changes)
           })
           const came = element.textContent
           view.update('one two three')
