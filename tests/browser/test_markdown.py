@@ -271,6 +271,8 @@ async def test_in_pieces_it_ends_as_it_does_whole(page: Page, lab: Locator) -> N
         assert (
             await page.evaluate("([text, ends]) => lab.compare(text, ends)", [text, ends]) is None
         )
+    # The fence of the end is code until it is complete.
+    assert await page.evaluate("lab.compare('> ```\\n> ```\\n', [10, 11])") is None
 
 
 async def test_what_is_finished_is_not_touched_again(page: Page, lab: Locator) -> None:
@@ -432,6 +434,16 @@ async def test_a_formula_can_do_no_harm(page: Page, lab: Locator) -> None:
     box = await lab.locator(".katex-html").nth(-3).bounding_box()
     assert box is not None
     assert box["width"] < 2000
+
+
+@BOTH
+async def test_a_formula_of_many_levels_stays_as_it_was_written(page: Page, lab: Locator) -> None:
+    texts = ["$" + part * 400 + "x" + "}" * 400 + "$" for part in (r"\sqrt{", "x^{")]
+    fraction = "$" + r"\frac{1}{2+" * 12 + "x" + "}" * 12 + "$"
+    await page.evaluate("(texts) => texts.map((text) => lab.view().finish(text))", texts)
+    await page.evaluate("(text) => lab.view().finish(text)", fraction)
+    await expect(lab.locator(".math.set")).to_have_count(1)
+    await expect(lab.locator(".math:not(.set)")).to_have_text(texts)
 
 
 @BOTH

@@ -135,6 +135,7 @@ export class CodeBlock {
     if (this.#settled || !this.#last || same < start) return false
     this.#last.deleteData(same - start, this.text.length - same)
     this.#lines = this.#last.data.split('\n').length - 1
+    if (same === start) this.#removePart()
     this.text = text.slice(0, same)
     this.grow(text)
     return true
@@ -153,6 +154,12 @@ export class CodeBlock {
     const part = document.createElement('span')
     part.append(this.#last)
     this.#code.append(part)
+  }
+
+  /** Removes the last part, which is empty. */
+  #removePart() {
+    this.#code.lastElementChild?.remove()
+    this.#last = null
   }
 
   async #highlight() {

@@ -3,6 +3,9 @@
 /** What an answer may ask of KaTeX: no links, no images, and nothing without an end. */
 const OPTIONS = { throwOnError: true, strict: false, trust: false, maxSize: 40, maxExpand: 500 }
 
+/** A formula with more levels of elements stays text: the layout of thousands of levels ends a tab. */
+const MAX_LEVELS = 200
+
 /** @type {WeakMap<Element, string>} the sources of the formulas that were set */
 const sources = new WeakMap()
 /** @type {Element[]} they are set when KaTeX is there */
@@ -71,9 +74,18 @@ function set(formula) {
   try {
     const displayMode = formula.classList.contains('display')
     globalThis.katex.render(source.slice(length, -length), holder, { ...OPTIONS, displayMode })
+    if (levelsOf(holder) > MAX_LEVELS) return
     formula.replaceChildren(...holder.childNodes)
     formula.classList.add('set')
   } catch {
     // It is no TeX, or none that KaTeX knows.
   }
 }
+
+/**
+ * How many levels of elements an element has, with its own.
+ *
+ * @param {Element} element
+ * @returns {number}
+ */
+const levelsOf = (element) => 1 + Math.max(0, ...Array.from(element.children, levelsOf))

@@ -14,8 +14,8 @@ const CLOSING = /** @type {Record<string, string>} */ ({ $$: '$$', '\\[': '\\]',
 
 const BLOCK_OPENING = /^ {0,3}(\$\$|\\\[)/
 
-/** Where a paragraph may be cut, as a formula may begin on that line. */
-const LINE_OPENING = /\n(?= {0,3}(?:\$\$|\\\[))/g
+/** A line where a paragraph may be cut, as a formula may begin there; or a blank one, which ends it. */
+const LINE_OPENING = /\n(?:(?= {0,3}(?:\$\$|\\\[))|([ \t]*(?:\n|$)))/g
 
 /** A dollar that may open a formula in a line: no blank follows it. */
 const DOLLAR = /^\$(?![\s$])((?:\\[^\n]|[^\\$\n])*?(?:\\\S|[^\s\\$]))\$(?![\p{L}\p{N}$])/u
@@ -38,6 +38,7 @@ function upToBlankLine(src) {
  * @param {number} from
  */
 function closingAt(text, closing, from) {
+  if (!text.includes(closing, from)) return -1
   for (let at = from; at < text.length; at += 1) {
     if (text.startsWith(closing, at)) return at
     if (text[at] === '\\') at += 1 // it takes the next character with it: `\\`, `\$`
@@ -55,11 +56,14 @@ function closingAt(text, closing, from) {
 export function blockMath(src) {
   const [all, opening] = BLOCK_OPENING.exec(src) ?? []
   if (all === undefined || opening === undefined) return undefined
-  const text = upToBlankLine(src)
+  const near = src.slice(0, LONGEST)
+  const blank = near.search(/\n[ \t]*\n/)
+  const text = blank === -1 ? near : near.slice(0, blank)
   const closing = CLOSING[opening] ?? opening
   const end = closingAt(text, closing, all.length)
   if (end === -1) {
-    const raw = text.replace(/\n$/, '')
+    if (blank === -1 && src.length > LONGEST) return undefined // too long to become a formula
+    const raw = text.replace(/\n[ \t]*$/, '')
     return { type: 'paragraph', raw, text: raw }
   }
   const [rest] = /^[ \t]*(?=\n|$)/.exec(text.slice(end + closing.length)) ?? []
@@ -74,10 +78,9 @@ export function blockMath(src) {
  * @param {string} src from the second character of the paragraph on
  */
 export function blockMathStart(src) {
-  const text = upToBlankLine(src)
-  if (!text.includes('$$') && !text.includes('\\[')) return undefined
-  for (const { index } of text.matchAll(LINE_OPENING)) {
-    if (blockMath(text.slice(index + 1))) return index + 1
+  for (const { 1: blank, index } of src.slice(0, LONGEST).matchAll(LINE_OPENING)) {
+    if (blank !== undefined) return undefined
+    if (blockMath(src.slice(index + 1))) return index + 1
   }
   return undefined
 }

@@ -92,3 +92,15 @@ test('a formula shows markup as text and is not looked through for ever', () => 
     assert.ok(performance.now() - start < 5000)
   }
 })
+
+test('formulas without a blank line between them take time in proportion to their length', () => {
+  for (const text of ['$$x$$\n', 'a\n$$']) {
+    const start = performance.now()
+    html(text.repeat(150_000))
+    assert.ok(performance.now() - start < 20_000)
+  }
+  const block = '$$\nx\n$$\n'
+  assert.equal(html(block.repeat(2000)), `<p>${display('$$\nx\n$$')}</p>`.repeat(2000))
+  const long = `$$\n${'- x\n'.repeat(2000)}`
+  assert.match(html(`a\n${long}`), /^<p>a<br>\$\$<\/p><ul>/)
+})
