@@ -603,7 +603,8 @@ class _Completion:
             raise _Transient(_BROKEN_OFF)
         try:
             payloads = self._reader.feed(chunk)
-            if payloads:
+            # After the finish reason, events without a piece do not extend the answer.
+            if payloads and self._finish_reason is None:
                 self._waiting_since = self._loop.time()
             for payload in payloads:
                 if payload == _END:

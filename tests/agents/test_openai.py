@@ -918,6 +918,15 @@ async def test_an_answer_that_falls_silent_is_a_time_out(
         assert (await server.seen(model, "gone")).gone
 
 
+async def test_events_without_text_after_the_finish_reason_do_not_extend_the_answer(
+    server: FakeServer,
+) -> None:
+    script = Script([*answer(["x"])[:3], sse({"choices": []})], ending="flood", every=0.02)
+    async with playing(server, script, token_timeout=0.3) as (agent, model):
+        assert [piece async for piece in agent(TURN)] == ["x", Done("stop")]
+        assert (await server.seen(model, "gone")).gone
+
+
 async def test_a_slow_reader_is_no_silence_of_the_upstream(server: FakeServer) -> None:
     script = Script(answer(["x", "y"]), every=0.05)
     async with playing(server, script, token_timeout=2) as (agent, _):
