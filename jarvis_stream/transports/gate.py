@@ -55,6 +55,9 @@ MAX_TOKEN: Final = 8192
 LONGEST_WAIT: Final = 3600.0
 """Seconds after which the clock is looked at again: it may have been set, or the machine slept."""
 
+EXPIRY_TOLERANCE: Final = 2.0
+"""Seconds before its end in which a sign-in that disappears from the store counts as expired."""
+
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _OPEN: Final = frozenset(("/", "/livez", "/readyz", "/api/info", "/api/login", "/api/logout"))
 
@@ -302,9 +305,14 @@ class SignInWatch:
     def _watch(self) -> None:
         login, ends = self.principal.login, self.principal.expires_at
         if login:
-            self._stack.callback(self._logins.attend(login, self._expire))
+            self._stack.callback(self._logins.attend(login, self._end))
         if ends is not None:
             self._stack.enter_context(_until(ends, partial(self._expire, renewable=True)))
+
+    def _end(self) -> None:
+        """Call `expire`: the store has removed the sign-in, perhaps because it expired."""
+        left = seconds_left(self.principal)
+        self._expire(renewable=left is not None and left < EXPIRY_TOLERANCE)
 
 
 async def reauthenticate(gate: Gate, watch: SignInWatch, ticket: str) -> float | None:

@@ -19,7 +19,7 @@ from jarvis_stream import create_app
 from jarvis_stream.identity.base import Principal
 from jarvis_stream.passes import Passes
 from jarvis_stream.settings import Settings
-from jarvis_stream.transports.gate import GATE
+from jarvis_stream.transports.gate import GATE, SignInWatch
 
 from .conftest import parrot
 
@@ -342,6 +342,20 @@ async def test_an_answer_waits_for_a_reader_whose_sign_in_has_expired(
         assert (await stopped.json())["cancelled"] is True  # it had not ended before
         last = orjson.loads((await again.read()).splitlines()[-1])
     assert (last["type"], last["finish_reason"]) == ("done", "cancelled")
+
+
+@pytest.mark.parametrize(("seconds", "renewable"), [(1.0, True), (600.0, False)])
+async def test_a_sign_in_that_the_store_removes_at_its_end_counts_as_expired(
+    seconds: float, renewable: bool
+) -> None:
+    ended: list[dict[str, Any]] = []
+    logins = Passes(seconds=seconds)
+    word = await logins.issue(Principal("ann"))
+    principal = await logins.look(word)
+    assert principal is not None
+    with SignInWatch(logins, principal, lambda **how: ended.append(how)):
+        await logins.drop(word)
+    assert ended == [{"renewable": renewable}]
 
 
 async def test_so_does_logging_out(client: Client) -> None:
