@@ -1,5 +1,8 @@
 /** @typedef {() => string | Promise<string>} TokenSource */
 
+/** How long the function may take to return a token, in milliseconds. */
+const TOKEN_TIMEOUT = 10_000
+
 /**
  * The token that a client sends. A function is called for the first token, for the next one before a
  * sign-in expires, and after the server rejected the current one.
@@ -29,7 +32,7 @@ export class Credentials {
 
   /**
    * Gets the next token; requests at the same time share one call. Rejects with what the function
-   * throws, and keeps the current token then.
+   * throws, or after 10 s without a token, and keeps the current token then.
    *
    * @returns {Promise<string>}
    */
@@ -56,7 +59,7 @@ export class Credentials {
   }
 
   async #next() {
-    const token = typeof this.#source === 'function' ? await this.#source() : this.#source
+    const token = typeof this.#source === 'function' ? await inTime(this.#source()) : this.#source
     this.#token = token
     return token
   }
@@ -71,4 +74,18 @@ export class Credentials {
     headers.set('Authorization', `Bearer ${token}`)
     return this.#fetch(resource, { ...init, headers })
   }
+}
+
+/**
+ * A promise that rejects if the token does not come in time.
+ *
+ * @param {string | Promise<string>} token
+ * @returns {Promise<string>}
+ */
+function inTime(token) {
+  return new Promise((resolve, reject) => {
+    const late = () => reject(new Error(`no token came within ${TOKEN_TIMEOUT} ms`))
+    const timer = setTimeout(late, TOKEN_TIMEOUT)
+    Promise.resolve(token).then(resolve, reject).finally(() => clearTimeout(timer))
+  })
 }

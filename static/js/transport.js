@@ -43,6 +43,9 @@ const AVOID_SOCKET = 5 * 60_000
 /** The same for one that has worked before: more likely the server was just starting again. */
 const AVOID_PROVEN_SOCKET = 5_000
 
+/** Idle sockets that close within this time of each other are not opened again at once, in milliseconds. */
+const FREQUENT_LOSS = 5_000
+
 /** Tries in a row that bring no new frame, before an answer or a stop is given up. */
 const MAX_TRIES = 8
 
@@ -90,6 +93,8 @@ export class FallbackTransport {
   #elapsed
   #avoidSocketUntil = 0
   #socketProven = false
+  /** When an idle socket closed last. */
+  #lastLoss = -Infinity
   /** @type {Promise<void> | null} */
   #connecting = null
   #closing = new AbortController()
@@ -387,6 +392,10 @@ export class FallbackTransport {
 
   #lostWhenIdle() {
     if (this.#closing.signal.aborted) return
+    const now = this.#elapsed()
+    // A proxy may open each socket and close it: without a pause, that would repeat for ever.
+    if (now - this.#lastLoss < FREQUENT_LOSS) this.#avoidSocketUntil = now + AVOID_PROVEN_SOCKET
+    this.#lastLoss = now
     this.#setState('reconnecting')
     this.connect()
   }

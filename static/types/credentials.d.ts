@@ -15,7 +15,7 @@ export declare class Credentials {
     get isRenewable(): boolean;
     /**
      * Gets the next token; requests at the same time share one call. Rejects with what the function
-     * throws, and keeps the current token then.
+     * throws, or after 10 s without a token, and keeps the current token then.
      *
      * @returns {Promise<string>}
      */

@@ -54,3 +54,14 @@ test('a function that throws leaves the current token in use', async () => {
   await assert.rejects(credentials.renew(), { message: 'the identity provider is away' })
   assert.equal((await credentials.fetch('/')).status, 200)
 })
+
+test('a token that never comes fails the request, and the function is called again', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const answers = [new Promise(() => {}), 'one']
+  const token = () => /** @type {string | Promise<string>} */ (answers.shift())
+  const { fetch } = new Credentials(token, accepting({ accepted: 'one' }))
+  const late = assert.rejects(fetch('/'), { message: 'no token came within 10000 ms' })
+  t.mock.timers.tick(10_000)
+  await late
+  assert.equal((await fetch('/')).status, 200)
+})

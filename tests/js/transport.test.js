@@ -353,6 +353,27 @@ test('an idle client whose server goes away is offline, and live again when it i
   assert.deepEqual(states, ['websocket', 'reconnecting', 'offline', 'websocket'])
 })
 
+test('idle sockets that close as soon as they are open are not opened without a pause', async () => {
+  let now = 1_000
+  const WebSocket = fakeWebSocket()
+  WebSocket.onCreate = (socket) => setImmediate(() => {
+    socket.open()
+    setImmediate(() => socket.die())
+  })
+  const answer = () => new Response('{}')
+  const { transport } = setUp({ WebSocket, answer, now: () => now })
+  const opened = async () => {
+    await transport.connect()
+    for (let turn = 0; turn < 50; turn++) await settle()
+    return WebSocket.sockets.length
+  }
+  assert.equal(await opened(), 2)
+  assert.equal(transport.state, 'http')
+  now += 60_000
+  assert.equal(await opened(), 4)
+  assert.equal(transport.state, 'http')
+})
+
 test('close ends reading and reconnecting', async () => {
   const { response, write } = openResponse()
   const { transport } = setUp({ WebSocket: blockedWebSocket(), answer: () => response })
