@@ -192,7 +192,8 @@ class Wire(ABC):
         except BaseException as error:
             self._lost()
             await _hang_up(connection, is_broken=True)
-            if isinstance(error, RedisError | OSError | TimeoutError):
+            # uvloop raises RuntimeError for a transport that was closed before a write.
+            if isinstance(error, RedisError | OSError | TimeoutError | RuntimeError):
                 raise StoreLost(self._why(error)) from error
             raise
         self.connected_at = time.monotonic()
@@ -245,6 +246,14 @@ async def _hang_up(connection: Connection, *, is_broken: bool = False) -> None:
     """
     with suppress(RedisError, OSError, TimeoutError):
         await connection.disconnect(nowait=is_broken)
+
+
+async def send(connection: Connection, commands: Iterable[bytes]) -> None:
+    """Send commands; raises RedisError, OSError or TimeoutError when the connection is broken."""
+    try:
+        await connection.send_packed_command(commands, check_health=False)
+    except RuntimeError as error:  # uvloop raises it for a transport that was closed before
+        raise ConnectionResetError("the connection is closed") from error
 
 
 async def wait_for_replies(answers: Sequence[asyncio.Future[Any]], seconds: float) -> None:
@@ -373,7 +382,7 @@ class Line(Wire):
         return replies
 
     async def _greet(self, connection: Connection) -> None:
-        await connection.send_packed_command(self.greeting, check_health=False)
+        await send(connection, self.greeting)
         for _ in self.greeting:
             await connection.read_response()
         self.clock.forget()
@@ -397,9 +406,7 @@ class Line(Wire):
             if not self._sent:
                 self._be_patient(bool(questions))
             self._sent.extend(questions)
-            await connection.send_packed_command(
-                [question.commands for question in questions], check_health=False
-            )
+            await send(connection, [question.commands for question in questions])
 
     async def _read(self, connection: Connection) -> None:
         while True:
@@ -501,7 +508,7 @@ class Ear(Wire):
         channels, rest = channels[:CHANNELS], channels[CHANNELS:]
         for at in range(0, len(rest), CHANNELS):
             self._send(pack("SUBSCRIBE", *rest[at : at + CHANNELS]))
-        await connection.send_packed_command(pack("SUBSCRIBE", *channels), check_health=False)
+        await send(connection, [pack("SUBSCRIBE", *channels)])
         for _ in channels:
             self._take(await connection.read_response())
         self._health.listening = True
@@ -521,7 +528,7 @@ class Ear(Wire):
             if self._where(self.address) not in (None, self.address):
                 raise ConnectionError("nothing is heard there any more")
             commands, self._unsent = [*self._unsent, pack("PING")], []
-            await connection.send_packed_command(commands, check_health=False)
+            await send(connection, commands)
 
     async def _read(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import uvloop
 from contracts.cluster import PATIENCE, Node, batch, eventually, lines, streams, told
 from contracts.passes import ANN
+from redis.asyncio.connection import Connection
+from redis.exceptions import RedisError
 from redis_proxy import RedisProxy, in_front_of
 from redis_server import RedisServer
 
@@ -100,6 +103,46 @@ async def test_a_frozen_redis_is_told_in_time_and_the_loop_goes_on(
         tail = await until_it_works(ours.read, claim.name)
         assert tail is not None
         assert tail.frames == lines(0, 2)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_write_to_a_closed_connection_is_a_lost_connection(
+    loop: Callable[[], asyncio.AbstractEventLoop], redis_server: RedisServer
+) -> None:
+    async def scenario() -> None:
+        pool: Any = wire.connect(redis_server.url).connection_pool
+        connection = pool.make_connection()
+
+        async def ping() -> None:
+            await wire.send(connection, [wire.pack("PING")])
+            await connection.read_response()
+
+        await connection.connect()
+        await ping()
+        connection._writer.transport.abort()
+        with pytest.raises((RedisError, OSError)):
+            await ping()
+        await connection.disconnect(nowait=True)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())
+
+
+async def test_a_connection_that_is_closed_while_it_is_made_is_made_again(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, failures = Connection.connect, iter([True, True])
+
+    async def closed_at_first(connection: Connection) -> None:
+        if next(failures, False):
+            raise RuntimeError("unable to perform operation; the handler is closed")
+        await connect(connection)  # type: ignore[no-untyped-call]
+
+    async with in_front_of(redis_server.socket) as proxy, node(proxy.url) as ours:
+        monkeypatch.setattr(Connection, "connect", closed_at_first)
+        proxy.cut()
+        await recovered(ours)
+        assert not list(failures)
 
 
 async def test_a_reply_that_comes_late_is_not_a_lost_connection(
