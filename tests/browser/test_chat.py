@@ -148,6 +148,30 @@ async def test_a_message_can_wait_for_its_turn_and_be_withdrawn(page: Page, serv
     await expect(questions(page)).to_have_text([ENDLESS, "/echo waited"])
 
 
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_a_withdrawn_message_is_a_draft_of_the_chat_that_was_left(
+    page: Page, server: Server
+) -> None:
+    await come(page, server.url)
+    await page.get_by_test_id("when-busy").select_option("enqueue")
+    await send(page, ENDLESS)
+    await grown(page, answers(page).first, 1)
+    await send(page, "/echo withdrawn")
+    await expect(answers(page).nth(1).get_by_test_id("withdraw")).to_be_visible()
+    await page.evaluate(
+        """() => {
+          document.querySelector('[data-testid="withdraw"]:not([hidden])').click()
+          document.querySelector('[data-testid="new"]').click()
+        }"""
+    )
+    await expect(questions(page)).to_have_count(0)
+    await page.wait_for_function("() => Object.values(sessionStorage).includes('/echo withdrawn')")
+    await expect(page.get_by_test_id("prompt")).to_have_value("")
+    await page.go_back()
+    await expect(questions(page)).to_have_text([ENDLESS])
+    await expect(page.get_by_test_id("prompt")).to_have_value("/echo withdrawn")
+
+
 async def test_an_answer_that_could_not_be_saved_says_so(page: Page, server: Server) -> None:
     ids = '"stream_id":"%s","trace_id":"%s","epoch":1,"seq":'
     frames = (

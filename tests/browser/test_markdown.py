@@ -618,7 +618,7 @@ async def test_tasks_and_tables(page: Page, lab: Locator) -> None:
     for box in await boxes.all():
         await expect(box).to_be_disabled()
     await expect(lab.get_by_role("group", name="Table")).to_have_attribute("tabindex", "0")
-    await expect(lab.get_by_role("cell").last).to_have_css("text-align", "end")
+    await expect(lab.get_by_role("cell").last).to_have_css("text-align", "right")
     await expect(lab.locator("ol")).to_have_attribute("start", "3")
 
 

@@ -98,11 +98,16 @@ export class Composer {
    * Gives a message back that was not sent. What is being written already stays.
    *
    * @param {string} text
+   * @param {string} session_id of its conversation; if another one is shown, it waits there as a draft
    */
-  giveBack(text) {
+  giveBack(text, session_id) {
+    if (session_id !== this.#session) {
+      if (this.#drafts.get(session_id).trim() === '') this.#drafts.set(session_id, text)
+      return
+    }
     if (this.#field.text.trim() !== '') return
     this.#field.text = text
-    this.#drafts.set(this.#session ?? '', text)
+    this.#drafts.set(session_id, text)
     this.#check()
     this.#field.focusEnd()
   }

@@ -93,9 +93,8 @@ async function withdraw(stream_id) {
   const { session_id, messages } = client.getSnapshot()
   const question = messages.find((one) => one.stream_id === stream_id && one.role === 'user')
   await client.stop(stream_id)
-  const now = client.getSnapshot()
-  const isGone = !now.messages.some((one) => one.stream_id === stream_id)
-  if (question && isGone && now.session_id === session_id) composer.giveBack(question.content)
+  const isGone = !client.getSnapshot().messages.some((one) => one.stream_id === stream_id)
+  if (question && isGone) composer.giveBack(question.content, session_id)
 }
 
 /** Lets the reader change the last message; `false`: there is none that could be. */
