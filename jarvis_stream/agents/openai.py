@@ -34,7 +34,7 @@ from jarvis_stream.agents.reasoning import ReasoningSplitter, reasoning_of, spli
 from jarvis_stream.agents.refusals import Reason, classify, classify_event
 from jarvis_stream.agents.surrogates import SurrogateDecoder
 from jarvis_stream.errors import UpstreamError, UpstreamTimeout
-from jarvis_stream.frames import AGENT_REASONS, Done, Message, Status
+from jarvis_stream.frames import AGENT_REASONS, Done, Message, Status, check_structure
 
 OPENAI: Final = "https://api.openai.com/v1"
 
@@ -45,6 +45,7 @@ _MAX_MODELS: Final = 10  # listed models that one question is sent to, until one
 _MAX_DETAIL: Final = 2000  # bytes of an upstream's error that the log keeps
 _DETAIL_WAIT: Final = 1.0  # seconds a refusal's body may take; its status has said enough
 _LINGER: Final = 0.1  # seconds an answer's end may lag behind [DONE], so the connection is kept
+_MAX_TOOL_NAME: Final = 200  # characters of a tool's name that are shown
 _MAX_BACKOFF: Final = 8.0
 _MAX_RETRY_AFTER: Final = 30.0  # an upstream that asks for more is reported as busy at once
 _MAX_REASONING: Final = 1 << 18  # characters of reasoning that are kept for an empty answer
@@ -589,7 +590,12 @@ class _Completion:
                 return
             if self._finish_reason in (None, "stop"):
                 pieces.append("".join(self._reasoning))
-        pieces.append(Done(self._finish_reason or "stop", self._usage))
+        usage = self._usage
+        try:
+            check_structure("usage", usage)
+        except (ValueError, TypeError):
+            usage = None  # no frame can hold it; the answer is whole without it
+        pieces.append(Done(self._finish_reason or "stop", usage))
 
     async def _read(self, pieces: list[Piece]) -> None:
         """Append to `pieces` what the next read brings, perhaps nothing."""
@@ -704,8 +710,8 @@ class _Completion:
         for call in delta.get("tool_calls") or ():
             if name := (call.get("function") or {}).get("name"):
                 self._has_tools = True
-                pieces.append(Status("tool", name=str(name)))
-        if reason:
+                pieces.append(Status("tool", name=str(name)[:_MAX_TOOL_NAME]))
+        if reason and reason != "null":
             self._finish_reason = _FINISH_REASONS.get(reason, "stop")
 
     def _take_delta(self, content: Any, delta: dict[str, Any], pieces: list[Piece]) -> None:
@@ -717,6 +723,8 @@ class _Completion:
         if text and not self._is_answer:
             text, tagged = self._splitter.feed(text)
             reasoning += tagged
+        if reasoning:
+            self._waiting_since = self._loop.time()  # even after a finish reason that comes early
         self._add(text, reasoning, pieces)
 
     def _add(self, text: str, reasoning: str, pieces: list[Piece]) -> None:

@@ -927,6 +927,40 @@ async def test_events_without_text_after_the_finish_reason_do_not_extend_the_ans
         assert (await server.seen(model, "gone")).gone
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        json.dumps({"details": "x" * 70_000}),
+        '{"details": ' + "[" * 20 + "]" * 20 + "}",
+        '{"note": "\\ud83d", "tokens": 123456789012345678901234567890}',
+    ],
+    ids=["too large", "too deep", "too great a number"],
+)
+async def test_a_usage_that_no_frame_can_hold_is_left_out(server: FakeServer, extra: str) -> None:
+    events = [*answer(["x"])[:3], sse('{"choices": [], "usage": ' + extra + "}"), sse("[DONE]")]
+    assert await said(server, Script(events)) == ["x", Done("stop")]
+
+
+async def test_the_name_of_a_tool_is_cut(server: FakeServer) -> None:
+    call = chunk({"tool_calls": [{"function": {"name": "n" * 100_000}}]})
+    pieces = await said(server, Script([sse(call), *answer(["x"])]))
+    assert pieces[0] == Status("tool", name="n" * 200)
+
+
+async def test_reasoning_after_an_early_finish_reason_is_waited_for(server: FakeServer) -> None:
+    thoughts = [sse(chunk({"reasoning_content": "Hm."}, "stop"))] * 15
+    script = Script([*thoughts, *answer(["x"])], every=0.3)
+    pieces = await said(server, script, token_timeout=3.0)
+    assert pieces == [Status("reasoning"), "x", Done("stop", usage(3, 1))]
+
+
+async def test_the_word_null_is_no_finish_reason(server: FakeServer) -> None:
+    script = Script([sse(chunk({"content": "x"}, "null"))], ending="cut")
+    failed, pieces, _ = await failure(server, script)
+    assert "broke off" in failed.sentence
+    assert pieces == ["x"]
+
+
 async def test_a_slow_reader_is_no_silence_of_the_upstream(server: FakeServer) -> None:
     script = Script(answer(["x", "y"]), every=0.05)
     async with playing(server, script, token_timeout=2) as (agent, _):
