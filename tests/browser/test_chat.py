@@ -172,6 +172,31 @@ async def test_a_withdrawn_message_is_a_draft_of_the_chat_that_was_left(
     await expect(page.get_by_test_id("prompt")).to_have_value("/echo withdrawn")
 
 
+@pytest.mark.parametrize("browser_name", ["chromium", "firefox"])
+async def test_a_button_below_growing_text_stays_under_the_mouse(
+    page: Page, server: Server
+) -> None:
+    await come(page, server.url)
+    await page.get_by_test_id("when-busy").select_option("enqueue")
+    await send(page, ENDLESS)
+    first = text_of(answers(page).first)
+    await send(page, "/echo withdrawn")
+    await page.wait_for_function(
+        "(scroller) => scroller.scrollHeight > scroller.clientHeight + 100",
+        arg=await page.get_by_test_id("scroller").element_handle(),
+    )
+    button = answers(page).nth(1).get_by_test_id("withdraw")
+    await button.hover()
+    await page.mouse.down()
+    before = await first.evaluate("(text) => text.offsetHeight")
+    await page.wait_for_function(
+        "([text, before]) => text.offsetHeight > before + 60",
+        arg=[await first.element_handle(), before],
+    )
+    await page.mouse.up()
+    await expect(questions(page)).to_have_text([ENDLESS])
+
+
 async def test_an_answer_that_could_not_be_saved_says_so(page: Page, server: Server) -> None:
     ids = '"stream_id":"%s","trace_id":"%s","epoch":1,"seq":'
     frames = (

@@ -43,8 +43,10 @@ export class EndFollower {
     scroller.addEventListener('wheel', ({ deltaY }) => this.#turn(deltaY < 0), passive)
     scroller.addEventListener('keydown', (event) => this.#press(event))
     scroller.addEventListener('touchstart', () => this.#hold(), passive)
-    scroller.addEventListener('pointerdown', ({ pointerType }) => {
-      if (pointerType === 'mouse') this.#hold()
+    scroller.addEventListener('pointerdown', ({ pointerType, target }) => {
+      // A button below growing text must stay under the mouse until it is released.
+      const isOnControl = target instanceof Element && target.closest('button, a') !== null
+      if (pointerType === 'mouse' && !isOnControl) this.#hold()
     })
     for (const type of ['pointerup', 'touchend', 'touchcancel']) {
       window.addEventListener(type, () => this.#release(), passive)
