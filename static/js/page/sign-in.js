@@ -10,6 +10,15 @@ const part = (testId) =>
 /** How the tabs of one browser tell each other that someone signs in or out. */
 const CHANNEL = 'jarvis-stream.account'
 
+/** The channel of all tabs; null if the browser has none, or blocks it together with storage. */
+function openChannel() {
+  try {
+    return new BroadcastChannel(CHANNEL)
+  } catch {
+    return null
+  }
+}
+
 /**
  * Asks for a token where the server wants one, and offers to sign out where it has taken one.
  *
@@ -22,7 +31,7 @@ export class SignIn {
   #submit = /** @type {HTMLButtonElement} */ (part('sign-in-submit'))
   #problem = part('sign-in-problem')
   #account = part('account')
-  #channel = 'BroadcastChannel' in window ? new BroadcastChannel(CHANNEL) : null
+  #channel = openChannel()
   #drafts
   /** @type {string | null | undefined} null: signed out; undefined: not known yet */
   #principal
