@@ -955,7 +955,7 @@ class Node:
         for at in range(0, len(left), SLICE):
             slice_ = left[at : at + SLICE]
             tails = await self._cluster.read([(living.name, END) for living in slice_])
-            # One whose log is closed waits for nobody but an undertaker, too.
+            # A closed log only has to be released.
             await self._bury(
                 [
                     (living.name, tail)
@@ -1194,9 +1194,9 @@ class Node:
         return heads
 
     async def transcript(self, name: Name) -> Transcript | None:
-        """What a stream has said so far; None when nobody knows. Raises StoreLost.
+        """Return the text of a stream so far; None when the store does not have it.
 
-        What an earlier call has read is not read again.
+        What an earlier call has read is not read again. Raises StoreLost.
         """
         _, known = self._transcripts.get(name, (0.0, None))
         seq, text = (known.seq, [known.text]) if known else (0, [])

@@ -663,8 +663,7 @@ class StreamRegistry:
     def _stop_for_client(self, stream: Stream) -> bool:
         """Stop a stream now; one that still waits in the queue leaves the history, too."""
         if stream in self._session(stream.session_key).queue:
-            self._hide(stream.session_key, stream.epoch, stream.epoch + 1)
-            self.history.remove(_span_of(stream.session_key, stream.epoch))
+            self._remove_turn(stream)
         return stream.revoke(Done("cancelled"), "client_stop")
 
     async def cancel_for_operator(self, stream: Stream) -> Cancellation:
@@ -699,8 +698,12 @@ class StreamRegistry:
         elif word.kind == "superseded" and stream is not None:
             done = _superseded_by(id_of(word.by))
             if stream.revoke(done, "registry_new_stream") and word.rollback:
-                self._hide(stream.session_key, stream.epoch, stream.epoch + 1)
-                self.history.remove(_span_of(stream.session_key, stream.epoch))
+                self._remove_turn(stream)
+
+    def _remove_turn(self, stream: Stream) -> None:
+        """Remove one turn from the history, and from what can be replayed here."""
+        self._hide(stream.session_key, stream.epoch, stream.epoch + 1)
+        self.history.remove(_span_of(stream.session_key, stream.epoch))
 
     def _on_removed(self, word: Word) -> None:
         """Do what another node's removal says; that node changes the history."""
@@ -881,9 +884,8 @@ class StreamRegistry:
             waiting.revoke(_superseded_by(stream.stream_id), "registry_new_stream")
         self._take_over(session, stream)
         if interrupted is not None and opening.on_conflict == "rollback":
-            self._hide(interrupted.session_key, interrupted.epoch, interrupted.epoch + 1)
+            self._remove_turn(interrupted)
             self._notify_removal(stream, interrupted.epoch, interrupted.epoch + 1)
-            self.history.remove(_span_of(interrupted.session_key, interrupted.epoch))
         stream.begun = self._begin(stream, opening.prompt, opening.replaces_from)
 
     def _enqueue(self, session: _Session, stream: Stream, opening: Opening) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
+from jarvis_stream.agents.reasoning import TAGS
 from jarvis_stream.frames import Message
 
 # What a model wrote before its answer, where a server without a reasoning parser left it.
-_REASONING: Final = re.compile(
-    r"\s*(?:<(think|thinking|thought)>.*?</\1>|\[THINK\].*?\[/THINK\])\s*", re.DOTALL
-)
+_TAGGED: Final = "|".join(f"{re.escape(first)}.*?{re.escape(last)}" for first, last in TAGS.items())
+_REASONING: Final = re.compile(rf"\s*(?:{_TAGGED})\s*", re.DOTALL)
 
 
 def without_reasoning(answer: str) -> str:
@@ -29,7 +31,7 @@ def alternating(messages: Sequence[Message]) -> list[Message]:
     superseded) is joined with the next question. Empty messages, and answers before the first
     question, are left out.
     """
-    result: list[Message] = []
+    kept: list[tuple[str, str]] = []
     asked = False
     for message in messages:
         role, content = message["role"], message["content"]
@@ -38,12 +40,11 @@ def alternating(messages: Sequence[Message]) -> list[Message]:
         if not content.strip() or (role == "assistant" and not asked):
             continue
         asked = asked or role == "user"
-        if result and result[-1]["role"] == role:
-            joined = f"{result[-1]['content']}\n\n{content}"
-            result[-1] = {"role": role, "content": joined}
-        else:
-            result.append({"role": role, "content": content})
-    return result
+        kept.append((role, content))
+    return [
+        {"role": role, "content": "\n\n".join(content for _, content in group)}
+        for role, group in groupby(kept, key=itemgetter(0))
+    ]
 
 
 def shortened(messages: Sequence[Message], share: float) -> list[Message]:

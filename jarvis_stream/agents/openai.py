@@ -65,12 +65,12 @@ _JSON: Final = (b"{", b"[")
 _END: Final = b"[DONE]"
 _BLANK: Final = BOM_UTF8 + b" \t\r\n"
 _FAILED_REASONS: Final = frozenset({"error", "abort", "insufficient_system_resource"})
-_NEEDLESS: Final = {
+_OPTIONAL: Final = {
     Reason.STREAM_OPTIONS: "stream_options",
     Reason.STREAM: "stream",
     Reason.SYSTEM_ROLE: "system role",
 }
-"""What a request can do without, by the reason of its refusal."""
+"""What can be omitted from a request, by the reason of its refusal."""
 
 _UNREACHABLE: Final = "The model's server cannot be reached."
 _CREDENTIALS: Final = "The model's server does not accept this server's credentials."
@@ -82,7 +82,7 @@ _NO_CHAT: Final = "The model that this server asks for cannot chat."
 _NO_CREDIT: Final = "The account at the model's server has no credit left."
 _POLICY: Final = "The content filter of the model's server refused this question."
 _TOO_LONG: Final = "This message is too long for this model; shorten or split it."
-_OUTGROWN: Final = "The answer reached the end of what this model can hold in one conversation."
+_CONTEXT_FULL: Final = "The answer reached the end of what this model can hold in one conversation."
 _ONLY_REASONING: Final = (
     "The model reached its length limit while it was reasoning, before it gave an answer."
 )
@@ -106,10 +106,10 @@ class _Transient(UpstreamError):
 
 
 class _Refused(UpstreamError):
-    """A failure that another try does not mend, but another request may."""
+    """A failure that the same request would meet again, but perhaps not a changed one."""
 
-    def __init__(self, sentence: str, reason: Reason, *, retryable: bool = False) -> None:
-        super().__init__(sentence, retryable=retryable)
+    def __init__(self, sentence: str, reason: Reason) -> None:
+        super().__init__(sentence, retryable=False)
         self.reason = reason
 
 
@@ -124,15 +124,15 @@ _SENTENCES: Final = {
 
 
 class _Request:
-    """One question to the model's server, as far as it has been cut down."""
+    """One question to the model's server, and what is omitted from it so far."""
 
-    __slots__ = ("_all", "_shares", "messages", "model", "models", "without")
+    __slots__ = ("_all", "_shares", "messages", "model", "models", "omitted")
 
-    def __init__(self, turn: Turn, without: set[str]) -> None:
+    def __init__(self, turn: Turn, omitted: set[str]) -> None:
         self._all = turn.messages
         self._shares = list(_SHARES)
         self.messages: Sequence[Message] = turn.messages
-        self.without = {*without}
+        self.omitted = {*omitted}
         self.model: str | None = None
         """The model that the last attempt was sent to."""
         self.models = 0
@@ -147,12 +147,12 @@ class _Request:
                 return True
         return False
 
-    def do_without(self, reason: Reason) -> bool:
-        """Leave out what was refused; return False when the request does not have it."""
-        name = _NEEDLESS.get(reason)
-        if name is None or name in self.without:
+    def omit(self, reason: Reason) -> bool:
+        """Omit what was refused; return False when the request does not have it."""
+        name = _OPTIONAL.get(reason)
+        if name is None or name in self.omitted:
             return False
-        self.without.add(name)
+        self.omitted.add(name)
         return True
 
 
@@ -364,7 +364,7 @@ class OpenAIAgent:
                 self._found = None
             request.models += 1
             return request.models < _MAX_MODELS
-        return request.do_without(refusal.reason)
+        return request.omit(refusal.reason)
 
     async def _attempt(self, turn: Turn, request: _Request) -> tuple[_Completion, list[Piece]]:
         request.model = None
@@ -372,11 +372,11 @@ class OpenAIAgent:
         body: dict[str, Any] = {
             "model": model,
             "messages": with_system_prompt(
-                request.messages, self._system, as_message="system role" not in request.without
+                request.messages, self._system, as_message="system role" not in request.omitted
             ),
-            "stream": "stream" not in request.without,
+            "stream": "stream" not in request.omitted,
         }
-        if body["stream"] and "stream_options" not in request.without:
+        if body["stream"] and "stream_options" not in request.omitted:
             body["stream_options"] = {"include_usage": True}
         headers = {"Content-Type": "application/json", "traceparent": turn.traceparent}
         response = await self._request(
@@ -388,7 +388,7 @@ class OpenAIAgent:
         except BaseException:
             response.close()
             raise
-        self._unsupported |= request.without
+        self._unsupported |= request.omitted
         return completion, pieces
 
     async def _find_model(self) -> str:
@@ -472,6 +472,7 @@ class _Completion:
         "_failure",
         "_finish_reason",
         "_has_spoken",
+        "_has_status",
         "_has_tools",
         "_is_answer",
         "_key",
@@ -482,7 +483,6 @@ class _Completion:
         "_reasoning",
         "_reasoning_chars",
         "_response",
-        "_said",
         "_splitter",
         "_stray",
         "_timer",
@@ -500,8 +500,8 @@ class _Completion:
         self._reasoning: list[str] = []
         """The reasoning before the answer, kept until the answer begins."""
         self._reasoning_chars = 0
-        self._said = False
-        """A status has said that the model is reasoning."""
+        self._has_status = False
+        """The status `reasoning` has been sent."""
         self._splitter = ReasoningSplitter()
         self._is_answer = False
         """The text of the answer has begun: what follows is no tagged reasoning."""
@@ -694,7 +694,7 @@ class _Completion:
         if reason is Reason.BUSY:
             raise _Transient(_BUSY) from detail
         if reason is Reason.TOO_LONG and self._is_answer:
-            raise _Refused(_OUTGROWN, reason) from detail
+            raise _Refused(_CONTEXT_FULL, reason) from detail
         if reason in _SENTENCES:
             raise _Refused(_SENTENCES[reason], reason) from detail
         raise UpstreamError(_FAILED) from detail
@@ -729,8 +729,8 @@ class _Completion:
 
     def _add(self, text: str, reasoning: str, pieces: list[Piece]) -> None:
         if reasoning:
-            if not self._said and not reasoning.isspace():
-                self._said = True
+            if not self._has_status and not reasoning.isspace():
+                self._has_status = True
                 pieces.append(Status("reasoning"))
             if not self._is_answer and self._reasoning_chars < _MAX_REASONING:
                 self._reasoning.append(reasoning)

@@ -180,6 +180,7 @@ async def export_json(request: web.Request) -> web.StreamResponse:
 
 
 async def _title(request: web.Request, session_id: str) -> str:
+    """Return the title of a session; "" for one that is not listed."""
     history = request.app[REGISTRY].history
     session = await history.session(key_of(owner_of(request), session_id))
     return session.title if session else ""
@@ -190,16 +191,16 @@ async def export_markdown(request: web.Request) -> web.StreamResponse:
     """Return a session as one Markdown file."""
     session_id = _session_id(request)
     await request.app[QUOTAS].read(request)
-    session = await request.app[REGISTRY].history.session(key_of(owner_of(request), session_id))
+    title = await _title(request, session_id)
 
     async def pieces() -> AsyncGenerator[bytes]:
         has_title = False
         async with aclosing(_all_pages(request, session_id)) as pages:
             async for turns in pages:
                 if not has_title:
-                    # Not listed before a question is saved.
-                    title = session.title if session else turns[0].first_line
-                    yield title_line(title).encode(errors="replace")
+                    # Before its first question is saved, a session has no title.
+                    heading = title or turns[0].first_line
+                    yield title_line(heading).encode(errors="replace")
                     has_title = True
                 while turns:
                     turn = turns.pop(0)
@@ -209,7 +210,7 @@ async def export_markdown(request: web.Request) -> web.StreamResponse:
 
     headers = {
         "Content-Type": "text/markdown; charset=utf-8",
-        **_as_file(session.title if session else "", session_id, "md"),
+        **_as_file(title, session_id, "md"),
     }
     return await send_body(request, headers, pieces())
 

@@ -37,7 +37,7 @@ SUBPROTOCOL: Final = "jarvis-stream.v1"
 MAX_CANCELS: Final = 64
 """Stops of one socket that may await their agents at a time."""
 MAX_MALFORMED: Final = 10
-"""Messages in a row that are no JSON objects, after which the socket closes."""
+"""Messages in a row that are not JSON objects, after which the socket closes."""
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds a peer has to take what it is owed, and to answer our close."""
 PING: Final = b"\x89\x00"
@@ -214,7 +214,7 @@ class Socket:
             self._malformed += 1
             if self._malformed < MAX_MALFORMED:
                 return True
-            why = f"{MAX_MALFORMED} messages in a row are no JSON objects"
+            why = f"{MAX_MALFORMED} messages in a row are not JSON objects"
             await self.close(WSCloseCode.INVALID_TEXT, why)
             return False
         self._malformed = 0
@@ -340,9 +340,9 @@ class Socket:
     async def _reauthenticate(self, fields: dict[str, Any]) -> None:
         ticket = fields.get("ticket")
         if not isinstance(ticket, str):
-            raise Invalid("ticket: is missing; needed: a text, from POST /api/ticket")
+            raise Invalid("ticket: is missing; required: a text, from POST /api/ticket")
         if self.sign_in is None:
-            raise NotFound("this socket depends on no sign-in that ends")
+            raise NotFound("the sign-in of this WebSocket does not expire")
         expires_in = await self.sign_in(ticket)
         self._reply({"type": "status", "status": "reauthenticated", "expires_in": expires_in})
 

@@ -175,13 +175,13 @@ function paintSoon() {
 }
 
 const signIn = new SignIn(drafts)
-/** Whether it is known who answers here, and no sign-in can expire. */
+/** Whether the server has been asked, and no sign-in can expire. */
 let isIntroduced = false
 /** @type {Promise<void> | null} */
 let introducing = null
 /**
- * Asks the server who answers, and which principal it sees: with each connection, and whenever
- * someone looks at the page again, for a sign-in may have expired or another tab may have signed out.
+ * Asks the server for its agent and for the principal that it sees: with each connection, and when
+ * the page is looked at again, for a sign-in may have expired or another tab may have signed out.
  */
 function introduce() {
   const { connection } = client.getSnapshot()
